@@ -1,0 +1,1 @@
+"""The library: plain Python that knows nothing of Prefect."""

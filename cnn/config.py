@@ -1,0 +1,337 @@
+"""Every setting, declared once for the command line, settings files and Prefect's form.
+
+Validation is strict: a word is read as the JSON value it spells, and a value that
+does not fit is refused. No default ever replaces a bad value.
+"""
+
+import difflib
+import json
+import types
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union, get_args, get_origin
+
+from annotated_types import BaseMetadata, Ge, Gt, Le, Lt
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+
+from cnn.errors import ConfigError
+
+RecipeName = Literal["notebook", "spec", "fast", "best"]
+SplitName = Literal["train", "validation", "test"]
+StepName = Literal[
+    "load_dataset",
+    "train_model",
+    "evaluate_model",
+    "export_filters",
+    "mine_patches",
+    "write_report",
+]
+
+
+def _refuse_constant(token: str) -> float:
+    raise ValueError(f"{token} is not a JSON value")
+
+
+def _read_word(value: Any) -> Any:
+    """Return the JSON value that a command-line word spells, or the word itself."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value, parse_constant=_refuse_constant)
+    except ValueError:
+        return value
+
+
+def _read_whole(value: Any) -> Any:
+    value = _read_word(value)
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _read_path(value: Any) -> Any:
+    return Path(value).expanduser() if isinstance(value, str) and value else value
+
+
+Whole = Annotated[int, BeforeValidator(_read_whole)]
+Number = Annotated[float, BeforeValidator(_read_word)]
+Flag = Annotated[bool, BeforeValidator(_read_word)]
+FolderPath = Annotated[Path, BeforeValidator(_read_path)]
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, strict, no unknown names, no NaN or infinity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class DataConfig(Settings):
+    """Which images and labels to use, and how to split them."""
+
+    source: Literal["mnist", "folder", "digits", "auto"] = Field(
+        "mnist",
+        description="mnist is fetched; folder reads the IDX files in data.path; digits are the "
+        "1,797 scans that scikit-learn ships; auto is mnist, or digits where it cannot be reached",
+    )
+    path: FolderPath | None = Field(
+        None, description="folder of IDX files, for data.source folder only"
+    )
+    split_seed: Whole = Field(
+        0, ge=0, le=2**32 - 1, description="seed of the split into training and validation images"
+    )
+    validation_fraction: Number = Field(
+        1 / 12,
+        ge=0,
+        lt=1,
+        description="share of the training images that is held out for validation",
+    )
+
+    @model_validator(mode="after")
+    def _path_belongs_to_folder(self) -> Self:
+        if (self.source == "folder") != (self.path is not None):
+            raise ValueError("data.path goes with data.source folder, and only with it")
+        return self
+
+
+class Training(Settings):
+    """A complete training: architecture, optimisation, regularisation and logging."""
+
+    steps: Whole = Field(ge=1, le=10_000_000, description="number of optimizer steps")
+    batch_size: Whole = Field(ge=1, le=65_536, description="images per step")
+    learning_rate: Number = Field(gt=0, le=1e9, description="Adam's peak learning rate")
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        description="how the learning rate falls after the warm-up; linear and cosine end at 0"
+    )
+    warmup_fraction: Number = Field(
+        ge=0, lt=1, description="share of the steps over which the rate rises linearly from 0"
+    )
+    beta1: Number = Field(0.9, ge=0, lt=1, description="Adam's decay of the first moment")
+    beta2: Number = Field(ge=0, lt=1, description="Adam's decay of the second moment")
+    epsilon: Number = Field(1e-8, gt=0, le=1, description="Adam's epsilon")
+    dropout: Number = Field(0.5, ge=0, lt=1, description="share of dense1's units dropped")
+    augment_shift: Number = Field(
+        0.0, ge=0, le=64, description="largest random shift of a training image, in pixels"
+    )
+    augment_rotation: Number = Field(
+        0.0, ge=0, le=180, description="largest random rotation of a training image, in degrees"
+    )
+    augment_scale: Number = Field(
+        0.0, ge=0, lt=1, description="largest random change of a training image's size, as a share"
+    )
+    conv1_filters: Whole = Field(25, ge=1, le=4096, description="filters of conv1")
+    conv1_kernel: Whole = Field(12, ge=1, le=256, description="kernel side of conv1, in pixels")
+    conv1_stride: Whole = Field(2, ge=1, le=256, description="stride of conv1, in pixels")
+    conv2_filters: Whole = Field(64, ge=1, le=4096, description="filters of conv2")
+    conv2_kernel: Whole = Field(5, ge=1, le=256, description="kernel side of conv2, in units")
+    dense1_units: Whole = Field(1024, ge=1, le=65_536, description="units of dense1")
+    conv_bias: Flag = Field(description="whether the convolutions add a bias")
+    logits_activation: Literal["none", "relu"] = Field(
+        description="activation on the logits; relu is the notebook's slip"
+    )
+    weight_sd: Number = Field(
+        0.05, gt=0, le=10, description="sd of the initial weights, a normal truncated at 2 sd"
+    )
+    initial_bias: Number = Field(0.1, ge=-10, le=10, description="initial value of all biases")
+    log_every: Whole = Field(
+        100, ge=1, le=1_000_000, description="steps between two log points of the history"
+    )
+    log_split: Literal["validation", "test"] = Field(
+        description="images whose accuracy is logged while training"
+    )
+
+
+class RecipeChoice(Settings):
+    """A named recipe, a seed, and what to change in the recipe."""
+
+    recipe: RecipeName = Field("fast", description="named complete training")
+    seed: Whole = Field(
+        0, ge=0, le=2**32 - 1, description="seed of weights, order, dropout and augmentation"
+    )
+
+    def overrides(self) -> dict[str, Any]:
+        """Return the recipe's fields that are set here, by name."""
+        return self.model_dump(exclude_none=True, exclude={"recipe", "seed"})
+
+
+def _optional(field: FieldInfo) -> tuple[Any, FieldInfo]:
+    """Return a field's type and definition, with null meaning the recipe's value."""
+    readers = [item for item in field.metadata if isinstance(item, BeforeValidator)]
+    limits = [item for item in field.metadata if isinstance(item, BaseMetadata)]
+    annotation: Any = field.annotation
+    for limit in limits:
+        annotation = Annotated[annotation, limit]
+    reader = readers[0] if readers else BeforeValidator(_read_null)
+    description = f"{field.description} (empty: the recipe's value)"
+    return Annotated[annotation | None, reader], Field(None, description=description)
+
+
+def _read_null(value: Any) -> Any:
+    return None if value == "null" else value
+
+
+if TYPE_CHECKING:
+
+    class TrainConfig(RecipeChoice):
+        """A recipe and its overrides: every field of `Training`, null where the recipe rules."""
+else:
+    TrainConfig = create_model(
+        "TrainConfig",
+        __base__=RecipeChoice,
+        __module__=__name__,
+        __doc__="A recipe, a seed, and what to change in the recipe.",
+        **{name: _optional(field) for name, field in Training.model_fields.items()},
+    )
+
+
+class EvaluateConfig(Settings):
+    """How the evaluation is summarised."""
+
+    calibration_bins: Whole = Field(
+        15, ge=1, le=1000, description="equal-width bins of the expected calibration error"
+    )
+
+
+class ExplainConfig(Settings):
+    """Which patches are mined."""
+
+    patches_per_filter: Whole = Field(
+        12, ge=1, le=10_000, description="patches kept for each filter"
+    )
+    split: SplitName = Field("test", description="images that are searched for patches")
+
+
+class ReportConfig(Settings):
+    """What the report shows."""
+
+    mistakes: Whole = Field(
+        24, ge=1, le=200, description="number of the worst mistakes that are shown"
+    )
+
+
+class RuntimeConfig(Settings):
+    """Where and how to compute; nothing here enters a key."""
+
+    device: Literal["auto", "cpu", "gpu"] = Field(
+        "auto", description="auto takes a GPU where TensorFlow finds one"
+    )
+    threads: Whole | None = Field(
+        None, ge=1, le=1024, description="threads per operation (empty: TensorFlow's choice)"
+    )
+
+
+class RunConfig(Settings):
+    """All settings of one run."""
+
+    data: DataConfig = DataConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    explain: ExplainConfig = ExplainConfig()
+    report: ReportConfig = ReportConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+
+
+def validate(values: Mapping[str, Any]) -> RunConfig:
+    """Return the settings that nested `values` describe.
+
+    Raises ConfigError naming every field that is unknown or refused, the value
+    received and the values allowed.
+    """
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(describe(error)) from None
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """Return the nested values of a JSON settings file; raises ConfigError."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"settings file {path}: {error}; a JSON object is expected") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"settings file {path}: a JSON object is expected at the top")
+    return values
+
+
+def fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Yield every setting below a model as its dotted name and definition."""
+    for name, field in model.model_fields.items():
+        annotation = field.annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            yield from fields(annotation, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", field
+
+
+def describe(error: ValidationError) -> str:
+    """Return one line per refused field: its name, the value received, the values allowed."""
+    return "\n".join(_describe_one(dict(item)) for item in error.errors())
+
+
+def _describe_one(item: dict[str, Any]) -> str:
+    name = ".".join(str(part) for part in item["loc"] if part != "config")
+    known = dict(fields(RunConfig))
+    if item["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(name, [*known, *RunConfig.model_fields], n=1, cutoff=0.5)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        return f"{name}: there is no such setting{hint}"
+    if item["type"] == "value_error":
+        return str(item["ctx"]["error"])
+    wanted = allowed(known[name]) if name in known else item["msg"]
+    return f"{name}: {item['input']!r} is refused; expected {wanted}"
+
+
+def allowed(field: FieldInfo) -> str:
+    """Return the values that a setting takes, in words."""
+    choices, optional = _unwrap(field.annotation)
+    if isinstance(choices, tuple):
+        words = "one of " + ", ".join(str(choice) for choice in choices)
+    else:
+        limits = [*field.metadata, *_nested_limits(field.annotation)]
+        words = " ".join([_NAMES.get(choices, "a value"), " and ".join(_limits(limits))]).strip()
+    return f"{words} (or null)" if optional else words
+
+
+_NAMES: dict[Any, str] = {int: "a whole number", float: "a finite number", bool: "true or false"}
+_NAMES[Path] = "the path of a folder"
+
+
+def _unwrap(annotation: Any) -> tuple[Any, bool]:
+    """Return a field's plain type (or its choices) and whether null is legal."""
+    if get_origin(annotation) is Annotated:
+        return _unwrap(get_args(annotation)[0])
+    if get_origin(annotation) is Literal:
+        return get_args(annotation), False
+    if get_origin(annotation) in (Union, types.UnionType):
+        inner = next(part for part in get_args(annotation) if part is not type(None))
+        return _unwrap(inner)[0], True
+    return annotation, False
+
+
+def _nested_limits(annotation: Any) -> list[Any]:
+    """Return the limits that stand inside an optional field's type."""
+    found = list(get_args(annotation)[1:]) if get_origin(annotation) is Annotated else []
+    for part in get_args(annotation):
+        if get_origin(part) is not None:
+            found += _nested_limits(part)
+    return found
+
+
+def _limits(metadata: list[Any]) -> Iterator[str]:
+    for item in metadata:
+        match item:
+            case Ge(ge=bound):
+                yield f">= {bound:,}"
+            case Gt(gt=bound):
+                yield f"> {bound}"
+            case Le(le=bound):
+                yield f"<= {bound:,}"
+            case Lt(lt=bound):
+                yield f"< {bound}"

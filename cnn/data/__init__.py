@@ -1,0 +1,1 @@
+"""Images and labels: reading, fetching, checking, splitting."""

@@ -1,0 +1,76 @@
+"""Finds the four IDX files of a data set in a folder, under the names people really have."""
+
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+from cnn.data import idx
+from cnn.errors import DataError
+
+ROLES = ("train-images", "train-labels", "test-images", "test-labels")
+_NAME = re.compile(
+    r"(?P<prefix>.*?)(?P<part>train|t10k|test)-(?P<kind>images|labels)[-.]idx\d-[a-z]+(\.gz)?"
+)
+
+
+@dataclass(frozen=True)
+class IdxFolder:
+    """The four files of a data set, by role, and the prefix of their names."""
+
+    paths: dict[str, Path]
+    prefix: str
+
+    @property
+    def transposed(self) -> bool:
+        """Whether the images lie on their side, as EMNIST is published."""
+        return self.prefix.startswith("emnist-")
+
+
+def find(folder: Path) -> IdxFolder:
+    """Return the data set that lies in a folder.
+
+    Names are `[PREFIX]train-images-idx3-ubyte` and so on: `t10k` or `test`, a dash or a
+    dot before `idx`, any element type, with or without `.gz`. Raises DataError where the
+    folder or a file is missing, two sets lie there, or two files of one role differ.
+    """
+    if not folder.is_dir():
+        raise DataError(f"data.path {folder}: there is no such folder")
+    found = _by_prefix(folder)
+    if not found:
+        raise DataError(f"{folder}: no IDX files. {_wanted_and_present(folder)}")
+    if len(found) > 1:
+        names = ", ".join(repr(prefix) for prefix in sorted(found))
+        raise DataError(f"{folder}: several data sets, with the prefixes {names}; keep one")
+    prefix, roles = next(iter(found.items()))
+    missing = [role for role in ROLES if role not in roles]
+    if missing:
+        raise DataError(f"{folder}: no {', '.join(missing)}. {_wanted_and_present(folder)}")
+    return IdxFolder({role: _one_of(roles[role]) for role in ROLES}, prefix)
+
+
+def _by_prefix(folder: Path) -> dict[str, dict[str, list[Path]]]:
+    found: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
+    for path in sorted(folder.iterdir()):
+        if (match := _NAME.fullmatch(path.name)) and path.is_file():
+            part = "train" if match["part"] == "train" else "test"
+            found[match["prefix"]][f"{part}-{match['kind']}"].append(path)
+    return found
+
+
+def _one_of(paths: list[Path]) -> Path:
+    """Return one of several files of the same role; raises DataError unless they agree."""
+    if len({idx.digest(path) for path in paths} if len(paths) > 1 else {0}) > 1:
+        names = " and ".join(str(path) for path in paths)
+        raise DataError(f"{names} are both there and hold different data; remove one")
+    return paths[0]
+
+
+def _wanted_and_present(folder: Path) -> str:
+    wanted = ", ".join(f"{role}-idx*" for role in ROLES)
+    present = sorted(path.name for path in folder.iterdir())
+    shown = ", ".join(present[:12]) + (", ..." if len(present) > 12 else "")
+    return (
+        f"Looked for {wanted} (t10k for test, dot for dash, with or without .gz); "
+        f"present: {shown or 'nothing'}"
+    )

@@ -1,0 +1,183 @@
+"""IDX files: the format of MNIST, all six element types, any rank, gzip or not.
+
+Format: http://yann.lecun.com/exdb/mnist/ ("The IDX file format"). Two zero bytes, a
+type code, the number of dimensions, one big-endian uint32 per dimension, the elements.
+"""
+
+import gzip
+import hashlib
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnn.errors import DataError
+
+TYPES: dict[int, np.dtype[Any]] = {
+    0x08: np.dtype(">u1"),
+    0x09: np.dtype(">i1"),
+    0x0B: np.dtype(">i2"),
+    0x0C: np.dtype(">i4"),
+    0x0D: np.dtype(">f4"),
+    0x0E: np.dtype(">f8"),
+}
+_CODES = {dtype.newbyteorder("="): code for code, dtype in TYPES.items()}
+_GZIP_MAGIC = b"\x1f\x8b"
+_LARGEST_GZIP_RATIO = 1032  # deflate cannot compress further: zlib, "Technical Details"
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Payload:
+    """What an IDX file holds, and the SHA-256 of its unpacked bytes."""
+
+    array: NDArray[Any]
+    sha256: str
+
+
+def read(path: Path) -> NDArray[Any]:
+    """Return the array of an IDX file in native byte order, writable.
+
+    gzip is recognised by content, not by name. Raises DataError naming the file,
+    what was found and what was expected.
+    """
+    return load(path).array
+
+
+def load(path: Path) -> Payload:
+    """Return the array of an IDX file with the digest of its unpacked bytes; see `read`."""
+    with _opened(path) as stream:
+        header, dtype, shape = _read_header(path, stream)
+        wanted = int(np.prod(shape, dtype=object)) * dtype.itemsize
+        _refuse_impossible(path, wanted)
+        body = _read_body(path, stream, wanted, shape)
+    sha256 = hashlib.sha256(header + body).hexdigest()
+    array = np.frombuffer(body, dtype).reshape(shape)
+    return Payload(array.astype(dtype.newbyteorder("="), copy=dtype.itemsize > 1), sha256)
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of an IDX file's unpacked bytes; raises DataError as `read` does."""
+    sha256 = hashlib.sha256()
+    with _opened(path) as stream:
+        header, dtype, shape = _read_header(path, stream)
+        wanted = int(np.prod(shape, dtype=object)) * dtype.itemsize
+        sha256.update(header)
+        n_read = 0
+        while chunk := stream.read(_CHUNK):
+            n_read += len(chunk)
+            if n_read > wanted:
+                raise _wrong_length(path, shape, wanted, "more")
+            sha256.update(chunk)
+        if n_read < wanted:
+            raise _wrong_length(path, shape, wanted, f"only {n_read:,}")
+    return sha256.hexdigest()
+
+
+def write(path: Path, array: NDArray[Any], *, compress: bool = False) -> None:
+    """Write an array as an IDX file, gzip-compressed without name or date if asked.
+
+    Raises DataError for an element type that the format does not have.
+    """
+    code = _CODES.get(array.dtype.newbyteorder("="))
+    if code is None or array.ndim > 255:
+        known = ", ".join(str(dtype) for dtype in _CODES)
+        raise DataError(f"{path}: IDX has no type for {array.dtype}; it has {known}")
+    header = struct.pack(f">HBB{array.ndim}I", 0, code, array.ndim, *array.shape)
+    content = header + np.ascontiguousarray(array, TYPES[code]).tobytes()
+    path.write_bytes(gzip.compress(content, mtime=0) if compress else content)
+
+
+def check_content(path: Path) -> None:
+    """Raise DataError where a file is empty or an HTML page, as failed downloads are."""
+    with path.open("rb") as stream:
+        head = stream.read(512)
+    if not head:
+        raise DataError(f"{path}: the file is empty; an IDX file is expected")
+    text = head.lstrip().lower()
+    if text.startswith((b"<!", b"<html", b"<?xml", b"<head", b"<body")):
+        shown = head.lstrip()[:80].decode("ascii", "replace")
+        raise DataError(
+            f"{path}: this is an HTML page, not an IDX file; it begins {shown!r}. "
+            "A server answered with a page: delete the file and fetch it again"
+        )
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file, unpacking gzip; faults of file and compression become DataError."""
+    try:
+        check_content(path)
+        with path.open("rb") as raw:
+            packed = raw.read(2) == _GZIP_MAGIC
+            raw.seek(0)
+            if packed:
+                with gzip.GzipFile(fileobj=raw) as unpacked:
+                    yield unpacked  # type: ignore[misc]
+            else:
+                yield raw
+    except EOFError:
+        raise DataError(f"{path}: the gzip file is cut off; fetch or copy it again") from None
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(
+            f"{path}: the gzip file is damaged, its checksum or stream is wrong ({error}); "
+            "fetch or copy it again"
+        ) from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def _read_header(
+    path: Path, stream: IO[bytes]
+) -> tuple[bytes, np.dtype[Any], tuple[int, ...]]:
+    magic = stream.read(4)
+    if len(magic) < 4:
+        raise DataError(f"{path}: the file is cut off after {len(magic)} bytes, in its header")
+    if magic[:2] != b"\0\0":
+        raise DataError(
+            f"{path}: not an IDX file: it begins {magic.hex(' ')}, and IDX begins 00 00"
+        )
+    if magic[2] not in TYPES:
+        known = ", ".join(f"0x{code:02X}" for code in TYPES)
+        raise DataError(f"{path}: unknown IDX element type 0x{magic[2]:02X}; known are {known}")
+    if magic[3] == 0:
+        raise DataError(f"{path}: the IDX header has 0 dimensions; at least 1 is expected")
+    sizes = stream.read(4 * magic[3])
+    if len(sizes) < 4 * magic[3]:
+        raise DataError(f"{path}: the file is cut off in its header of {magic[3]} dimensions")
+    return magic + sizes, TYPES[magic[2]], struct.unpack(f">{magic[3]}I", sizes)
+
+
+def _refuse_impossible(path: Path, wanted: int) -> None:
+    """Refuse a header that promises more than a file of this size can hold."""
+    largest = path.stat().st_size * _LARGEST_GZIP_RATIO
+    if wanted > largest:
+        raise DataError(
+            f"{path}: the header promises {wanted:,} bytes of elements, more than this file can "
+            "hold; it is cut off or its header is wrong"
+        )
+
+
+def _read_body(path: Path, stream: IO[bytes], wanted: int, shape: tuple[int, ...]) -> bytearray:
+    body = bytearray()
+    while len(body) < wanted and (chunk := stream.read(min(_CHUNK, wanted - len(body)))):
+        body += chunk
+    if len(body) < wanted:
+        raise _wrong_length(path, shape, wanted, f"only {len(body):,}")
+    if stream.read(1):
+        raise _wrong_length(path, shape, wanted, "more")
+    return body
+
+
+def _wrong_length(path: Path, shape: tuple[int, ...], wanted: int, found: str) -> DataError:
+    size = " x ".join(str(n) for n in shape)
+    return DataError(
+        f"{path}: the header says {size}, which takes {wanted:,} bytes of elements, "
+        f"but the file holds {found}; it is cut off or damaged"
+    )

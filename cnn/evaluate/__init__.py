@@ -1,0 +1,1 @@
+"""Predictions, counts and metrics."""

@@ -1,0 +1,1 @@
+"""What filters look at: receptive fields, filters, mined patches."""

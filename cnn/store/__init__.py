@@ -1,0 +1,1 @@
+"""The artifact store: steps, keys, refs, manifests, tables, run folders."""

@@ -1,0 +1,1 @@
+"""The network, its recipes and its training."""

@@ -1,0 +1,75 @@
+"""The device and the threads that TensorFlow computes with; its one import begins here."""
+
+import os
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from cnn.config import RuntimeConfig
+from cnn.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Device:
+    """What computes: its kind, its name and the threads per operation."""
+
+    kind: str
+    name: str
+    threads: int
+
+    def describe(self) -> dict[str, Any]:
+        """Return the fields as a plain dict, for a manifest."""
+        return asdict(self)
+
+
+def prepare(runtime: RuntimeConfig) -> Device:
+    """Import TensorFlow and Keras, set device, threads and determinism; return the device.
+
+    Call it on the main thread before work is done side by side: two threads that import
+    TensorFlow and Keras at once deadlock. Raises ConfigError where `gpu` finds none.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import keras
+    import tensorflow as tf
+
+    keras.config.disable_traceback_filtering()
+    tf.config.experimental.enable_op_determinism()
+    gpus = tf.config.list_physical_devices("GPU")
+    if runtime.device == "gpu" and not gpus:
+        raise ConfigError(
+            "runtime.device: gpu is refused, TensorFlow finds no GPU here; "
+            "use cpu or auto, or install the extra filterscope[gpu] and a driver"
+        )
+    _set_up(tf, runtime, gpus)
+    used = [] if runtime.device == "cpu" else gpus
+    name = _gpu_name(tf, used[0]) if used else cpu_name()
+    threads = tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count() or 1
+    return Device("gpu" if used else "cpu", name, threads)
+
+
+def cpu_name() -> str:
+    """Return the processor's model name, or "unknown"."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as stream:
+            lines = [line for line in stream if line.startswith("model name")]
+    except OSError:
+        return "unknown"
+    return lines[0].partition(":")[2].strip() if lines else "unknown"
+
+
+def _set_up(tf: Any, runtime: RuntimeConfig, gpus: list[Any]) -> None:
+    """Apply the settings; TensorFlow takes them only until its first operation."""
+    try:
+        if runtime.device == "cpu":
+            tf.config.set_visible_devices([], "GPU")
+        else:
+            for gpu in gpus:
+                tf.config.experimental.set_memory_growth(gpu, True)
+        if runtime.threads is not None:
+            tf.config.threading.set_intra_op_parallelism_threads(runtime.threads)
+    except RuntimeError as error:
+        raise ConfigError(f"runtime: TensorFlow has already started here: {error}") from None
+
+
+def _gpu_name(tf: Any, gpu: Any) -> str:
+    details = tf.config.experimental.get_device_details(gpu)
+    return str(details.get("device_name", gpu.name))

@@ -1,0 +1,55 @@
+"""The named recipes: each a complete training."""
+
+from cnn.config import RecipeChoice, RecipeName, Training
+
+NOTEBOOK = Training(
+    steps=3000,
+    batch_size=50,
+    learning_rate=1e-4,
+    schedule="constant",
+    warmup_fraction=0.0,
+    beta2=0.999,
+    # The notebook makes biases for both convolutions and never adds them.
+    conv_bias=False,
+    # It also puts a ReLU on the logits, which its text does not mention.
+    logits_activation="relu",
+    # It watches the test images while it trains.
+    log_split="test",
+)
+SPEC = NOTEBOOK.model_copy(
+    update={"conv_bias": True, "logits_activation": "none", "log_split": "validation"}
+)
+FAST = SPEC.model_copy(
+    update={
+        "steps": 300,
+        "batch_size": 96,
+        "learning_rate": 3e-3,
+        "schedule": "linear",
+        "warmup_fraction": 0.2,
+        "beta2": 0.98,
+    }
+)
+BEST = SPEC.model_copy(
+    update={
+        "steps": 9000,
+        "batch_size": 128,
+        "learning_rate": 2e-3,
+        "schedule": "cosine",
+        "warmup_fraction": 0.05,
+        "beta2": 0.98,
+        "augment_shift": 2.0,
+        "augment_rotation": 12.0,
+        "augment_scale": 0.1,
+    }
+)
+RECIPES: dict[RecipeName, Training] = {
+    "notebook": NOTEBOOK,
+    "spec": SPEC,
+    "fast": FAST,
+    "best": BEST,
+}
+
+
+def resolve(choice: RecipeChoice) -> Training:
+    """Return the complete training that a recipe and its overrides describe."""
+    return Training.model_validate(RECIPES[choice.recipe].model_dump() | choice.overrides())
