@@ -41,6 +41,7 @@ _FILE_NAMES = {
     "test-images": "t10k-images-idx3-ubyte.gz",
     "test-labels": "t10k-labels-idx1-ubyte.gz",
 }
+SMALLEST_FILE = _FILE_NAMES["test-labels"]
 _DIGITS_TEST_FRACTION = 1 / 7
 
 
@@ -95,6 +96,22 @@ def resolve_auto(config: DataConfig, downloads: Path) -> tuple[DataConfig, str]:
         )
         return config.model_copy(update={"source": "digits"}), note
     return config.model_copy(update={"source": "mnist"}), ""
+
+
+def guess_auto(config: DataConfig, downloads: Path) -> tuple[DataConfig, str]:
+    """Return what `resolve_auto` would without a network, for a plan."""
+    if config.source != "auto":
+        return config, ""
+    if is_fetched("mnist", downloads):
+        return config.model_copy(update={"source": "mnist"}), ""
+    note = "MNIST is not fetched yet; the plan is for digits, a run will try MNIST first"
+    return config.model_copy(update={"source": "digits"}), note
+
+
+def is_fetched(name: str, downloads: Path) -> bool:
+    """Return whether a known data set lies in the downloads, verified."""
+    by_file = {_FILE_NAMES[role]: digest for role, digest in KNOWN[name].items()}
+    return download.present(by_file, downloads / name)
 
 
 def fetch_known(name: str, downloads: Path, seconds: float = FETCH_SECONDS) -> dict[str, Path]:

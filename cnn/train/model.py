@@ -13,7 +13,7 @@ def build(
 ) -> Any:
     """Return the untrained keras.Model: pixels 0..255 (n, h, w, c) to probabilities.
 
-    Raises ConfigError where the kernel of conv1 does not fit into the images.
+    Raises ConfigError where the images are too small for conv1 and the pool behind it.
     """
     import keras
 
@@ -52,7 +52,7 @@ def build(
                 name="conv2",
                 **common[1],
             ),
-            layers.MaxPooling2D(2, padding="same", name="pool"),
+            layers.MaxPooling2D(2, name="pool"),
             layers.Flatten(name="flatten"),
             layers.Dense(settings.dense1_units, activation="relu", name="dense1", **common[2]),
             layers.Dropout(settings.dropout, name="dropout"),
@@ -68,9 +68,11 @@ def _layer_seed(seed: int, index: int) -> int:
 
 
 def _check_fit(settings: Training, image_shape: tuple[int, int, int]) -> None:
-    smallest = min(image_shape[:2])
-    if settings.conv1_kernel > smallest:
+    """Refuse a conv1 that leaves the pool fewer than its 2 x 2 units."""
+    smallest = settings.conv1_kernel + settings.conv1_stride
+    if smallest > min(image_shape[:2]):
         raise ConfigError(
-            f"train.conv1_kernel: {settings.conv1_kernel} is refused, the images are "
-            f"{image_shape[0]} x {image_shape[1]} pixels; expected a whole number <= {smallest}"
+            f"train.conv1_kernel {settings.conv1_kernel} with train.conv1_stride "
+            f"{settings.conv1_stride} is refused: images of at least {smallest} x {smallest} "
+            f"pixels are needed, these are {image_shape[0]} x {image_shape[1]}"
         )

@@ -1,0 +1,187 @@
+"""Evaluates a model on validation and test images: the work of the step evaluate_model."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnn import progress
+from cnn.data.dataset import Dataset, Split
+from cnn.evaluate import metrics, predict
+
+SPLITS = ("validation", "test")
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The rows of every table, by the table's name, and the figures worth a headline."""
+
+    tables: Mapping[str, list[Row]]
+    headline: dict[str, float | int | str | None]
+
+
+def evaluate(
+    model: Any,
+    dataset: Dataset,
+    calibration_bins: int,
+    report: progress.Report = progress.ignore,
+) -> Evaluation:
+    """Return predictions for every validation and test image, and what follows from them.
+
+    A split without images has no rows.
+    """
+    tables: dict[str, list[Row]] = {
+        name: [] for name in ("predictions", "metrics", "per_class", "confusion", "calibration")
+    }
+    headline: dict[str, float | int | str | None] = {}
+    for done, name in enumerate(SPLITS):
+        split = dataset.splits[name]
+        if len(split):
+            measured = _measure(model, name, split, dataset.class_names, calibration_bins)
+            for table, rows in measured.tables.items():
+                tables[table] += rows
+            headline |= measured.headline
+        report(progress.Progress(done + 1, len(SPLITS), "split"))
+    return Evaluation(tables, headline)
+
+
+def _measure(
+    model: Any, name: str, split: Split, class_names: tuple[str, ...], calibration_bins: int
+) -> Evaluation:
+    labels = np.asarray(split.labels)
+    probabilities, logs = predict.probabilities(predict.logits(model, split.images))
+    predicted = probabilities.argmax(axis=1)
+    losses = -logs[np.arange(len(labels)), labels]
+    counts = metrics.confusion(labels, predicted, len(class_names))
+    if counts.sum() != len(labels):
+        raise AssertionError(f"{counts.sum()} of {len(labels)} {name} images were counted")
+    calibration = metrics.calibration(
+        probabilities.max(axis=1), predicted == labels, calibration_bins
+    )
+    scores = metrics.scores(counts)
+    summary = _metric_rows(name, counts, losses, scores, calibration)
+    accuracy = summary[0]
+    return Evaluation(
+        {
+            "predictions": _prediction_rows(
+                name, split, class_names, probabilities, predicted, losses
+            ),
+            "metrics": summary,
+            "per_class": _class_rows(name, class_names, scores),
+            "confusion": _confusion_rows(name, class_names, counts),
+            "calibration": _calibration_rows(name, calibration),
+        },
+        {
+            f"{name}_accuracy": accuracy["value"],
+            f"{name}_accuracy_ci_low": accuracy["ci_low"],
+            f"{name}_accuracy_ci_high": accuracy["ci_high"],
+            f"n_{name}": len(labels),
+        },
+    )
+
+
+def _metric_rows(
+    split: str,
+    counts: NDArray[np.int64],
+    losses: NDArray[np.float64],
+    scores: metrics.Scores,
+    calibration: metrics.Calibration,
+) -> list[Row]:
+    n, n_correct = int(counts.sum()), int(np.trace(counts))
+    low, high = metrics.wilson(n_correct, n)
+    values = [
+        ("accuracy", n_correct / n, low, high),
+        ("loss", float(losses.sum() / n), None, None),
+        ("macro_f1", float(np.nanmean(scores.f1)), None, None),
+        ("expected_calibration_error", calibration.expected_error, None, None),
+    ]
+    return [
+        {"split": split, "metric": name, "value": value, "ci_low": low, "ci_high": high, "n": n}
+        for name, value, low, high in values
+    ]
+
+
+def _prediction_rows(
+    split: str,
+    images: Split,
+    class_names: tuple[str, ...],
+    probabilities: NDArray[np.float64],
+    predicted: NDArray[np.int64],
+    losses: NDArray[np.float64],
+) -> list[Row]:
+    return [
+        {
+            "image_id": int(image_id),
+            "split": split,
+            "label": int(label),
+            "prediction": int(prediction),
+            "label_name": class_names[label],
+            "prediction_name": class_names[prediction],
+            "probability": row[prediction],
+            "probabilities": row,
+            "loss": loss,
+        }
+        for image_id, label, prediction, row, loss in zip(
+            images.ids, images.labels, predicted, probabilities.astype(np.float32), losses, strict=True
+        )
+    ]
+
+
+def _class_rows(split: str, class_names: tuple[str, ...], scores: metrics.Scores) -> list[Row]:
+    return [
+        {
+            "split": split,
+            "label": label,
+            "label_name": name,
+            "support": int(scores.support[label]),
+            "precision": _or_none(scores.precision[label]),
+            "recall": _or_none(scores.recall[label]),
+            "f1": _or_none(scores.f1[label]),
+        }
+        for label, name in enumerate(class_names)
+    ]
+
+
+def _confusion_rows(
+    split: str, class_names: tuple[str, ...], counts: NDArray[np.int64]
+) -> list[Row]:
+    return [
+        {
+            "split": split,
+            "label": label,
+            "prediction": prediction,
+            "label_name": class_names[label],
+            "prediction_name": class_names[prediction],
+            "count": int(count),
+        }
+        for (label, prediction), count in np.ndenumerate(counts)
+    ]
+
+
+def _calibration_rows(split: str, calibration: metrics.Calibration) -> list[Row]:
+    return [
+        {
+            "split": split,
+            "bin": i,
+            "probability_low": float(calibration.edges[i]),
+            "probability_high": float(calibration.edges[i + 1]),
+            "n": int(n),
+            "mean_probability": _or_none(calibration.mean_probability[i]),
+            "accuracy": _or_none(calibration.accuracy[i]),
+            **_interval(calibration.n_correct[i], n),
+        }
+        for i, n in enumerate(calibration.n)
+    ]
+
+
+def _interval(n_correct: int, n: int) -> Row:
+    low, high = metrics.wilson(int(n_correct), int(n)) if n else (None, None)
+    return {"ci_low": low, "ci_high": high}
+
+
+def _or_none(value: Any) -> float | None:
+    """Return a fraction, or null where it is not defined."""
+    return None if np.isnan(value) else float(value)

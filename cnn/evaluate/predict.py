@@ -1,0 +1,41 @@
+"""Predictions of a trained model for many images."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnn.errors import ArtifactError
+
+_BATCH = 1000
+
+
+def logits(model: Any, images: NDArray[Any]) -> NDArray[np.float32]:
+    """Return the logits of every image, (n, classes).
+
+    model: a keras.Model with a layer `logits`. images: (n, h, w, c), pixels 0..255. The
+    last batch is padded, so that every image is computed in a batch of one size. Raises
+    ArtifactError where a logit is not finite.
+    """
+    import keras
+    import tensorflow as tf
+
+    head = keras.Model(model.inputs, model.get_layer("logits").output)
+    forward = tf.function(lambda batch: head(tf.cast(batch, tf.float32), training=False))
+    parts = [np.empty((0, head.output_shape[-1]), np.float32)]
+    for start in range(0, len(images), _BATCH):
+        batch = images[start : start + _BATCH]
+        missing = _BATCH - len(batch)
+        padded = np.pad(batch, [(0, missing), (0, 0), (0, 0), (0, 0)])
+        parts.append(forward(tf.constant(padded)).numpy()[: len(batch)])
+    values = np.concatenate(parts)
+    if not np.isfinite(values).all():
+        raise ArtifactError("the model's predictions are not finite; its weights are damaged")
+    return values
+
+
+def probabilities(values: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return probabilities and their logarithms, (n, classes), from logits."""
+    shifted = values.astype(np.float64) - values.max(axis=1, keepdims=True, initial=-np.inf)
+    logs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return np.exp(logs), logs

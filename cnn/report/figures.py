@@ -1,0 +1,217 @@
+"""The figures of a report; each takes tables and arrays and returns a matplotlib Figure."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
+from numpy.typing import NDArray
+
+from cnn.data.dataset import Split
+from cnn.report import sheets, theme
+from cnn.report.sheets import Sheet, Tile
+
+N_SAMPLES = 16
+_MOST_NAMED_CLASSES = 20
+
+
+def samples(train: Split, class_names: tuple[str, ...]) -> Figure:
+    """Return 16 training images, evenly spaced through the split, with their labels."""
+    chosen = np.unique(np.linspace(0, len(train) - 1, N_SAMPLES).astype(int))
+    tiles = [
+        Tile(sheets.picture(train.images[i]), [class_names[train.labels[i]], f"#{train.ids[i]}"])
+        for i in chosen
+    ]
+    note = f"every {max(1, len(train) // N_SAMPLES):,}th of {len(train):,}; label, image id"
+    return Sheet("Training images", note, sheets.grid(tiles, 8)).draw()
+
+
+def history(table: pd.DataFrame) -> Figure:
+    """Return accuracy, loss and learning rate over the steps."""
+    made = theme.figure(1000)
+    top, middle, bottom = made.subplots(3, 1, sharex=True, height_ratios=[3, 3, 1.3])
+    for split, rows in table[table["status"] == "ok"].groupby("split", sort=True):
+        name = "training batches, with dropout" if split == "train" else f"{split} images"
+        style = {"color": theme.SPLIT_COLOURS[str(split)], "marker": "o", "markersize": 4}
+        top.plot(rows["step"], rows["accuracy"], label=name, **style)
+        middle.plot(rows["step"], rows["loss"], label=name, **style)
+        if split == "train":
+            bottom.plot(rows["step"], rows["learning_rate"], **style)
+    theme.dress(top, "Accuracy", "", "share of images right")
+    theme.dress(middle, "Loss", "", "mean cross-entropy (nats)")
+    theme.dress(bottom, "Learning rate", "step", "")
+    top.yaxis.set_major_formatter(PercentFormatter(1))
+    bottom.xaxis.set_major_locator(MaxNLocator(integer=True))
+    middle.set_yscale("log")
+    middle.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    middle.yaxis.set_major_formatter("{x:g}")
+    middle.yaxis.set_minor_formatter(NullFormatter())
+    top.legend(loc="lower right", fontsize=theme.TEXT, frameon=False)
+    made.tight_layout(h_pad=2)
+    return made
+
+
+def confusion(table: pd.DataFrame, split: str) -> Figure:
+    """Return the confusion matrix of a split: mistakes coloured, the diagonal grey."""
+    rows = table[table["split"] == split]
+    counts = rows.pivot(index="label", columns="prediction", values="count").to_numpy()
+    names = list(rows.drop_duplicates("label").sort_values("label")["label_name"])
+    mistakes = counts * (1 - np.eye(len(counts), dtype=int))
+    made = theme.figure(980)
+    axes = made.add_axes((0.1, 0.09, 0.76, 0.81))
+    shown = axes.imshow(
+        np.ma.masked_array(mistakes, np.eye(len(counts), dtype=bool)),
+        cmap="Reds",
+        vmin=0,
+        vmax=max(1, int(mistakes.max())),
+    )
+    axes.set_facecolor(theme.GRID)
+    title = f"Confusion, {counts.sum():,} {split} images, {mistakes.sum():,} mistakes"
+    theme.dress(axes, title, "prediction", "label")
+    axes.grid(visible=False)
+    if len(names) <= _MOST_NAMED_CLASSES:
+        axes.set_xticks(range(len(names)), names, rotation=90 if _are_long(names) else 0)
+        axes.set_yticks(range(len(names)), names)
+        _write_counts(axes, counts, mistakes)
+    bar = made.colorbar(shown, cax=made.add_axes((0.89, 0.09, 0.025, 0.81)))
+    bar.set_label("mistakes (images)", fontsize=theme.TEXT, color=theme.INK)
+    bar.ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+    bar.ax.tick_params(labelsize=theme.TEXT)
+    return made
+
+
+def _are_long(names: list[str]) -> bool:
+    return max(len(name) for name in names) > 4
+
+
+def _write_counts(axes: Any, counts: NDArray[np.int64], mistakes: NDArray[np.int64]) -> None:
+    for (label, prediction), count in np.ndenumerate(counts):
+        if count:
+            dark = label != prediction and count > 0.6 * mistakes.max()
+            axes.text(
+                prediction,
+                label,
+                f"{count:,}",
+                ha="center",
+                va="center",
+                fontsize=theme.TEXT,
+                color="white" if dark else theme.INK,
+            )
+
+
+def calibration(table: pd.DataFrame, split: str) -> Figure:
+    """Return accuracy against predicted probability, and how many images each bin has."""
+    rows = table[(table["split"] == split) & (table["n"] > 0)]
+    made = theme.figure(860)
+    top, bottom = made.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    top.plot([0, 1], [0, 1], color=theme.FAINT, linestyle="--", label="perfectly calibrated")
+    spread = [rows["accuracy"] - rows["ci_low"], rows["ci_high"] - rows["accuracy"]]
+    top.errorbar(
+        rows["mean_probability"],
+        rows["accuracy"],
+        spread,
+        color=theme.BLUE,
+        marker="o",
+        elinewidth=1,
+        capsize=3,
+        label=f"{split} images, by bin, with 95 % intervals",
+    )
+    width = float((rows["probability_high"] - rows["probability_low"]).iloc[0])
+    bottom.bar(rows["probability_low"], rows["n"], width, align="edge", color=theme.BLUE)
+    theme.dress(top, "Calibration", "", "share of images right")
+    theme.dress(bottom, "", "probability of the predicted class", "images")
+    bottom.set_yscale("log")
+    bottom.set_xlim(0, 1.01)
+    top.set_ylim(-0.02, 1.04)
+    top.yaxis.set_major_formatter(PercentFormatter(1))
+    bottom.xaxis.set_major_formatter(PercentFormatter(1))
+    top.legend(loc="upper left", fontsize=theme.TEXT, frameon=False)
+    made.tight_layout()
+    return made
+
+
+def mistakes(predictions: pd.DataFrame, test: Split, n_shown: int) -> Figure:
+    """Return the mistakes on test images with the highest loss, worst first."""
+    wrong = predictions[
+        (predictions["split"] == "test") & (predictions["label"] != predictions["prediction"])
+    ]
+    worst = wrong.sort_values(["loss", "image_id"], ascending=[False, True]).head(n_shown)
+    position = {int(image_id): i for i, image_id in enumerate(test.ids)}
+    tiles = [
+        Tile(
+            sheets.picture(test.images[position[row.image_id]]),
+            [f"is {row.label_name}, said {row.prediction_name}", f"{row.probability:.1%}  #{row.image_id}"],
+        )
+        for row in worst.itertuples()
+    ]
+    note = (
+        f"{len(wrong):,} of {len(test):,} test images are wrong; the {len(worst)} with the highest "
+        "loss; label, prediction, its probability, image id"
+        if tiles
+        else f"none: all {len(test):,} test images are right"
+    )
+    return Sheet("Worst mistakes", note, sheets.grid(tiles, 6) or [[None]]).draw()
+
+
+def filters(kernels: NDArray[np.float32], table: pd.DataFrame, layer: str) -> Figure:
+    """Return a layer's kernels on one symmetric scale with zero in the middle."""
+    largest = float(np.abs(kernels).max()) or 1.0
+    dead = table.set_index("filter")["dead"]
+    tiles = [
+        Tile(
+            sheets.kernel_picture(kernel, largest),
+            [f"{i} dead" if dead[i] else str(i)],
+            theme.RED if dead[i] else theme.INK,
+        )
+        for i, kernel in enumerate(kernels)
+    ]
+    n_columns = int(np.ceil(np.sqrt(len(tiles))))
+    size = " x ".join(str(side) for side in kernels.shape[1:3])
+    note = f"{len(tiles)} kernels of {size} pixels, one scale for all; filter number below"
+    sheet = Sheet(f"Filters of {layer}", note, sheets.grid(tiles, n_columns), room_right=110)
+    made = sheet.draw()
+    if kernels.shape[-1] != 3:
+        axes = made.add_axes((0.9, 0.1, 0.022, 0.75))
+        bar = made.colorbar(sheets.scale(largest), cax=axes)
+        bar.set_label("weight (per pixel of 0..1)", fontsize=theme.TEXT, color=theme.INK)
+        bar.ax.tick_params(labelsize=theme.TEXT)
+    return made
+
+
+def patches(
+    pixels: NDArray[Any], table: pd.DataFrame, kernels: NDArray[np.float32], layer: str
+) -> Figure:
+    """Return each filter's kernel and its most activating patches, filters as rows."""
+    largest = float(np.abs(kernels).max()) or 1.0
+    by_place = {(row.filter, row.rank): row for row in table.itertuples()}
+    n_filters, k = pixels.shape[:2]
+    rows: list[list[Tile | None]] = []
+    ranks = range(1, min(k, 12) + 1)
+    for f in range(n_filters):
+        fires = (f, 1) in by_place
+        kernel = sheets.kernel_picture(kernels[f], largest)
+        first = Tile(kernel, [] if fires else ["dead"], theme.RED)
+        rows.append([first, *(_patch_tile(pixels, by_place, f, rank) for rank in ranks)])
+    split = table["split"].iloc[0] if len(table) else ""
+    size = " x ".join(str(side) for side in pixels.shape[2:4])
+    note = (
+        f"the {len(ranks)} strongest patches of {size} pixels in the {split} images, black 0 to white "
+        "255; below each: activation, image id, label"
+    )
+    return Sheet(
+        f"What most activates each filter of {layer}",
+        note,
+        rows,
+        [str(f) for f in range(n_filters)],
+        ["kernel", *(f"rank {rank}" if rank == 1 else str(rank) for rank in ranks)],
+        gaps={1: 10},
+    ).draw()
+
+
+def _patch_tile(pixels: NDArray[Any], by_place: Any, f: int, rank: int) -> Tile | None:
+    row = by_place.get((f, rank))
+    if row is None:
+        return None
+    lines = [f"{row.activation:.2f}", f"#{row.image_id}", row.label_name]
+    return Tile(sheets.picture(pixels[f, rank - 1]), lines)

@@ -1,0 +1,146 @@
+"""Contact sheets: many small pictures in a grid, each with a few lines below it.
+
+All tiles are drawn as one image in pixel coordinates, so that a sheet of hundreds costs
+little and every pixel of a tile is a whole number of pixels of the figure.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from cnn.report import theme
+
+DIVERGING = "RdBu_r"
+_MARGIN, _TOP, _GAP, _LINE = 22, 76, 9, 19
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One picture (h, w, 3), uint8, with lines of text; `colour` is that of the text."""
+
+    picture: NDArray[np.uint8]
+    lines: Sequence[str] = ()
+    colour: str = theme.INK
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Rows of tiles with a title, a line below it, and names of rows and columns."""
+
+    title: str
+    note: str
+    rows: Sequence[Sequence[Tile | None]]
+    row_names: Sequence[str] = ()
+    column_names: Sequence[str] = ()
+    room_right: int = 0
+    gaps: dict[int, int] = field(default_factory=dict)  # further pixels left of a column
+
+    def draw(self) -> Figure:
+        """Return the figure."""
+        place = _Places(self)
+        made = theme.figure(place.height)
+        axes = made.add_axes((0, 0, 1, 1))
+        axes.set_xlim(0, theme.WIDTH)
+        axes.set_ylim(place.height, 0)
+        axes.axis("off")
+        canvas = np.full((place.height, theme.WIDTH, 3), 255, np.uint8)
+        for i, row in enumerate(self.rows):
+            for j, tile in enumerate(row):
+                if tile is not None:
+                    self._put(canvas, axes, place, i, j, tile)
+        axes.imshow(canvas, extent=(0, theme.WIDTH, place.height, 0), aspect="auto", zorder=0)
+        self._name(axes, place)
+        return made
+
+    def _put(
+        self, canvas: NDArray[np.uint8], axes: Axes, place: "_Places", i: int, j: int, tile: Tile
+    ) -> None:
+        x, y = place.left(j), place.top(i)
+        picture = tile.picture.repeat(place.zoom, axis=0).repeat(place.zoom, axis=1)
+        canvas[y : y + len(picture), x : x + picture.shape[1]] = picture
+        axes.text(
+            x + picture.shape[1] / 2,
+            y + place.tile_height + 4,
+            "\n".join(tile.lines),
+            fontsize=theme.SMALL,
+            color=tile.colour,
+            ha="center",
+            va="top",
+            linespacing=1.25,
+            parse_math=False,
+        )
+
+    def _name(self, axes: Axes, place: "_Places") -> None:
+        """Write the title, the note, and the names of rows and columns."""
+        axes.text(_MARGIN, 16, self.title, fontsize=theme.TITLE, color=theme.INK, va="top")
+        axes.text(_MARGIN, 42, self.note, fontsize=theme.SMALL, color=theme.FAINT, va="top")
+        for i, name in enumerate(self.row_names):
+            middle = place.top(i) + place.tile_height / 2
+            axes.text(_MARGIN, middle, name, fontsize=theme.TEXT, color=theme.INK, va="center")
+        for j, name in enumerate(self.column_names):
+            middle = place.left(j) + place.tile_width / 2
+            axes.text(
+                middle, _TOP, name, fontsize=theme.SMALL, color=theme.FAINT, ha="center", va="top"
+            )
+
+
+class _Places:
+    """Where everything stands, in pixels from the top left."""
+
+    def __init__(self, sheet: Sheet) -> None:
+        self._sheet = sheet
+        n_columns = max(len(row) for row in sheet.rows)
+        tiles = [tile for row in sheet.rows for tile in row if tile is not None]
+        tile_height, tile_width = tiles[0].picture.shape[:2] if tiles else (1, 1)
+        self._first = _MARGIN + (52 if sheet.row_names else 0)
+        room = theme.WIDTH - self._first - _MARGIN - sheet.room_right - sum(sheet.gaps.values())
+        self.column = room // n_columns
+        self.zoom = max(1, (self.column - _GAP) // tile_width)
+        self.tile_height, self.tile_width = tile_height * self.zoom, tile_width * self.zoom
+        n_lines = max((len(tile.lines) for tile in tiles), default=0)
+        self.row = self.tile_height + n_lines * _LINE + _GAP + 4
+        self._top = _TOP + (26 if sheet.column_names else 0)
+        self.height = self._top + self.row * len(sheet.rows) + _MARGIN // 2
+
+    def left(self, j: int) -> int:
+        shift = sum(gap for column, gap in self._sheet.gaps.items() if column <= j)
+        return self._first + shift + j * self.column + (self.column - self.tile_width) // 2
+
+    def top(self, i: int) -> int:
+        return self._top + i * self.row
+
+
+def grid(tiles: Sequence[Tile], n_columns: int) -> list[list[Tile | None]]:
+    """Return tiles in rows of n_columns."""
+    return [list(tiles[start : start + n_columns]) for start in range(0, len(tiles), n_columns)]
+
+
+def picture(image: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return an image (h, w, 1 or 3), pixels 0..255, as (h, w, 3)."""
+    whole = np.clip(np.rint(image), 0, 255).astype(np.uint8)
+    return np.broadcast_to(whole, (*whole.shape[:2], 3)) if whole.shape[-1] == 1 else whole
+
+
+def kernel_picture(kernel: NDArray[np.float32], largest: float) -> NDArray[np.uint8]:
+    """Return a kernel (h, w, channels) in colours from -largest to largest.
+
+    One channel is drawn with the diverging colours, white at 0; three as red, green and
+    blue, grey at 0; any other number by its mean.
+    """
+    if kernel.shape[-1] == 3:
+        return np.asarray((0.5 + 0.5 * kernel / largest) * 255, np.uint8)
+    plane = kernel.mean(axis=-1)
+    mapped = scale(largest).to_rgba(plane, bytes=True)
+    return np.asarray(mapped[..., :3], np.uint8)
+
+
+def scale(largest: float) -> ScalarMappable:
+    """Return the symmetric scale that all kernels of a figure share."""
+    return ScalarMappable(Normalize(-largest, largest), DIVERGING)

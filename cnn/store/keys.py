@@ -1,0 +1,68 @@
+"""Keys: what was asked for, and how two askings differ."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from cnn.store.refs import Kind
+
+
+@dataclass(frozen=True)
+class Key:
+    """What decides an artifact of some kind: its components, and their digest."""
+
+    kind: Kind
+    components: Mapping[str, Any]
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the components, 64 hex digits."""
+        text = json.dumps(self.components, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Return what differs between two keys' components, in words, settings first."""
+    return [
+        *_settings(old.get("settings", {}), new.get("settings", {})),
+        *(f"input {kind} changed" for kind in _changed(old, new, "inputs")),
+        *(f"code {_file(name)} changed" for name in _changed(old, new, "code")),
+        *(f"table {name} changed" for name in _changed(old, new, "tables")),
+        *_versions(old.get("versions", {}), new.get("versions", {})),
+    ]
+
+
+def _settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    for name in sorted({*old, *new}):
+        before, after = old.get(name), new.get(name)
+        if isinstance(before, dict) or isinstance(after, dict):
+            if before != after:
+                yield f"{name} changed"
+        elif name not in new:
+            yield f"{name} {_word(before)} is gone"
+        elif name not in old:
+            yield f"{name} is new, {_word(after)}"
+        elif before != after:
+            yield f"{name} {_word(before)} -> {_word(after)}"
+
+
+def _versions(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:
+    for name in sorted({*old, *new}):
+        if old.get(name) != new.get(name):
+            yield f"{name} {old.get(name)} -> {new.get(name)}"
+
+
+def _changed(old: Mapping[str, Any], new: Mapping[str, Any], part: str) -> list[str]:
+    before, after = old.get(part, {}), new.get(part, {})
+    return [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]
+
+
+def _file(module: str) -> str:
+    return module.replace(".", "/") + ".py"
+
+
+def _word(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,21 @@
+"""Refs: what steps hand to each other instead of data."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Kind = Literal["dataset", "model", "evaluation", "filters", "patches", "report"]
+_HEX = r"^[0-9a-f]{64}$"
+
+
+class Ref(BaseModel):
+    """Names one artifact: its kind, the key it was asked for by, the digest of its content."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Kind
+    key: str = Field(pattern=_HEX)
+    digest: str = Field(pattern=_HEX)
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.key[:12]}"

@@ -1,0 +1,194 @@
+"""Run folders: what one run did and made, for people; and the index of all runs."""
+
+import fcntl
+import logging
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from cnn.errors import ArtifactError, ConfigError
+from cnn.store import tables
+from cnn.store.refs import Ref
+
+log = logging.getLogger(__name__)
+
+RECORD_NAME, INDEX_NAME, REPORT_NAME = "run.json", "index.parquet", "report.html"
+_PLACES = {".png": "figures", ".parquet": "tables", ".npy": "arrays", ".keras": "model"}
+_MODEL_FILES = ("model.json", "training.json")
+
+
+class StepOutcome(BaseModel):
+    """What became of one step in a run."""
+
+    model_config = ConfigDict(frozen=True)
+
+    step: str
+    state: Literal["ran", "cached", "failed"]
+    why: str
+    seconds: float
+    ref: Ref | None = None
+
+
+class RunRecord(BaseModel):
+    """Everything about one run; stands in its folder as run.json."""
+
+    model_config = ConfigDict(frozen=True)
+
+    schema_version: int = 1
+    run: str
+    created: datetime
+    status: Literal["completed", "failed"]
+    data: str
+    note: str = ""
+    recipe: str
+    seed: int
+    config: dict[str, Any]
+    steps: tuple[StepOutcome, ...]
+    headline: dict[str, float | int | str | None] = {}
+    seconds: float
+    environment: dict[str, Any] = {}
+    flow_run_id: str | None = None
+    error: str = ""
+
+
+def folder_name(created: datetime, name: str) -> str:
+    """Return the name of a run's folder: its UTC time, then its name made safe for a path."""
+    safe = re.sub(r"[^A-Za-z0-9.-]+", "-", name).strip("-.") or "run"
+    return f"{created:%Y%m%dT%H%M%SZ}-{safe[:80]}"
+
+
+def publish(
+    runs: Path, record: RunRecord, artifacts: Mapping[str, Path], report: str = ""
+) -> tuple[RunRecord, Path]:
+    """Return the record and the folder of a run, in place with everything in it.
+
+    artifacts: folders whose figures, tables, arrays and model are copied. The folder
+    appears complete, in one rename; the index is made anew. Where the name is taken, a
+    number is added to it. Raises ArtifactError where the disk is full or not writable.
+    """
+    temporary = runs / f".{uuid.uuid4().hex}"
+    try:
+        temporary.mkdir(parents=True)
+        for folder in artifacts.values():
+            _copy(folder, temporary)
+        if report:
+            (temporary / REPORT_NAME).write_text(report, encoding="utf-8")
+        record, folder = _put(runs, temporary, record)
+        rebuild_index(runs)
+        return record, folder
+    except OSError as error:
+        raise ArtifactError(
+            f"the run's folder could not be written to {runs}: {error.strerror or error}"
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def records(runs: Path) -> Iterator[RunRecord]:
+    """Yield the records of all runs, oldest first; a damaged one is named in a warning."""
+    for path in sorted(runs.glob(f"[!.]*/{RECORD_NAME}")):
+        try:
+            yield RunRecord.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError) as error:
+            log.warning("%s: cannot be read and is left out (%s)", path, type(error).__name__)
+
+
+def find(runs: Path, name: str) -> tuple[RunRecord, Path]:
+    """Return the run of that name, or the one whose name begins or ends so; "latest" works.
+
+    Raises ConfigError where there is none or more than one.
+    """
+    known = list(records(runs))
+    matching = known[-1:] if name == "latest" else [item for item in known if item.run == name]
+    matching = matching or [
+        item for item in known if item.run.startswith(name) or item.run.endswith(name)
+    ]
+    if len(matching) == 1:
+        return matching[0], runs / matching[0].run
+    shown = ", ".join(item.run for item in (matching or known)[-5:]) or "none"
+    found = "several runs" if matching else "no run"
+    raise ConfigError(f"run {name!r}: {found} of that name in {runs}; there are {shown}")
+
+
+def rebuild_index(runs: Path) -> None:
+    """Write index.parquet anew from the run.json files; several processes may do so at once."""
+    with _locked(runs / ".index.lock"):
+        rows = [_index_row(record) for record in records(runs)]
+        temporary = runs / f".{INDEX_NAME}.{uuid.uuid4().hex}"
+        try:
+            tables.write_rows(temporary, "runs", rows)
+            temporary.replace(runs / INDEX_NAME)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _copy(folder: Path, target: Path) -> None:
+    for path in sorted(folder.iterdir()):
+        place = "model" if path.name in _MODEL_FILES else _PLACES.get(path.suffix)
+        if place is None or _is_data(path):
+            continue
+        (target / place).mkdir(exist_ok=True)
+        shutil.copyfile(path, target / place / path.name)
+
+
+def _is_data(path: Path) -> bool:
+    """Return whether a file belongs to the data set, which is not copied into every run."""
+    return path.parent.parent.name == "dataset"
+
+
+def _put(runs: Path, temporary: Path, record: RunRecord) -> tuple[RunRecord, Path]:
+    """Rename the folder to the run's name, or to that name with the first free number."""
+    for number in range(1, 1000):
+        name = record.run if number == 1 else f"{record.run}-{number}"
+        named = record.model_copy(update={"run": name})
+        text = named.model_dump_json(indent=2)
+        (temporary / RECORD_NAME).write_text(text, encoding="utf-8")
+        try:
+            if not (runs / name).exists():
+                temporary.rename(runs / name)
+                return named, runs / name
+        except OSError:
+            if not (runs / name).exists():
+                raise
+    raise ArtifactError(f"{runs / record.run}: a thousand runs have this name already")
+
+
+def _index_row(record: RunRecord) -> dict[str, Any]:
+    states = [step.state for step in record.steps]
+    models = [step.ref for step in record.steps if step.ref and step.ref.kind == "model"]
+    headline = record.headline
+    return {
+        "run": record.run,
+        "created": record.created,
+        "status": record.status,
+        "data": record.data,
+        "recipe": record.recipe,
+        "seed": record.seed,
+        "test_accuracy": headline.get("test_accuracy"),
+        "test_accuracy_ci_low": headline.get("test_accuracy_ci_low"),
+        "test_accuracy_ci_high": headline.get("test_accuracy_ci_high"),
+        "validation_accuracy": headline.get("validation_accuracy"),
+        "n_steps_run": states.count("ran"),
+        "n_steps_cached": states.count("cached"),
+        "seconds": record.seconds,
+        "model_digest": models[0].digest if models else None,
+    }
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock; it is gone when the process is, however that ends."""
+    handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

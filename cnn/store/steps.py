@@ -1,0 +1,146 @@
+"""Each step, declared once: what it reads and makes, and what decides its result."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any
+
+from cnn.config import DataConfig, RecipeChoice, RunConfig, Settings, StepName
+from cnn.data import sources
+from cnn.store import fingerprints, tables
+from cnn.store.keys import Key
+from cnn.store.refs import Kind, Ref
+from cnn.train import recipes
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Settings made definite: `values` for the key, by dotted name, `value` for the work."""
+
+    values: Mapping[str, Any]
+    value: Any = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step: its name, the kinds it reads and makes, its settings, where its code begins."""
+
+    name: StepName
+    makes: Kind
+    code: str
+    reads: tuple[Kind, ...] = ()
+    section: str = ""
+    tables: tuple[str, ...] = ()
+    computes: bool = False
+    resolve: Callable[[Any], Resolved] = field(default=lambda settings: Resolved({}))
+
+    def slice(self, config: RunConfig) -> Settings | None:
+        """Return the part of the settings that this step is given."""
+        return getattr(config, self.section) if self.section else None
+
+    def key(self, resolved: Resolved, refs: Iterable[Ref]) -> Key:
+        """Return the key of this step's artifact for definite settings and inputs."""
+        return Key(
+            self.makes,
+            {
+                "step": self.name,
+                "settings": dict(resolved.values),
+                "inputs": {ref.kind: ref.digest for ref in refs},
+                "code": fingerprints.of(self.code),
+                "tables": {name: tables.digest(name) for name in self.tables},
+                "versions": _versions() if self.computes else {},
+            },
+        )
+
+
+def _versions() -> dict[str, str]:
+    """Return the minor versions that change what TensorFlow computes."""
+    return {
+        name: ".".join(version(name).split(".")[:2]) for name in ("tensorflow", "keras")
+    }
+
+
+def _dataset(config: DataConfig) -> Resolved:
+    source = sources.identify(config)
+    values = {
+        **source.identity(),
+        "split_seed": config.split_seed,
+        "validation_fraction": config.validation_fraction,
+    }
+    return Resolved(_dotted("data", values), (source, config))
+
+
+def _training(choice: RecipeChoice) -> Resolved:
+    training = recipes.resolve(choice)
+    values = {"seed": choice.seed, **training.model_dump()}
+    return Resolved(_dotted("train", values), (training, choice.seed))
+
+
+def _plain(section: str) -> Callable[[Settings], Resolved]:
+    return lambda settings: Resolved(_dotted(section, settings.model_dump()), settings)
+
+
+def _dotted(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"{section}.{name}": value for name, value in values.items()}
+
+
+LOAD_DATASET = Step(
+    "load_dataset", makes="dataset", section="data", code="cnn.data.sources", resolve=_dataset
+)
+TRAIN_MODEL = Step(
+    "train_model",
+    reads=("dataset",),
+    makes="model",
+    section="train",
+    code="cnn.train.fit",
+    tables=("history",),
+    computes=True,
+    resolve=_training,
+)
+EVALUATE_MODEL = Step(
+    "evaluate_model",
+    reads=("model", "dataset"),
+    makes="evaluation",
+    section="evaluate",
+    code="cnn.evaluate.evaluation",
+    tables=("predictions", "metrics", "per_class", "confusion", "calibration"),
+    computes=True,
+    resolve=_plain("evaluate"),
+)
+EXPORT_FILTERS = Step(
+    "export_filters",
+    reads=("model", "dataset"),
+    makes="filters",
+    code="cnn.explain.filters",
+    tables=("filters",),
+    computes=True,
+)
+MINE_PATCHES = Step(
+    "mine_patches",
+    reads=("model", "dataset"),
+    makes="patches",
+    section="explain",
+    code="cnn.explain.patches",
+    tables=("patches",),
+    computes=True,
+    resolve=_plain("explain"),
+)
+WRITE_REPORT = Step(
+    "write_report",
+    reads=("dataset", "model", "evaluation", "filters", "patches"),
+    makes="report",
+    section="report",
+    code="cnn.report.body",
+    resolve=_plain("report"),
+)
+STEPS = (LOAD_DATASET, TRAIN_MODEL, EVALUATE_MODEL, EXPORT_FILTERS, MINE_PATCHES, WRITE_REPORT)
+
+
+def with_followers(names: Iterable[StepName]) -> frozenset[StepName]:
+    """Return the named steps and every step that reads, directly or not, what they make."""
+    found = set(names)
+    for step in STEPS:
+        makers = {maker.name for maker in STEPS if maker.makes in step.reads}
+        if makers & found:
+            found.add(step.name)
+    return frozenset(found)

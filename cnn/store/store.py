@@ -1,0 +1,216 @@
+"""The artifact store: verified reading, atomic publishing, quarantine.
+
+Layout: `store/<kind>/<key>/` holds the files of one immutable artifact and its
+manifest.json. A folder gets that name in one rename, complete.
+"""
+
+import logging
+import os
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from cnn.errors import ArtifactError, StoreUnwritableError
+from cnn.store import manifests
+from cnn.store.keys import Key
+from cnn.store.manifests import Headline, Manifest
+from cnn.store.refs import Kind, Ref
+
+log = logging.getLogger(__name__)
+
+Produce = Callable[[Path], Headline]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the store has for a key: a verified artifact, or why there is none."""
+
+    manifest: Manifest | None
+    problem: str = ""
+
+
+def default_root() -> Path:
+    """Return the store's root where none is given: FILTERSCOPE_STORE, or ./artifacts."""
+    return Path(os.environ.get("FILTERSCOPE_STORE") or "artifacts")
+
+
+class Store:
+    """The artifacts below one root folder."""
+
+    def __init__(self, root: Path) -> None:
+        """Name the root; nothing on disk is touched."""
+        self.root = root.absolute()
+
+    @property
+    def downloads(self) -> Path:
+        """Folder of fetched and verified data sets."""
+        return self.root / "downloads"
+
+    @property
+    def runs(self) -> Path:
+        """Folder of the run folders."""
+        return self.root / "runs"
+
+    def ensure_writable(self) -> None:
+        """Create the root and try to write there; raises StoreUnwritableError."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.root) as stream:
+                stream.write(b"filterscope")
+        except OSError as error:
+            raise StoreUnwritableError(
+                f"store {self.root}: cannot be written ({error.strerror}); "
+                "choose another folder with --store or FILTERSCOPE_STORE"
+            ) from None
+
+    def find(self, key: Key) -> Found:
+        """Return the artifact of a key, every file of it verified, or what is wrong with it."""
+        folder = self._folder(key.kind, key.digest)
+        if not folder.exists():
+            return Found(None)
+        try:
+            manifest = self._manifest(folder)
+        except ArtifactError as error:
+            return Found(None, str(error))
+        problem = manifests.problem(folder, manifest)
+        return Found(None, problem) if problem else Found(manifest)
+
+    def quarantine(self, key: Key, problem: str) -> None:
+        """Set an artifact aside that did not verify, and say so."""
+        folder = self._folder(key.kind, key.digest)
+        self._set_aside(folder)
+        log.warning("%s %s: %s; set aside in quarantine", key.kind, key.digest[:12], problem)
+
+    def open(self, ref: Ref) -> Path:
+        """Return the folder of an artifact whose files were just verified.
+
+        Raises ArtifactError where it is missing, changed, or not what the ref names.
+        """
+        folder = self._folder(ref.kind, ref.key)
+        manifest = self._manifest(folder)
+        problem = manifests.problem(folder, manifest)
+        if not problem and manifest.ref != ref:
+            problem = f"its digest is {manifest.ref.digest[:12]}, not {ref.digest[:12]}"
+        if problem:
+            raise ArtifactError(f"{ref} in {folder}: {problem}; run again to make it anew")
+        return folder
+
+    def manifest(self, ref: Ref) -> Manifest:
+        """Return the manifest of an artifact; raises ArtifactError."""
+        return self._manifest(self._folder(ref.kind, ref.key))
+
+    def manifests(self, kind: Kind) -> Iterator[Manifest]:
+        """Yield the readable manifests of a kind."""
+        folder = self.root / "store" / kind
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            try:
+                yield self._manifest(path)
+            except ArtifactError:
+                continue
+
+    def publish(
+        self,
+        key: Key,
+        reads: tuple[Ref, ...],
+        produce: Produce,
+        device: Mapping[str, Any] | None = None,
+        *,
+        replace: bool = False,
+    ) -> Manifest:
+        """Return the manifest of the artifact that `produce` writes into the folder it is given.
+
+        The folder gets its final name when it is complete; where an artifact of that key
+        is there by then and verifies, that one is kept unless `replace`. Raises
+        ArtifactError where the disk is full or not writable.
+        """
+        temporary = self._temporary(key)
+        try:
+            temporary.mkdir(parents=True)
+            started = time.monotonic()
+            headline = produce(temporary)
+            manifest = Manifest(
+                kind=key.kind,
+                key=key.digest,
+                components=dict(key.components),
+                reads=reads,
+                files=manifests.describe(temporary),
+                environment=manifests.environment(device),
+                created=datetime.now(UTC),
+                seconds=time.monotonic() - started,
+                headline=headline,
+            )
+            text = manifest.model_dump_json(indent=2)
+            (temporary / manifests.NAME).write_text(text, encoding="utf-8")
+            _flush(temporary)
+            return self._put(temporary, key, manifest, replace)
+        except OSError as error:
+            free = shutil.disk_usage(self.root).free if self.root.exists() else 0
+            raise ArtifactError(
+                f"{key.kind} could not be written to {self.root}: {error.strerror or error}; "
+                f"{free:,} bytes are free there"
+            ) from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def _put(self, temporary: Path, key: Key, manifest: Manifest, replace: bool) -> Manifest:
+        """Give a complete folder its final name, unless a good artifact is there already."""
+        folder = self._folder(key.kind, key.digest)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if folder.exists():
+            there = self.find(key).manifest
+            if there and (not replace or there.ref == manifest.ref):
+                return there
+            self._set_aside(folder)
+        try:
+            temporary.rename(folder)
+        except OSError:
+            there = self.find(key).manifest
+            if there is None:
+                raise
+            return there
+        _flush_folder(folder.parent)
+        return manifest
+
+    def _manifest(self, folder: Path) -> Manifest:
+        try:
+            manifest = Manifest.model_validate_json((folder / manifests.NAME).read_bytes())
+        except (OSError, ValidationError):
+            raise ArtifactError(f"{manifests.NAME} is missing or damaged") from None
+        if (manifest.kind, manifest.key) != (folder.parent.name, folder.name):
+            raise ArtifactError(f"{manifests.NAME} belongs to another artifact")
+        return manifest
+
+    def _set_aside(self, folder: Path) -> None:
+        quarantine = self.root / "quarantine"
+        quarantine.mkdir(parents=True, exist_ok=True)
+        folder.rename(quarantine / f"{folder.parent.name}-{folder.name}-{uuid.uuid4().hex[:8]}")
+
+    def _folder(self, kind: Kind, key: str) -> Path:
+        return self.root / "store" / kind / key
+
+    def _temporary(self, key: Key) -> Path:
+        return self.root / "store" / f".{key.kind}-{key.digest[:12]}-{uuid.uuid4().hex}"
+
+
+def _flush(folder: Path) -> None:
+    """Make a folder's files survive a loss of power."""
+    for path in folder.iterdir():
+        with path.open("rb") as stream:
+            os.fsync(stream.fileno())
+    _flush_folder(folder)
+
+
+def _flush_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

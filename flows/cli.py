@@ -1,0 +1,154 @@
+"""The `filterscope` command."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, get_args
+
+from cyclopts import App, CycloptsError, Parameter
+
+from cnn import config as settings
+from cnn.config import RunConfig, StepName
+from cnn.data import sources
+from cnn.errors import ConfigError, FilterscopeError
+from cnn.store import planning, runs
+from cnn.store.store import Store, default_root
+from flows import console
+from flows.words import Words, merged
+
+app = App(
+    name="filterscope",
+    help="Trains a small convolutional network, says how good it is, and shows what its filters "
+    "look at.",
+)
+
+ConfigFile = Annotated[
+    Path | None, Parameter(help="JSON file of settings; options given here rule over it")
+]
+StoreRoot = Annotated[
+    Path | None,
+    Parameter(help="root of the artifact store; default FILTERSCOPE_STORE or ./artifacts"),
+]
+Refresh = Annotated[
+    tuple[str, ...],
+    Parameter(
+        help=f"step to run although it is cached: {', '.join(get_args(StepName))}",
+        negative=(),
+        consume_multiple=False,
+    ),
+]
+AsJson = Annotated[bool, Parameter(name="--json", negative=(), help="print JSON")]
+AllWords = Annotated[Words, Parameter(name="*", show_default=False)]
+
+
+@app.command
+def run(
+    *,
+    config: ConfigFile = None,
+    store: StoreRoot = None,
+    refresh: Refresh = (),
+    json: AsJson = False,
+    words: AllWords = Words(),
+) -> None:
+    """Train, measure and explain; what is in the store already is not done again."""
+    wanted, names, root = _read(config, words), _steps(refresh), Store(store or default_root())
+    root.ensure_writable()
+    chosen, note = _without_auto(wanted, root)
+    planning.plan(root, chosen, names)  # bad data end the run here, before Prefect starts
+    from flows import start
+
+    record = start.train_and_explain(chosen, root.root, names, note)
+    if json:
+        console.as_json(record.model_dump(mode="json"))
+    else:
+        console.run(record, root.runs / record.run)
+
+
+@app.command
+def plan(
+    *,
+    config: ConfigFile = None,
+    store: StoreRoot = None,
+    refresh: Refresh = (),
+    json: AsJson = False,
+    words: AllWords = Words(),
+) -> None:
+    """Say which steps are cached, which would run, and why; nothing is run or changed."""
+    wanted, names, root = _read(config, words), _steps(refresh), Store(store or default_root())
+    chosen, note = sources.guess_auto(wanted.data, root.downloads)
+    planned = planning.plan(root, wanted.model_copy(update={"data": chosen}), names)
+    rows = [(item.step.name, item.state, item.why) for item in planned]
+    if json:
+        console.as_json([dict(zip(("step", "state", "why"), row, strict=True)) for row in rows])
+    else:
+        console.table(("step", "state", "why"), rows, note)
+
+
+@app.command(name="runs")
+def list_runs(*, store: StoreRoot = None, json: AsJson = False) -> None:
+    """List all runs, oldest first."""
+    records = list(runs.records(Store(store or default_root()).runs))
+    if json:
+        console.as_json([record.model_dump(mode="json") for record in records])
+    else:
+        console.all_runs(records)
+
+
+@app.command
+def show(run: str = "latest", /, *, store: StoreRoot = None, json: AsJson = False) -> None:
+    """Show one run: its full name, the beginning or end of it, or "latest"."""
+    record, folder = runs.find(Store(store or default_root()).runs, run)
+    if json:
+        console.as_json(record.model_dump(mode="json"))
+    else:
+        console.run(record, folder)
+
+
+@app.command
+def doctor(*, store: StoreRoot = None, json: AsJson = False) -> None:
+    """Look at versions, device, data sources, Prefect's API and the store."""
+    from cnn import doctor as looking
+    from flows import prefect_settings
+
+    prefect_settings.apply()
+    api = looking.Check("prefect api", *prefect_settings.api_state())
+    found = [*looking.checks(Store(store or default_root())), api]
+    if json:
+        console.as_json([vars(check) for check in found])
+    else:
+        rows = [("ok" if check.ok else "look", check.name, check.detail) for check in found]
+        console.table(("", "what", "found"), rows)
+
+
+def main() -> None:
+    """Run the command; errors end it with a line and an exit code, not with a traceback."""
+    try:
+        app(exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        _end(f"{error} Try filterscope --help.", ConfigError.exit_code)
+    except FilterscopeError as error:
+        _end(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _end("interrupted", 130)
+
+
+def _end(message: str, exit_code: int) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(exit_code)
+
+
+def _read(file: Path | None, words: object) -> RunConfig:
+    values = settings.read_file(file) if file else {}
+    return settings.validate(merged(values, words))  # type: ignore[arg-type]
+
+
+def _steps(names: tuple[str, ...]) -> list[StepName]:
+    known = get_args(StepName)
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"--refresh {name}: no such step; steps are {', '.join(known)}")
+    return list(names)  # type: ignore[arg-type]
+
+
+def _without_auto(wanted: RunConfig, store: Store) -> tuple[RunConfig, str]:
+    data, note = sources.resolve_auto(wanted.data, store.downloads)
+    return wanted.model_copy(update={"data": data}), note

@@ -1,0 +1,36 @@
+"""The Prefect settings that a first run needs, where environment and profile are silent."""
+
+import os
+
+DEFAULTS = {
+    # The temporary server needs more than its 20 s on a small or busy machine.
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "cnn",
+}
+
+
+def apply() -> None:
+    """Set the defaults in the environment; to be called before Prefect reads its settings."""
+    from prefect.settings.profiles import load_active_profile
+
+    profile = load_active_profile().to_environment_variables()
+    for name, value in DEFAULTS.items():
+        if name not in profile:
+            os.environ.setdefault(name, value)
+
+
+def api_state() -> tuple[bool, str]:
+    """Return whether Prefect's API can be reached, and what there is to know of it."""
+    import httpx
+    from prefect.settings import get_current_settings
+
+    url = get_current_settings().api.url
+    if not url:
+        return True, "none configured; each run starts a temporary server"
+    try:
+        answer = httpx.get(f"{url}/health", timeout=5)
+        answer.raise_for_status()
+    except httpx.HTTPError as error:
+        return False, f"{url}: {str(error) or type(error).__name__}; is the server started?"
+    return True, url

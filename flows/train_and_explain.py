@@ -1,0 +1,45 @@
+"""The main job, top to bottom: data, training, evaluation, filters, patches, report, run folder."""
+
+from pathlib import Path
+
+from prefect import flow
+
+from cnn.config import RunConfig, StepName
+from tasks.data import load_dataset
+from tasks.evaluate import evaluate_model
+from tasks.filters import export_filters
+from tasks.patches import mine_patches
+from tasks.publish import publish_run
+from tasks.report import write_report
+from tasks.run import Run, RunRecord
+from tasks.train import train_model
+
+
+@flow(
+    name="train-and-explain",
+    flow_run_name="{config.data.source}-{config.train.recipe}-seed{config.train.seed}",
+    persist_result=False,
+)
+def train_and_explain(
+    config: RunConfig = RunConfig(),
+    store: Path | None = None,
+    refresh: list[StepName] | None = None,
+    note: str = "",
+) -> RunRecord:
+    """Train a small convolutional network, measure it, and show what its filters look at.
+
+    Args:
+        config: all settings of the run.
+        store: root of the artifact store; FILTERSCOPE_STORE or ./artifacts by default.
+        refresh: steps to run although they are cached, with all that follow from them.
+        note: what a reader of the report should know about this run.
+    """
+    run = Run(config, store, refresh, note)
+    dataset = load_dataset(run, settings=config.data)
+    model = train_model(run, dataset, settings=config.train)
+    evaluation = evaluate_model.submit(run, model, dataset, settings=config.evaluate)
+    filters = export_filters.submit(run, model, dataset)
+    patches = mine_patches.submit(run, model, dataset, settings=config.explain)
+    made = (dataset, model, evaluation.result(), filters.result(), patches.result())
+    report = write_report(run, *made, settings=config.report)
+    return publish_run(run, *made, report)

@@ -1,0 +1,47 @@
+"""Collects the settings on a command line as plain words, one option for each setting.
+
+Nothing is converted here: cnn.config reads the words, as it reads files and forms.
+"""
+
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from pydantic import BaseModel, create_model
+
+from cnn import config
+
+
+def _option(name: str, field: Any, group: str) -> Any:
+    default = "" if field.default is None else f"; default {field.default}"
+    text = f"{field.description}: {config.allowed(field)}{default}"
+    parameter = Parameter(help=text, show_default=False, group=f"Settings: {group}")
+    return Annotated[str | None, parameter]
+
+
+def _model(settings: type[BaseModel], group: str) -> type[BaseModel]:
+    """Return a model like `settings` in which every setting is a word or missing."""
+    fields: dict[str, Any] = {}
+    for name, field in settings.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            section = _model(field.annotation, name)
+            fields[name] = (section, section())
+        else:
+            fields[name] = (_option(name, field, group), None)
+    return create_model(f"{settings.__name__}Words", **fields)
+
+
+Words: Any = _model(config.RunConfig, "")
+
+
+def merged(file: dict[str, Any], words: BaseModel) -> dict[str, Any]:
+    """Return the nested values of a settings file with the words put over them."""
+    values = dict(file)
+    for section, given in words.model_dump(exclude_none=True).items():
+        if given:
+            values[section] = {**_section(values, section), **given}
+    return values
+
+
+def _section(values: dict[str, Any], name: str) -> dict[str, Any]:
+    section = values.get(name, {})
+    return section if isinstance(section, dict) else {name: section}

@@ -1,0 +1,17 @@
+"""Task: fetch or read the images, check and split them."""
+
+from cnn.data import dataset as datasets
+from cnn.data import sources
+from cnn.store.manifests import Headline
+from cnn.store.steps import LOAD_DATASET
+from tasks.step import Work, step_task
+
+
+@step_task(LOAD_DATASET)
+def load_dataset(work: Work) -> Headline:
+    """Write the data set as arrays that memory-map."""
+    source, config = work.settings
+    dataset = sources.load(source, config, work.run.store.downloads)
+    datasets.write(work.folder, dataset)
+    counts = {f"n_{name}": len(split) for name, split in dataset.splits.items()}
+    return {"name": dataset.name, "n_classes": len(dataset.class_names), **counts}

@@ -1,0 +1,89 @@
+"""One run of a flow: where its artifacts are, what it was asked for, what became of each step."""
+
+import tempfile
+import threading
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from cnn.config import RunConfig, StepName
+from cnn.store.refs import Ref
+from cnn.store.runs import RunRecord, StepOutcome, folder_name
+from cnn.store.steps import STEPS, with_followers
+from cnn.store.store import Store, default_root
+from tasks.progress import Bars
+
+
+class Run:
+    """What the tasks of one flow run share; safe to use from several threads."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        store: Path | None,
+        refresh: Collection[StepName] | None = None,
+        note: str = "",
+    ) -> None:
+        """Begin a run; raises StoreUnwritableError."""
+        self.config = config
+        self.store = Store(store or default_root())
+        self.bars = Bars()
+        self.refresh = with_followers(refresh or ())
+        self.created = datetime.now(UTC)
+        self._note = note
+        self._started = time.monotonic()
+        self._outcomes: dict[str, StepOutcome] = {}
+        self._lock = threading.Lock()
+        self._device: Any = None
+        self.store.ensure_writable()
+
+    @property
+    def name(self) -> str:
+        """Data, recipe and seed in one word."""
+        return f"{self.config.data.source}-{self.config.train.recipe}-seed{self.config.train.seed}"
+
+    def device(self) -> Any:
+        """Return what computes; imports TensorFlow on the first call, here and now."""
+        from cnn.train import device
+
+        with self._lock:
+            if self._device is None:
+                self._device = device.prepare(self.config.runtime)
+            return self._device
+
+    def add(self, outcome: StepOutcome) -> None:
+        """Note what became of a step."""
+        with self._lock:
+            self._outcomes[outcome.step] = outcome
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """Yield an empty folder in the store's root that is gone afterwards."""
+        with tempfile.TemporaryDirectory(prefix=".", dir=self.store.root) as folder:
+            yield Path(folder)
+
+    def record(self, refs: dict[str, Ref], error: str = "", **more: Any) -> RunRecord:
+        """Return the run's record as of now; the refs say what it made."""
+        with self._lock:
+            outcomes = [self._outcomes[s.name] for s in STEPS if s.name in self._outcomes]
+        manifests = {kind: self.store.manifest(ref) for kind, ref in refs.items()}
+        dataset = manifests["dataset"].headline["name"] if "dataset" in manifests else None
+        return RunRecord(
+            run=folder_name(self.created, self.name),
+            created=self.created,
+            status="failed" if error else "completed",
+            data=str(dataset or self.config.data.source),
+            note=self._note,
+            recipe=self.config.train.recipe,
+            seed=self.config.train.seed,
+            config=self.config.model_dump(mode="json"),
+            steps=tuple(outcomes),
+            headline=manifests["evaluation"].headline if "evaluation" in manifests else {},
+            seconds=time.monotonic() - self._started,
+            environment=manifests["model"].environment if "model" in manifests else {},
+            error=error,
+            **more,
+        )

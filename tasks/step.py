@@ -1,0 +1,121 @@
+"""Adapts a step of cnn.store.steps to Prefect: cached state, why it ran, progress, names."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefect import Task, task
+from prefect.cache_policies import NO_CACHE
+from prefect.futures import PrefectFuture
+from prefect.logging import get_run_logger
+from prefect.states import Completed, State
+
+from cnn import progress
+from cnn.config import Settings
+from cnn.store import planning
+from cnn.store.keys import Key
+from cnn.store.manifests import Headline
+from cnn.store.refs import Kind, Ref
+from cnn.store.runs import StepOutcome
+from cnn.store.steps import Resolved, Step
+from tasks.progress import Artifact, reported
+from tasks.run import Run
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a step's work is given: the run, a folder to write to, verified folders to read."""
+
+    run: Run
+    folder: Path
+    inputs: Mapping[Kind, Path]
+    settings: Any
+    report: progress.Report
+
+
+Produce = Callable[[Work], Headline]
+
+
+@dataclass(frozen=True)
+class StepTask:
+    """A step as a Prefect task, called with the run, the refs it reads and its settings."""
+
+    step: Step
+    task: Task[..., Any]
+
+    def __call__(self, run: Run, *refs: Ref, settings: Settings | None = None) -> Ref:
+        """Run the task in this thread and return its ref."""
+        state = self.task(run, refs, settings, return_state=True)
+        ref: Ref = state.result()
+        return ref
+
+    def submit(
+        self, run: Run, *refs: Ref, settings: Settings | None = None
+    ) -> PrefectFuture[Ref]:
+        """Start the task beside others; where it will compute, TensorFlow is imported here first."""
+        if self.step.computes:
+            key = self.step.key(self.step.resolve(settings), refs)
+            if not planning.decide(run.store, self.step, key, run.refresh).manifest:
+                run.device()
+        return self.task.submit(run, refs, settings)
+
+
+def step_task(step: Step) -> Callable[[Produce], StepTask]:
+    """Make a Prefect task of the function that does a step's work."""
+
+    def decorate(produce: Produce) -> StepTask:
+        @task(name=step.name, task_run_name=step.name, cache_policy=NO_CACHE)
+        def perform(run: Run, refs: tuple[Ref, ...], settings: Settings | None) -> State[Ref]:
+            started = time.monotonic()
+            resolved = step.resolve(settings)
+            key = step.key(resolved, refs)
+            decision = planning.decide(run.store, step, key, run.refresh)
+            if decision.manifest:
+                ref = _take(step, decision.manifest.ref, decision.why)
+            else:
+                ref = _make(step, produce, run, refs, resolved, key, decision)
+            state = "cached" if decision.manifest else "ran"
+            seconds = time.monotonic() - started
+            run.add(
+                StepOutcome(step=step.name, state=state, why=decision.why, seconds=seconds, ref=ref)
+            )
+            name = "Cached" if decision.manifest else None
+            return Completed(name=name, message=f"{ref}: {decision.why}", data=ref)
+
+        return StepTask(step, perform)
+
+    return decorate
+
+
+def _take(step: Step, ref: Ref, why: str) -> Ref:
+    """Return the ref of an artifact that is there already."""
+    get_run_logger().info("%s is cached: %s", step.name, why)
+    if step.makes == "model":
+        Artifact(step.name).send(100, f"cached: {why}")
+    return ref
+
+
+def _make(
+    step: Step,
+    produce: Produce,
+    run: Run,
+    refs: tuple[Ref, ...],
+    resolved: Resolved,
+    key: Key,
+    decision: planning.Decision,
+) -> Ref:
+    """Do a step's work and return the ref of what it published."""
+    get_run_logger().info("%s runs: %s", step.name, decision.why)
+    if decision.problem:
+        run.store.quarantine(key, decision.problem)
+    device = run.device().describe() if step.computes else None
+    inputs = {ref.kind: run.store.open(ref) for ref in refs}
+
+    def into(folder: Path) -> Headline:
+        with reported(step.name, run.bars) as report:
+            return produce(Work(run, folder, inputs, resolved.value, report))
+
+    replace = step.name in run.refresh
+    return run.store.publish(key, refs, into, device, replace=replace).ref
