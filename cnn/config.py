@@ -57,7 +57,7 @@ def _read_whole(value: Any) -> Any:
 
 
 def _read_path(value: Any) -> Any:
-    return Path(value).expanduser() if isinstance(value, str) and value else value
+    return Path(value).expanduser().absolute() if isinstance(value, str) and value else value
 
 
 Whole = Annotated[int, BeforeValidator(_read_whole)]
@@ -160,7 +160,7 @@ class RecipeChoice(Settings):
         return self.model_dump(exclude_none=True, exclude={"recipe", "seed"})
 
 
-def _optional(field: FieldInfo) -> tuple[Any, FieldInfo]:
+def _optional(field: FieldInfo) -> tuple[Any, Any]:
     """Return a field's type and definition, with null meaning the recipe's value."""
     readers = [item for item in field.metadata if isinstance(item, BeforeValidator)]
     limits = [item for item in field.metadata if isinstance(item, BaseMetadata)]
@@ -169,7 +169,8 @@ def _optional(field: FieldInfo) -> tuple[Any, FieldInfo]:
         annotation = Annotated[annotation, limit]
     reader = readers[0] if readers else BeforeValidator(_read_null)
     description = f"{field.description} (empty: the recipe's value)"
-    return Annotated[annotation | None, reader], Field(None, description=description)
+    optional: Any = Annotated[annotation | None, reader]
+    return optional, Field(None, description=description)
 
 
 def _read_null(value: Any) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 
 import httpx
 
@@ -54,7 +55,7 @@ def _device() -> Check:
 
 def _instructions() -> list[str]:
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as stream:
+        with Path("/proc/cpuinfo").open(encoding="utf-8") as stream:
             lines = [line for line in stream if line.startswith(("flags", "Features"))]
     except OSError:
         return []

@@ -56,11 +56,12 @@ def run(
     planning.plan(root, chosen, names)  # bad data end the run here, before Prefect starts
     from flows import start
 
-    record = start.train_and_explain(chosen, root.root, names, note)
+    folder = start.train_and_explain(chosen, root.root, names, note)
+    record = runs.read(folder)
     if json:
         console.as_json(record.model_dump(mode="json"))
     else:
-        console.run(record, root.runs / record.run)
+        console.run(record, folder)
 
 
 @app.command

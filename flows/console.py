@@ -34,7 +34,9 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = ""
 def run(record: RunRecord, folder: Path) -> None:
     """Print what a run was, how good its model is, what each step took, and where the report is."""
     accuracy = html.percent(record.headline.get("test_accuracy"))
-    low, high = (html.percent(record.headline.get(f"test_accuracy_ci_{end}")) for end in ("low", "high"))
+    low, high = (
+        html.percent(record.headline.get(f"test_accuracy_ci_{end}")) for end in ("low", "high")
+    )
     title = f"{record.run}\n{record.data}, recipe {record.recipe}, seed {record.seed}"
     rows = [(step.step, step.state, html.seconds(step.seconds), step.why) for step in record.steps]
     table(("step", "outcome", "time", "why"), rows, title)

@@ -12,9 +12,10 @@ DEFAULTS = {
 
 def apply() -> None:
     """Set the defaults in the environment; to be called before Prefect reads its settings."""
-    from prefect.settings.profiles import load_active_profile
+    from prefect.settings import load_profiles
 
-    profile = load_active_profile().to_environment_variables()
+    active = load_profiles().active_profile
+    profile = active.to_environment_variables() if active else {}
     for name, value in DEFAULTS.items():
         if name not in profile:
             os.environ.setdefault(name, value)

@@ -3,17 +3,13 @@
 from pathlib import Path
 
 from cnn.config import RunConfig, StepName
-from cnn.store.runs import RunRecord
 from flows import prefect_settings
 
 
-def train_and_explain(
-    config: RunConfig, store: Path, refresh: list[StepName], note: str
-) -> RunRecord:
-    """Run the main job and return its record; Prefect is imported here, with our defaults set."""
+def train_and_explain(config: RunConfig, store: Path, refresh: list[StepName], note: str) -> Path:
+    """Run the main job and return its run folder; Prefect is imported here, with our defaults."""
     prefect_settings.apply()
     from flows.train_and_explain import train_and_explain as job
-    from tasks.quiet import hush
 
-    hush()
-    return job(config, store=store, refresh=refresh, note=note)
+    folder: Path = job(config, store=store, refresh=refresh, note=note)
+    return folder

@@ -11,7 +11,7 @@ from tasks.filters import export_filters
 from tasks.patches import mine_patches
 from tasks.publish import publish_run
 from tasks.report import write_report
-from tasks.run import Run, RunRecord
+from tasks.run import Run
 from tasks.train import train_model
 
 
@@ -25,14 +25,17 @@ def train_and_explain(
     store: Path | None = None,
     refresh: list[StepName] | None = None,
     note: str = "",
-) -> RunRecord:
-    """Train a small convolutional network, measure it, and show what its filters look at.
+) -> Path:
+    """Train a small convolutional network, measure it, show what its filters look at.
+
+    Returns the run's folder.
 
     Args:
         config: all settings of the run.
         store: root of the artifact store; FILTERSCOPE_STORE or ./artifacts by default.
         refresh: steps to run although they are cached, with all that follow from them.
         note: what a reader of the report should know about this run.
+
     """
     run = Run(config, store, refresh, note)
     dataset = load_dataset(run, settings=config.data)

@@ -14,9 +14,7 @@ def evaluate_model(work: Work) -> Headline:
 
     model = exports.load_model(work.inputs["model"])
     dataset = datasets.read(work.inputs["dataset"])
-    measured = evaluation.evaluate(
-        model, dataset, work.settings.calibration_bins, work.report
-    )
+    measured = evaluation.evaluate(model, dataset, work.settings.calibration_bins, work.report)
     for name, rows in measured.tables.items():
         tables.write_rows(work.folder / f"{name}.parquet", name, rows)
     return measured.headline

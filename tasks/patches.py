@@ -17,8 +17,7 @@ def mine_patches(work: Work) -> Headline:
     model = exports.load_model(work.inputs["model"])
     dataset = datasets.read(work.inputs["dataset"])
     mined = [
-        patches.mine(model, layer, dataset, work.settings, work.report)
-        for layer in patches.LAYERS
+        patches.mine(model, layer, dataset, work.settings, work.report) for layer in patches.LAYERS
     ]
     for item in mined:
         np.save(work.folder / f"patches-{item.layer}.npy", item.pixels, allow_pickle=False)

@@ -1,6 +1,7 @@
 """Task: put a run's folder in place and show the run in the Prefect UI."""
 
 import io
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -20,8 +21,8 @@ _SHOWN = ("history", "confusion", "mistakes", "filters-", "patches-", "samples",
 
 
 @task(name="publish_run", task_run_name="publish_run", cache_policy=NO_CACHE)
-def publish_run(run: Run, *refs: Ref) -> RunRecord:
-    """Return the run's record, its folder in place and its pages in the UI."""
+def publish_run(run: Run, *refs: Ref) -> Path:
+    """Return the run's folder, in place, with the run's pages in the UI."""
     folders = {ref.kind: run.store.open(ref) for ref in refs}
     record = run.record({ref.kind: ref for ref in refs}, flow_run_id=_flow_run_id())
     body = (folders["report"] / "body.html").read_text(encoding="utf-8")
@@ -29,7 +30,7 @@ def publish_run(run: Run, *refs: Ref) -> RunRecord:
     _show(record, folders["report"])
     accuracy = html.percent(record.headline["test_accuracy"])
     get_run_logger().info("test accuracy %s; report: %s", accuracy, folder / runs.REPORT_NAME)
-    return record
+    return folder
 
 
 def keep_failed(run: Run, history: list[dict[str, Any]], error: Exception) -> None:
@@ -41,7 +42,7 @@ def keep_failed(run: Run, history: list[dict[str, Any]], error: Exception) -> No
     get_run_logger().info("history up to there: %s", kept / "tables" / "history.parquet")
 
 
-def _show(record: RunRecord, report: Any) -> None:
+def _show(record: RunRecord, report: Path) -> None:
     """Create the run's artifacts in the Prefect UI."""
     create_table_artifact(
         table=page.metric_rows(record.headline), key="metrics", description=page.title(record)

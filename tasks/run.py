@@ -14,6 +14,8 @@ from cnn.store.refs import Ref
 from cnn.store.runs import RunRecord, StepOutcome, folder_name
 from cnn.store.steps import STEPS, with_followers
 from cnn.store.store import Store, default_root
+from cnn.train import recipes
+from tasks import logs
 from tasks.progress import Bars
 
 
@@ -28,6 +30,7 @@ class Run:
         note: str = "",
     ) -> None:
         """Begin a run; raises StoreUnwritableError."""
+        logs.prepare()
         self.config = config
         self.store = Store(store or default_root())
         self.bars = Bars()
@@ -39,11 +42,6 @@ class Run:
         self._lock = threading.Lock()
         self._device: Any = None
         self.store.ensure_writable()
-
-    @property
-    def name(self) -> str:
-        """Data, recipe and seed in one word."""
-        return f"{self.config.data.source}-{self.config.train.recipe}-seed{self.config.train.seed}"
 
     def device(self) -> Any:
         """Return what computes; imports TensorFlow on the first call, here and now."""
@@ -70,16 +68,18 @@ class Run:
         with self._lock:
             outcomes = [self._outcomes[s.name] for s in STEPS if s.name in self._outcomes]
         manifests = {kind: self.store.manifest(ref) for kind, ref in refs.items()}
-        dataset = manifests["dataset"].headline["name"] if "dataset" in manifests else None
+        loaded = manifests["dataset"].headline["name"] if "dataset" in manifests else None
+        data, choice = str(loaded or self.config.data.source), self.config.train
         return RunRecord(
-            run=folder_name(self.created, self.name),
+            run=folder_name(self.created, f"{data}-{choice.recipe}-seed{choice.seed}"),
             created=self.created,
             status="failed" if error else "completed",
-            data=str(dataset or self.config.data.source),
+            data=data,
             note=self._note,
-            recipe=self.config.train.recipe,
-            seed=self.config.train.seed,
+            recipe=choice.recipe,
+            seed=choice.seed,
             config=self.config.model_dump(mode="json"),
+            training=recipes.resolve(choice).model_dump(),
             steps=tuple(outcomes),
             headline=manifests["evaluation"].headline if "evaluation" in manifests else {},
             seconds=time.monotonic() - self._started,

@@ -8,9 +8,10 @@ from typing import Any
 
 from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
 from prefect.logging import get_run_logger
-from prefect.states import Completed, State
+from prefect.states import Completed
 
 from cnn import progress
 from cnn.config import Settings
@@ -47,14 +48,12 @@ class StepTask:
 
     def __call__(self, run: Run, *refs: Ref, settings: Settings | None = None) -> Ref:
         """Run the task in this thread and return its ref."""
-        state = self.task(run, refs, settings, return_state=True)
+        state: Any = self.task(run, refs, settings, return_state=True)
         ref: Ref = state.result()
         return ref
 
-    def submit(
-        self, run: Run, *refs: Ref, settings: Settings | None = None
-    ) -> PrefectFuture[Ref]:
-        """Start the task beside others; where it will compute, TensorFlow is imported here first."""
+    def submit(self, run: Run, *refs: Ref, settings: Settings | None = None) -> PrefectFuture[Ref]:
+        """Start the task beside others; TensorFlow is imported here first if it will compute."""
         if self.step.computes:
             key = self.step.key(self.step.resolve(settings), refs)
             if not planning.decide(run.store, self.step, key, run.refresh).manifest:

@@ -37,7 +37,8 @@ def images(array: NDArray[Any], path: Path) -> NDArray[Any]:
     if low < 0 or high > 255:
         raise DataError(f"{path}: pixels from {low:g} to {high:g}; 0..255 or 0..1 are expected")
     unit = np.issubdtype(array.dtype, np.floating) and high <= 1
-    return np.multiply(array, 255 if unit else 1, dtype=np.float32)
+    pixels: NDArray[np.float32] = np.multiply(array, 255 if unit else 1, dtype=np.float32)
+    return pixels
 
 
 def labels(array: NDArray[Any], path: Path) -> NDArray[np.int64]:

@@ -73,7 +73,9 @@ def read(folder: Path) -> Dataset:
     """Return the data set that `write` wrote, its arrays memory-mapped and read-only."""
     description = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
     splits = {
-        name: Split(*(_mapped(folder / f"{name}-{part}.npy") for part in ("images", "labels", "ids")))
+        name: Split(
+            *(_mapped(folder / f"{name}-{part}.npy") for part in ("images", "labels", "ids"))
+        )
         for name in SPLITS
     }
     return Dataset(

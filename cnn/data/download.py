@@ -56,9 +56,11 @@ def fetch(
     tried in turn. Raises UnreachableError listing every address with what it answered.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    return {name: _present(folder / name, digest) or _fetch_one(
-        name, digest, addresses, folder, deadline
-    ) for name, digest in digests.items()}
+    return {
+        name: _present(folder / name, digest)
+        or _fetch_one(name, digest, addresses, folder, deadline)
+        for name, digest in digests.items()
+    }
 
 
 def present(digests: Mapping[str, str], folder: Path) -> bool:
@@ -155,7 +157,7 @@ def _temporary(target: Path) -> Iterator[Path]:
         yield Path(name)
     finally:
         with suppress(FileNotFoundError):
-            os.unlink(name)
+            Path(name).unlink()
 
 
 def _worth_another(error: httpx.HTTPError) -> bool:

@@ -133,9 +133,7 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
-def _read_header(
-    path: Path, stream: IO[bytes]
-) -> tuple[bytes, np.dtype[Any], tuple[int, ...]]:
+def _read_header(path: Path, stream: IO[bytes]) -> tuple[bytes, np.dtype[Any], tuple[int, ...]]:
     magic = stream.read(4)
     if len(magic) < 4:
         raise DataError(f"{path}: the file is cut off after {len(magic)} bytes, in its header")

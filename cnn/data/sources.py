@@ -135,7 +135,9 @@ def load(source: Source, config: DataConfig, downloads: Path) -> Dataset:
         train, test = _load_files(source, paths)
     n_classes = int(max(train.labels.max(), test.labels.max())) + 1
     if n_classes < 2:
-        raise DataError(f"{source.name}: all images have the label 0; at least 2 classes are needed")
+        raise DataError(
+            f"{source.name}: all images have the label 0; at least 2 classes are needed"
+        )
     kept, held_out = splits.stratified(train.labels, config.validation_fraction, config.split_seed)
     parts = {"train": train.take(kept), "validation": train.take(held_out), "test": test}
     class_names = tuple(str(label) for label in range(n_classes))
@@ -159,9 +161,7 @@ def _load_digits(seed: int) -> tuple[Split, Split]:
 def _load_files(source: Source, paths: Mapping[str, Path]) -> tuple[Split, Split]:
     train = _load_part("train", source, paths)
     test = _load_part("test", source, paths)
-    checks.same_shape(
-        train.images, paths["train-images"], test.images, paths["test-images"]
-    )
+    checks.same_shape(train.images, paths["train-images"], test.images, paths["test-images"])
     return train, test
 
 

@@ -125,7 +125,12 @@ def _prediction_rows(
             "loss": loss,
         }
         for image_id, label, prediction, row, loss in zip(
-            images.ids, images.labels, predicted, probabilities.astype(np.float32), losses, strict=True
+            images.ids,
+            images.labels,
+            predicted,
+            probabilities.astype(np.float32),
+            losses,
+            strict=True,
         )
     ]
 

@@ -43,7 +43,7 @@ def wilson(n_correct: int, n: int) -> tuple[float, float]:
     centre = p + _Z**2 / (2 * n)
     half = _Z * sqrt(p * (1 - p) / n + _Z**2 / (4 * n**2))
     scale = 1 + _Z**2 / n
-    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+    return min(p, max(0.0, (centre - half) / scale)), max(p, min(1.0, (centre + half) / scale))
 
 
 def confusion(
@@ -51,7 +51,8 @@ def confusion(
 ) -> NDArray[np.int64]:
     """Return counts (label, prediction), both inputs (n,)."""
     cells = np.bincount(labels * n_classes + predictions, minlength=n_classes**2)
-    return cells.reshape(n_classes, n_classes)
+    counts: NDArray[np.int64] = cells.reshape(n_classes, n_classes)
+    return counts
 
 
 def scores(counts: NDArray[np.int64]) -> Scores:
@@ -83,4 +84,6 @@ def calibration(
 
 
 def _divide(parts: NDArray[Any], wholes: NDArray[Any]) -> NDArray[np.float64]:
-    return np.divide(parts, wholes, out=np.full(len(parts), np.nan), where=wholes > 0)
+    undefined = np.full(len(parts), np.nan)
+    shares: NDArray[np.float64] = np.divide(parts, wholes, out=undefined, where=wholes > 0)
+    return shares

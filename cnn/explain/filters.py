@@ -2,9 +2,9 @@
 
 A filter's response to an image is its mean activation over all positions.
 Selectivity: (largest class mean - mean of the others) / (their sum), Morcos et al. 2018,
-"On the importance of single directions for generalization", section 3.2. Sparsity: lifetime sparseness
-of the responses, Vinje and Gallant 2000, "Sparse coding and decorrelation in primary visual
-cortex during natural vision".
+"On the importance of single directions for generalization", section 3.2. Sparsity: lifetime
+sparseness of the responses, Vinje and Gallant 2000, "Sparse coding and decorrelation in primary
+visual cortex during natural vision".
 """
 
 from dataclasses import dataclass
@@ -81,7 +81,8 @@ def selectivity(class_means: NDArray[np.float64]) -> NDArray[np.float64]:
     largest = class_means.max(axis=0)
     others = (class_means.sum(axis=0) - largest) / max(len(class_means) - 1, 1)
     with np.errstate(invalid="ignore"):
-        return (largest - others) / (largest + others)
+        index: NDArray[np.float64] = (largest - others) / (largest + others)
+    return index
 
 
 def sparseness(responses: NDArray[np.float64]) -> NDArray[np.float64]:

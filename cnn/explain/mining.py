@@ -31,7 +31,7 @@ class Best:
         return cls(np.empty(0, np.float32), np.empty((0, 3), np.int64))
 
     def weakest(self, k: int) -> float:
-        """Return what a new position must reach: the k-th activation, or 0 while there are fewer."""
+        """Return what a new position must reach: the k-th activation, 0 while there are fewer."""
         return float(self.activations[-1]) if len(self.activations) == k else 0.0
 
 
@@ -54,7 +54,9 @@ def merge(one: Best, other: Best, k: int) -> Best:
         return Best(activations[kept], positions[kept])
     last = activations[kept[-1]]
     n_tied = int((activations[dropped] == last).sum()) + sum(
-        part.n_tied for part in (one, other) if len(part.activations) and part.activations[-1] == last
+        part.n_tied
+        for part in (one, other)
+        if len(part.activations) and part.activations[-1] == last
     )
     return Best(activations[kept], positions[kept], n_tied)
 

@@ -17,6 +17,7 @@ from cnn import progress
 from cnn.data import dataset as datasets
 from cnn.data.dataset import Dataset
 from cnn.report import figures, html, theme
+from cnn.store.refs import Kind
 
 TITLES = {
     "mnist": "MNIST, handwritten digits",
@@ -36,10 +37,12 @@ class Material:
     patches: Mapping[str, np.ndarray[Any, Any]]
 
 
-def gather(folders: Mapping[str, Path]) -> Material:
-    """Return the material that lies in the folders of dataset, model, evaluation, filters, patches."""
+def gather(folders: Mapping[Kind, Path]) -> Material:
+    """Return the material that lies in the artifacts' folders, by kind."""
     others = [folder for kind, folder in folders.items() if kind != "dataset"]
-    tables = {path.stem: pd.read_parquet(path) for folder in others for path in folder.glob("*.parquet")}
+    tables = {
+        path.stem: pd.read_parquet(path) for folder in others for path in folder.glob("*.parquet")
+    }
     return Material(
         datasets.read(folders["dataset"]),
         json.loads((folders["model"] / "training.json").read_text(encoding="utf-8")),
@@ -120,6 +123,4 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
 def _arrays(folder: Path, stem: str) -> dict[str, np.ndarray[Any, Any]]:
     """Return the arrays `<stem>-<layer>.npy` of a folder, by layer."""
     paths = sorted(folder.glob(f"{stem}-*.npy"))
-    return {
-        path.stem.removeprefix(f"{stem}-"): np.load(path, allow_pickle=False) for path in paths
-    }
+    return {path.stem.removeprefix(f"{stem}-"): np.load(path, allow_pickle=False) for path in paths}

@@ -137,11 +137,14 @@ def mistakes(predictions: pd.DataFrame, test: Split, n_shown: int) -> Figure:
         (predictions["split"] == "test") & (predictions["label"] != predictions["prediction"])
     ]
     worst = wrong.sort_values(["loss", "image_id"], ascending=[False, True]).head(n_shown)
-    position = {int(image_id): i for i, image_id in enumerate(test.ids)}
+    position: dict[Any, int] = {int(image_id): i for i, image_id in enumerate(test.ids)}
     tiles = [
         Tile(
             sheets.picture(test.images[position[row.image_id]]),
-            [f"is {row.label_name}, said {row.prediction_name}", f"{row.probability:.1%}  #{row.image_id}"],
+            [
+                f"is {row.label_name}, said {row.prediction_name}",
+                f"{row.probability:.1%}  #{row.image_id}",
+            ],
         )
         for row in worst.itertuples()
     ]
@@ -196,8 +199,8 @@ def patches(
     split = table["split"].iloc[0] if len(table) else ""
     size = " x ".join(str(side) for side in pixels.shape[2:4])
     note = (
-        f"the {len(ranks)} strongest patches of {size} pixels in the {split} images, black 0 to white "
-        "255; below each: activation, image id, label"
+        f"the {len(ranks)} strongest patches of {size} pixels in the {split} images, black 0 to "
+        "white 255; below each: activation, image id, label"
     )
     return Sheet(
         f"What most activates each filter of {layer}",

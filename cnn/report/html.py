@@ -1,6 +1,7 @@
 """Small helpers of the HTML pages: templates, numbers in words, pictures as data URIs."""
 
 import base64
+import math
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,12 @@ def data_uri(png: bytes) -> str:
 
 def number(value: float | None, pattern: str = ",.4g") -> str:
     """Return a number in words; "n/a" for null, NaN and infinity."""
-    if value is None or value != value or abs(value) == float("inf"):
+    if value is None or not math.isfinite(value):
         return "n/a"
     return format(value, pattern)
 
 
-def percent(value: float | None, digits: int = 2) -> str:
+def percent(value: Any, digits: int = 2) -> str:
     """Return a fraction as a percentage; "n/a" for null, NaN and infinity."""
     shown = number(None if value is None else 100 * value, f".{digits}f")
     return shown if shown == "n/a" else f"{shown} %"

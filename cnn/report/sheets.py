@@ -98,7 +98,7 @@ class _Places:
         self._sheet = sheet
         n_columns = max(len(row) for row in sheet.rows)
         tiles = [tile for row in sheet.rows for tile in row if tile is not None]
-        tile_height, tile_width = tiles[0].picture.shape[:2] if tiles else (1, 1)
+        tile_height, tile_width = map(int, tiles[0].picture.shape[:2]) if tiles else (1, 1)
         self._first = _MARGIN + (52 if sheet.row_names else 0)
         room = theme.WIDTH - self._first - _MARGIN - sheet.room_right - sum(sheet.gaps.values())
         self.column = room // n_columns

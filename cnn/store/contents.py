@@ -36,7 +36,9 @@ def _keras_digest(path: Path) -> str:
     with h5py.File(weights, "r") as file:
         arrays: dict[str, Any] = {}
         file.visititems(
-            lambda name, item: arrays.update({name: item}) if isinstance(item, h5py.Dataset) else None
+            lambda name, item: (
+                arrays.update({name: item}) if isinstance(item, h5py.Dataset) else None
+            )
         )
         for name in sorted(arrays):
             array = arrays[name][()]

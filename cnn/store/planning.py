@@ -36,7 +36,9 @@ def decide(store: Store, step: Step, key: Key, refresh: Collection[StepName] = (
         return Decision(None, "asked for with --refresh")
     found = store.find(key)
     if found.manifest:
-        return Decision(found.manifest, f"made {found.manifest.created:%Y-%m-%d %H:%M} UTC, verified")
+        return Decision(
+            found.manifest, f"made {found.manifest.created:%Y-%m-%d %H:%M} UTC, verified"
+        )
     if found.problem:
         return Decision(None, f"artifact: {found.problem}", found.problem)
     return Decision(None, _reason(store, step, key))
@@ -49,7 +51,7 @@ def plan(store: Store, config: RunConfig, refresh: Collection[StepName] = ()) ->
     """
     refresh = with_followers(refresh)
     refs: dict[Kind, Ref] = {}
-    planned = []
+    planned: list[Planned] = []
     for step in STEPS:
         missing = [item.step.name for item in planned if _must_wait(step, item)]
         if missing:

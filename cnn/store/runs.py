@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cnn.errors import ArtifactError, ConfigError
 from cnn.store import tables
-from cnn.store.refs import Ref
+from cnn.store.refs import Kind, Ref
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +51,7 @@ class RunRecord(BaseModel):
     recipe: str
     seed: int
     config: dict[str, Any]
+    training: dict[str, Any]
     steps: tuple[StepOutcome, ...]
     headline: dict[str, float | int | str | None] = {}
     seconds: float
@@ -66,7 +67,7 @@ def folder_name(created: datetime, name: str) -> str:
 
 
 def publish(
-    runs: Path, record: RunRecord, artifacts: Mapping[str, Path], report: str = ""
+    runs: Path, record: RunRecord, artifacts: Mapping[Kind, Path], report: str = ""
 ) -> tuple[RunRecord, Path]:
     """Return the record and the folder of a run, in place with everything in it.
 
@@ -96,9 +97,18 @@ def records(runs: Path) -> Iterator[RunRecord]:
     """Yield the records of all runs, oldest first; a damaged one is named in a warning."""
     for path in sorted(runs.glob(f"[!.]*/{RECORD_NAME}")):
         try:
-            yield RunRecord.model_validate_json(path.read_bytes())
-        except (OSError, ValidationError) as error:
-            log.warning("%s: cannot be read and is left out (%s)", path, type(error).__name__)
+            yield read(path.parent)
+        except ArtifactError as error:
+            log.warning("%s; left out", error)
+
+
+def read(folder: Path) -> RunRecord:
+    """Return the record of a run's folder; raises ArtifactError."""
+    path = folder / RECORD_NAME
+    try:
+        return RunRecord.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise ArtifactError(f"{path}: cannot be read ({type(error).__name__})") from None
 
 
 def find(runs: Path, name: str) -> tuple[RunRecord, Path]:

@@ -55,9 +55,7 @@ class Step:
 
 def _versions() -> dict[str, str]:
     """Return the minor versions that change what TensorFlow computes."""
-    return {
-        name: ".".join(version(name).split(".")[:2]) for name in ("tensorflow", "keras")
-    }
+    return {name: ".".join(version(name).split(".")[:2]) for name in ("tensorflow", "keras")}
 
 
 def _dataset(config: DataConfig) -> Resolved:

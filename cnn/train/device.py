@@ -1,11 +1,21 @@
 """The device and the threads that TensorFlow computes with; its one import begins here."""
 
 import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from cnn.config import RuntimeConfig
 from cnn.errors import ConfigError
+
+_NOISE = re.compile(
+    rb"[IWE]\d{4} .*(cudart_stub|cuda_platform|port)\.cc|WARNING: All log messages before absl"
+)
 
 
 @dataclass(frozen=True)
@@ -27,13 +37,13 @@ def prepare(runtime: RuntimeConfig) -> Device:
     Call it on the main thread before work is done side by side: two threads that import
     TensorFlow and Keras at once deadlock. Raises ConfigError where `gpu` finds none.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    import keras
-    import tensorflow as tf
+    with _quiet_start():
+        import keras
+        import tensorflow as tf
 
+        gpus = tf.config.list_physical_devices("GPU")
     keras.config.disable_traceback_filtering()
     tf.config.experimental.enable_op_determinism()
-    gpus = tf.config.list_physical_devices("GPU")
     if runtime.device == "gpu" and not gpus:
         raise ConfigError(
             "runtime.device: gpu is refused, TensorFlow finds no GPU here; "
@@ -49,11 +59,35 @@ def prepare(runtime: RuntimeConfig) -> Device:
 def cpu_name() -> str:
     """Return the processor's model name, or "unknown"."""
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as stream:
+        with Path("/proc/cpuinfo").open(encoding="utf-8") as stream:
             lines = [line for line in stream if line.startswith("model name")]
     except OSError:
         return "unknown"
     return lines[0].partition(":")[2].strip() if lines else "unknown"
+
+
+@contextmanager
+def _quiet_start() -> Iterator[None]:
+    """Hold back what TensorFlow's C++ side prints before its logging can be set up.
+
+    TF_CPP_MIN_LOG_LEVEL does not reach those lines. Anything else that is written to the
+    process's standard error meanwhile comes out afterwards.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
+            held.seek(0)
+            for line in held:
+                if not _NOISE.match(line):
+                    os.write(2, line)
 
 
 def _set_up(tf: Any, runtime: RuntimeConfig, gpus: list[Any]) -> None:

@@ -138,9 +138,7 @@ class _Run:
             self.history,
         )
 
-    def _add(
-        self, step: int, split: str, loss: float, accuracy: float, status: str = "ok"
-    ) -> None:
+    def _add(self, step: int, split: str, loss: float, accuracy: float, status: str = "ok") -> None:
         rate = float(schedule.learning_rates(self.settings, step - 1, 1)[0])
         seen = step * self.settings.batch_size
         self.history.append(LogPoint(step, seen, split, loss, accuracy, rate, status))

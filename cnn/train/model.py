@@ -8,9 +8,7 @@ from cnn.config import Training
 from cnn.errors import ConfigError
 
 
-def build(
-    settings: Training, image_shape: tuple[int, int, int], n_classes: int, seed: int
-) -> Any:
+def build(settings: Training, image_shape: tuple[int, int, int], n_classes: int, seed: int) -> Any:
     """Return the untrained keras.Model: pixels 0..255 (n, h, w, c) to probabilities.
 
     Raises ConfigError where the images are too small for conv1 and the pool behind it.

@@ -1,4 +1,4 @@
-"""Which images make up which batch: a function of seed and step, so that a run can go on anywhere."""
+"""Which images make up which batch: a function of seed and step alone."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,0 +1,37 @@
+"""What every test may use: small data sets, the real one where it is, and quiet surroundings."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cnn.config import DataConfig
+from cnn.data import sources
+from cnn.data.dataset import Dataset
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+MNIST_DIR = os.environ.get("FILTERSCOPE_MNIST_DIR")
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """The data set `digits`, split with seed 0."""
+    config = DataConfig(source="digits")
+    return sources.load(sources.identify(config), config, tmp_path_factory.mktemp("downloads"))
+
+
+@pytest.fixture(scope="session")
+def mnist_dir() -> Path:
+    """The folder of the real MNIST files; a test that asks for it is skipped where none is named."""
+    if MNIST_DIR is None:
+        pytest.skip("FILTERSCOPE_MNIST_DIR does not name a folder with the MNIST files")
+    folder = Path(MNIST_DIR)
+    assert folder.is_dir(), f"FILTERSCOPE_MNIST_DIR names {folder}, which is no folder"
+    return folder
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A generator with a fixed seed."""
+    return np.random.default_rng(0)
