@@ -10,7 +10,6 @@ class Progress:
 
     done: int
     total: int
-    unit: str
     figures: Mapping[str, float] = field(default_factory=dict)
 
 

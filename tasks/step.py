@@ -90,7 +90,6 @@ def step_task(step: Step) -> Callable[[Produce], StepTask]:
 
 def _take(step: Step, ref: Ref, why: str) -> Ref:
     """Return the ref of an artifact that is there already."""
-    get_run_logger().info("%s is cached: %s", step.name, why)
     if step.makes == "model":
         Artifact(step.name).send(100, f"cached: {why}")
     return ref

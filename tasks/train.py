@@ -1,6 +1,7 @@
 """Task: train the network."""
 
 import json
+import time
 from dataclasses import asdict
 
 from cnn.data import dataset as datasets
@@ -18,10 +19,11 @@ def train_model(work: Work) -> Headline:
 
     training, seed = work.settings
     dataset = datasets.read(work.inputs["dataset"])
+    started = time.monotonic()
     try:
         fitted = fit.fit(dataset, training, seed, work.report)
     except fit.DivergedError as error:
-        keep_failed(work.run, [asdict(point) for point in error.history], error)
+        keep_failed(work.run, [asdict(point) for point in error.history], error, started)
         raise
     exports.save_model(work.folder, fitted.model, dataset)
     tables.write_rows(

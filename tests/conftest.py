@@ -23,7 +23,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 @pytest.fixture(scope="session")
 def mnist_dir() -> Path:
-    """The folder of the real MNIST files; a test that asks for it is skipped where none is named."""
+    """The folder of the real MNIST files; its tests are skipped where none is named."""
     if MNIST_DIR is None:
         pytest.skip("FILTERSCOPE_MNIST_DIR does not name a folder with the MNIST files")
     folder = Path(MNIST_DIR)
@@ -35,3 +35,10 @@ def mnist_dir() -> Path:
 def rng() -> np.random.Generator:
     """A generator with a fixed seed."""
     return np.random.default_rng(0)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many tests used the real MNIST files."""
+    passed = terminalreporter.stats.get("passed", [])
+    n_real = sum("real_mnist" in report.keywords for report in passed)
+    terminalreporter.write_line(f"real MNIST: {n_real} tests passed with it")

@@ -44,7 +44,7 @@ def evaluate(
             for table, rows in measured.tables.items():
                 tables[table] += rows
             headline |= measured.headline
-        report(progress.Progress(done + 1, len(SPLITS), "split"))
+        report(progress.Progress(done + 1, len(SPLITS)))
     return Evaluation(tables, headline)
 
 

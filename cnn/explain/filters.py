@@ -40,7 +40,7 @@ def describe(
     for batch in activations.stream(model, layer, split.images):
         behaviour.add(batch)
         done = batch.start + len(batch.values)
-        report(progress.Progress(done, len(split), "image"))
+        report(progress.Progress(done, len(split)))
     shape = _shape_columns(kernels)
     columns = {**shape, **behaviour.columns(np.asarray(split.labels), len(dataset.class_names))}
     rows = [

@@ -77,7 +77,7 @@ def mine(
 def _reported(model: Any, layer: str, split: Split, report: progress.Report) -> Any:
     for batch in activations.stream(model, layer, split.images):
         yield batch
-        report(progress.Progress(batch.start + len(batch.values), len(split), "image"))
+        report(progress.Progress(batch.start + len(batch.values), len(split)))
 
 
 def _predict(model: Any, split: Split, images: NDArray[np.int64]) -> dict[int, int]:

@@ -3,8 +3,9 @@
 Nothing here differs between two runs with the same artifacts.
 """
 
+import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from PIL import Image
 
 from cnn import progress
 from cnn.data import dataset as datasets
@@ -24,6 +26,9 @@ TITLES = {
     "digits": "digits, 1,797 scans that ship with scikit-learn",
     "folder": "a folder of IDX files",
 }
+
+BODY_NAME, PICTURES_NAME = "body.html", "pictures.md"
+_UI_WIDTH = 600  # pixels
 
 
 @dataclass(frozen=True)
@@ -55,16 +60,20 @@ def gather(folders: Mapping[Kind, Path]) -> Material:
 def write(
     folder: Path, material: Material, n_mistakes: int, report: progress.Report = progress.ignore
 ) -> None:
-    """Write every figure as PNG, and body.html with the figures inside."""
+    """Write every figure as PNG, body.html with the figures inside, and pictures.md.
+
+    pictures.md has the figures at the width at which the Prefect UI shows them.
+    """
     drawn = _figures(material, n_mistakes)
     uris = {}
     for done, (name, figure) in enumerate(drawn.items(), start=1):
         path = folder / f"{name}.png"
         theme.save(figure, path)
         uris[name] = html.data_uri(path.read_bytes())
-        report(progress.Progress(done, len(drawn), "figure"))
+        report(progress.Progress(done, len(drawn)))
     page = html.render("body.html", **_values(material), figures=uris)
-    (folder / "body.html").write_text(page, encoding="utf-8")
+    (folder / BODY_NAME).write_text(page, encoding="utf-8")
+    (folder / PICTURES_NAME).write_text(_pictures(folder, drawn), encoding="utf-8")
 
 
 def _figures(material: Material, n_mistakes: int) -> dict[str, Figure]:
@@ -89,6 +98,20 @@ def _figures(material: Material, n_mistakes: int) -> dict[str, Figure]:
     return drawn
 
 
+def _pictures(folder: Path, names: Iterable[str]) -> str:
+    """Return a markdown page of the figures as data URIs, no wider than they are shown."""
+    return "\n\n".join(f"![{name}]({_small(folder / f'{name}.png')})" for name in names)
+
+
+def _small(path: Path) -> str:
+    picture = Image.open(path).convert("RGB")
+    height = round(picture.height * _UI_WIDTH / picture.width)
+    small = picture.resize((_UI_WIDTH, height), Image.Resampling.LANCZOS)
+    stream = io.BytesIO()
+    small.quantize(128).save(stream, "PNG", optimize=True)
+    return html.data_uri(stream.getvalue())
+
+
 def _values(material: Material) -> dict[str, Any]:
     """Return what the template shows, as plain values."""
     dataset = material.dataset
@@ -97,11 +120,18 @@ def _values(material: Material) -> dict[str, Any]:
         "dataset": dataset,
         "title": TITLES.get(dataset.name, dataset.name),
         "metrics": _metrics(material.tables["metrics"]),
+        "confusions": _records(_worst_confusions(material.tables["confusion"])),
         "per_class": _records(per_class[per_class["split"] == "test"]),
         "filters": _records(material.tables["filters"]),
         "training": material.training,
         "layers": list(material.kernels),
     }
+
+
+def _worst_confusions(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the three most frequent confusions of test images."""
+    wrong = table[(table["split"] == "test") & (table["label"] != table["prediction"])]
+    return wrong[wrong["count"] > 0].nlargest(3, "count")
 
 
 def _metrics(table: pd.DataFrame) -> dict[str, dict[str, dict[str, Any]]]:

@@ -7,6 +7,23 @@ from markupsafe import Markup
 from cnn.report import html
 from cnn.store.runs import RunRecord
 
+FILES = (
+    ("model/model.keras", "the trained model; stock Keras opens it, pixels 0..255 go in"),
+    ("model/model.json", "its input, classes and versions"),
+    ("model/training.json", "all settings it was trained with"),
+    ("tables/metrics.parquet", "accuracy with its interval, loss, calibration error"),
+    ("tables/predictions.parquet", "every validation and test image with its probabilities"),
+    ("tables/per_class.parquet", "precision, recall and f1 of each class"),
+    ("tables/confusion.parquet", "how often each label got each prediction"),
+    ("tables/calibration.parquet", "accuracy by predicted probability"),
+    ("tables/history.parquet", "loss, accuracy and learning rate while training"),
+    ("tables/filters.parquet", "figures of each filter"),
+    ("tables/patches.parquet", "where the most activating patches are"),
+    ("arrays/filters-conv1.npy", "kernels, (filters, height, width, channels)"),
+    ("arrays/patches-conv1.npy", "patches, (filters, ranks, height, width, channels)"),
+    ("run.json", "what ran, why, with which settings, where"),
+)
+
 
 def compose(record: RunRecord, body: str) -> str:
     """Return report.html: one file that needs no network and runs no script."""
@@ -20,14 +37,28 @@ def compose(record: RunRecord, body: str) -> str:
     )
     # The body is our own template's output, in which all text from data was escaped.
     return html.render(
-        "page.html", run=record, title=title(record), body=Markup(body), machine=machine
+        "page.html",
+        run=record,
+        title=title(record),
+        body=Markup(body),
+        machine=machine,
+        files=FILES,
     )
 
 
 def title(record: RunRecord) -> str:
     """Return the run's title: data, recipe, seed, and whether the data are a substitute."""
-    substitute = ", in place of MNIST" if record.note else ""
-    return f"{record.data}{substitute}: recipe {record.recipe}, seed {record.seed}"
+    name = "MNIST" if record.data == "mnist" else record.data
+    substitute = " in place of MNIST" if record.note else ""
+    return f"{name}{substitute}, recipe {record.recipe}, seed {record.seed}"
+
+
+def headline(record: RunRecord) -> str:
+    """Return the run's title, note and test accuracy in markdown."""
+    figures = record.headline
+    low, high = (html.percent(figures[f"test_accuracy_ci_{end}"]) for end in ("low", "high"))
+    accuracy = f"**Test accuracy {html.percent(figures['test_accuracy'])}** ({low} to {high})"
+    return "\n\n".join(filter(None, [f"# {title(record)}", record.note, accuracy]))
 
 
 def metric_rows(headline: dict[str, Any]) -> list[dict[str, str]]:

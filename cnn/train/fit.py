@@ -1,8 +1,9 @@
 """Trains a model from a data set and a complete training: the work of the step train_model."""
 
 import logging
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,17 +17,21 @@ from cnn.train import loop, model, schedule
 log = logging.getLogger(__name__)
 
 _LONGEST_BLOCK = 100
+_LARGEST_LOSS = 1e6  # nats; a network beyond it has lost its units and does not come back
 
 
 @dataclass(frozen=True)
 class LogPoint:
-    """One row of the history: what was measured on one split after some steps."""
+    """One row of the history: what was measured on one split after some steps.
+
+    A diverged step has no accuracy, and no loss where it is not finite.
+    """
 
     step: int
     n_images_seen: int
     split: str
-    loss: float
-    accuracy: float
+    loss: float | None
+    accuracy: float | None
     learning_rate: float
     status: str = "ok"
 
@@ -40,7 +45,7 @@ class Fitted:
 
 
 class DivergedError(TrainingError):
-    """The loss is no longer finite; `history` holds what was measured until then."""
+    """The loss is not finite or beyond all reason; `history` holds what was measured until then."""
 
     def __init__(self, message: str, history: list[LogPoint]) -> None:
         """Keep the history beside the message."""
@@ -55,13 +60,12 @@ def fit(
 
     The history has a row for the training batches since the last log point, with
     dropout as trained, and one for the images of `settings.log_split`, without. Raises
-    DivergedError at the first step whose loss is not finite.
+    DivergedError at the first step whose loss is not finite, or above _LARGEST_LOSS.
     """
     network = model.build(settings, dataset.image_shape, len(dataset.class_names), seed)
     train = dataset.splits["train"]
-    run = _Run(
-        dataset, settings, loop.Loop(network, settings, seed, train.images, train.labels), report
-    )
+    training = loop.Loop(network, settings, seed, train.images, train.labels)
+    run = _Run(dataset, settings, training, report)
     for first_step, n_steps in _blocks(settings):
         run.train(first_step, n_steps)
     return Fitted(network, run.history)
@@ -77,68 +81,73 @@ def _blocks(settings: Training) -> Iterator[tuple[int, int]]:
         step += n_steps
 
 
-@dataclass
 class _Run:
     """A training under way: sums since the last log point, and the history."""
 
-    dataset: Dataset
-    settings: Training
-    loop: loop.Loop
-    report: progress.Report
-    history: list[LogPoint] = field(default_factory=list)
-    _loss: float = 0.0
-    _n_correct: int = 0
-    _n_steps: int = 0
-
-    def __post_init__(self) -> None:
-        watched = self.dataset.splits[self.settings.log_split]
+    def __init__(
+        self, dataset: Dataset, settings: Training, training: loop.Loop, report: progress.Report
+    ) -> None:
+        self.history: list[LogPoint] = []
+        self._settings, self._loop, self._report = settings, training, report
+        self._n_train = len(dataset.splits["train"])
+        watched = dataset.splits[settings.log_split]
         self._watched = loop.hold(watched.images, watched.labels) if len(watched) else None
+        self._loss, self._n_correct, self._n_steps = 0.0, 0, 0
 
     def train(self, first_step: int, n_steps: int) -> None:
         """Train one block; log where it ends at a log point."""
-        block = self.loop.run(first_step, n_steps)
-        finite = np.isfinite(block.losses)
-        if not finite.all():
-            self._diverge(first_step + int(np.argmin(finite)) + 1)
+        started = time.monotonic()
+        block = self._loop.run(first_step, n_steps)
+        seconds = time.monotonic() - started
+        sound = block.losses <= _LARGEST_LOSS
+        if not sound.all():
+            i = int(np.argmin(sound))
+            self._diverge(first_step + i + 1, float(block.losses[i]))
         self._loss += float(block.losses.sum(dtype=np.float64))
         self._n_correct += int(block.n_correct.sum())
         self._n_steps += n_steps
         done = first_step + n_steps
-        if done % self.settings.log_every == 0 or done == self.settings.steps:
+        if done % self._settings.log_every == 0 or done == self._settings.steps:
             self._log(done)
-        figures = {"accuracy": self.history[-1].accuracy} if self.history else {}
-        self.report(progress.Progress(done, self.settings.steps, "step", figures))
+        figures = {"images_per_second": n_steps * self._settings.batch_size / seconds}
+        if self.history:
+            figures["accuracy"] = self.history[-1].accuracy or 0.0
+        self._report(progress.Progress(done, self._settings.steps, figures))
 
     def _log(self, step: int) -> None:
-        n_images = self._n_steps * self.settings.batch_size
-        self._add(step, "train", self._loss / self._n_steps, self._n_correct / n_images)
+        n_images = self._n_steps * self._settings.batch_size
+        train = self._add(step, "train", self._loss / self._n_steps, self._n_correct / n_images)
         self._loss, self._n_correct, self._n_steps = 0.0, 0, 0
-        if self._watched is None:
-            return
-        loss, n_correct = self.loop.evaluate(*self._watched)
-        n_watched = len(self.dataset.splits[self.settings.log_split])
-        self._add(step, self.settings.log_split, loss, n_correct / n_watched)
-        train, watched = self.history[-2:]
-        log.info(
-            "step %d: batch accuracy %.4f, loss %.4f, learning rate %.2g, %s accuracy %.4f",
-            step,
-            train.accuracy,
-            train.loss,
-            train.learning_rate,
-            watched.split,
-            watched.accuracy,
-        )
+        words = [
+            f"step {step}: batch accuracy {train.accuracy:.4f}, loss {train.loss:.4f}",
+            f"learning rate {train.learning_rate:.2g}",
+        ]
+        if self._watched is not None:
+            loss, n_correct = self._loop.evaluate(*self._watched)
+            accuracy = n_correct / len(self._watched[1])
+            self._add(step, self._settings.log_split, loss, accuracy)
+            words.append(f"{self._settings.log_split} accuracy {accuracy:.4f}")
+        log.info("%s", ", ".join(words))
 
-    def _diverge(self, step: int) -> None:
-        self._add(step, "train", float("nan"), float("nan"), "diverged")
-        epoch = (step * self.settings.batch_size - 1) // len(self.dataset.splits["train"]) + 1
+    def _diverge(self, step: int, loss: float) -> None:
+        self._add(step, "train", loss if np.isfinite(loss) else None, None, "diverged")
+        epoch = (step * self._settings.batch_size - 1) // self._n_train + 1
         raise DivergedError(
-            f"training diverged: the loss is not finite at step {step} of {self.settings.steps} "
-            f"(epoch {epoch}); lower train.learning_rate, {self.settings.learning_rate:g} now",
+            f"training diverged: the loss is {loss:.3g} at step {step} of {self._settings.steps} "
+            f"(epoch {epoch}); lower train.learning_rate, {self._settings.learning_rate:g} now",
             self.history,
         )
 
-    def _add(self, step: int, split: str, loss: float, accuracy: float, status: str = "ok") -> None:
-        rate = float(schedule.learning_rates(self.settings, step - 1, 1)[0])
-        seen = step * self.settings.batch_size
-        self.history.append(LogPoint(step, seen, split, loss, accuracy, rate, status))
+    def _add(
+        self,
+        step: int,
+        split: str,
+        loss: float | None,
+        accuracy: float | None,
+        status: str = "ok",
+    ) -> LogPoint:
+        rate = float(schedule.learning_rates(self._settings, step - 1, 1)[0])
+        seen = step * self._settings.batch_size
+        point = LogPoint(step, seen, split, loss, accuracy, rate, status)
+        self.history.append(point)
+        return point

@@ -1,0 +1,43 @@
+# The two commands of a newcomer are `make run` and `make test`.
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PYTHONS := python3.11 python3.12 python3.13 python3
+
+.PHONY: run test check format lock clean
+
+run: $(READY)  ## Train, measure and explain: MNIST, or digits where it cannot be reached
+	$(BIN)/filterscope run --data.source auto --train.recipe fast
+
+test: $(READY)  ## The fast tests
+	$(BIN)/python -m pytest -q -m "not slow and not service"
+
+check: $(READY)  ## Format, lint, types, import rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+format: $(READY)  ## Format and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock:  ## Resolve the dependencies anew; needs uv
+	uv pip compile --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
+	  --no-emit-index-url --no-header --extra dev --upgrade pyproject.toml -o requirements.lock
+
+clean:  ## Remove the environment and the caches; artifacts stay
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+
+$(READY): requirements.lock pyproject.toml
+	@python=""; for name in $(PYTHONS); do \
+	  if $$name -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+	    >/dev/null 2>&1; then python=$$name; break; fi; done; \
+	if [ -z "$$python" ]; then \
+	  echo "Python 3.11, 3.12 or 3.13 with venv is needed (on Debian: apt install python3-venv)" >&2; \
+	  exit 1; fi; \
+	echo "creating $(VENV) with $$($$python --version)"; $$python -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
