@@ -1,0 +1,20 @@
+"""What tests of the computing parts share: TensorFlow set up once, one trained model."""
+
+import pytest
+
+from cnn.config import RuntimeConfig
+from cnn.data.dataset import Dataset
+from cnn.train import device, fit, recipes
+
+
+@pytest.fixture(scope="session")
+def prepared() -> device.Device:
+    """The device, with TensorFlow imported and determinism on."""
+    return device.prepare(RuntimeConfig())
+
+
+@pytest.fixture(scope="session")
+def trained(digits: Dataset, prepared: device.Device) -> fit.Fitted:
+    """The recipe `fast`, shortened to 60 steps, trained on `digits`."""
+    settings = recipes.FAST.model_copy(update={"steps": 60, "log_every": 20})
+    return fit.fit(digits, settings, seed=0)

@@ -1,0 +1,282 @@
+"""Where data sets come from: identified without a network, loaded, checked and split."""
+
+import logging
+import socket
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from cnn.config import DataConfig
+from cnn.data import folder, idx, sources
+from cnn.data.dataset import Dataset
+from cnn.errors import ConfigError, DataError, UnreachableError
+
+NAMES = dict(
+    zip(
+        folder.ROLES,
+        (
+            "train-images-idx3-ubyte.gz",
+            "train-labels-idx1-ubyte.gz",
+            "t10k-images-idx3-ubyte.gz",
+            "t10k-labels-idx1-ubyte.gz",
+        ),
+        strict=True,
+    )
+)
+
+
+@pytest.fixture
+def arrays() -> dict[str, NDArray[Any]]:
+    """Sixty training and twelve test images of 5 x 4 in three classes, sorted by class."""
+    pixels = np.arange(72 * 20, dtype=np.uint32).reshape(72, 5, 4) % 251
+    labels = np.sort(np.arange(72) % 3).astype(np.uint8)
+    images = pixels.astype(np.uint8)
+    parts = (images[:60], labels[:60], images[60:], labels[60:] % 3)
+    return dict(zip(folder.ROLES, parts, strict=True))
+
+
+def put(path: Path, arrays: dict[str, NDArray[Any]], prefix: str = "") -> DataConfig:
+    """Write the arrays into a folder; return the settings that name it."""
+    path.mkdir(parents=True, exist_ok=True)
+    for role, array in arrays.items():
+        idx.write(path / (prefix + NAMES[role]), array, compress=True)
+    return DataConfig(source="folder", path=path, validation_fraction=0.1)
+
+
+def load(config: DataConfig, downloads: Path) -> Dataset:
+    return sources.load(sources.identify(config), config, downloads)
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No connection can be made; every attempt fails the test's own way."""
+
+    def refuse(*_: Any) -> None:
+        raise OSError("this machine is offline")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+@pytest.fixture
+def known(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arrays: dict[str, NDArray[Any]]
+) -> DataConfig:
+    """The small arrays are what `mnist` means; the settings name a folder that holds them."""
+    config = put(tmp_path / "copy", arrays)
+    digests = {role: idx.digest(tmp_path / "copy" / name) for role, name in NAMES.items()}
+    monkeypatch.setitem(sources.KNOWN, "mnist", digests)
+    monkeypatch.setitem(sources.ADDRESSES, "mnist", ("http://127.0.0.1:9/",))
+    return config
+
+
+def test_a_folder_is_loaded_as_it_stands(tmp_path: Path, arrays: dict[str, NDArray[Any]]) -> None:
+    """Every image of the files is in one split, with its own label and index."""
+    dataset = load(put(tmp_path, arrays), tmp_path)
+    assert (dataset.name, dataset.class_names, dataset.image_shape) == (
+        "folder",
+        ("0", "1", "2"),
+        (5, 4, 1),
+    )
+    seen = {"train": [], "test": []}  # type: dict[str, list[int]]
+    for name, split in dataset.splits.items():
+        part = "test" if name == "test" else "train"
+        seen[part] += split.ids.tolist()
+        np.testing.assert_array_equal(split.images[..., 0], arrays[f"{part}-images"][split.ids])
+        np.testing.assert_array_equal(split.labels, arrays[f"{part}-labels"][split.ids])
+    assert sorted(seen["train"]) == list(range(60))
+    assert seen["test"] == list(range(12))
+
+
+def test_validation_images_are_a_stratified_part_of_the_training_images(
+    tmp_path: Path, arrays: dict[str, NDArray[Any]]
+) -> None:
+    """Although the file is sorted by class, each class is held out by its share."""
+    dataset = load(put(tmp_path, arrays), tmp_path)
+    assert dataset.class_counts("validation") == [2, 2, 2]
+    assert [len(dataset.splits[name]) for name in ("train", "validation", "test")] == [54, 6, 12]
+
+
+def test_the_split_follows_its_own_seed(tmp_path: Path, arrays: dict[str, NDArray[Any]]) -> None:
+    """data.split_seed, and nothing else, decides which images are held out."""
+    config = put(tmp_path, arrays)
+    held_out = [
+        load(config.model_copy(update={"split_seed": seed}), tmp_path).splits["validation"].ids
+        for seed in (0, 0, 1)
+    ]
+    assert held_out[0].tolist() == held_out[1].tolist() != held_out[2].tolist()
+
+
+def test_images_of_emnist_are_set_upright(tmp_path: Path, arrays: dict[str, NDArray[Any]]) -> None:
+    """EMNIST's files, known by their prefix, hold each image transposed; others do not."""
+    lying = load(put(tmp_path / "a", arrays, "emnist-digits-"), tmp_path)
+    assert lying.image_shape == (4, 5, 1)
+    np.testing.assert_array_equal(
+        lying.splits["test"].images[..., 0], arrays["test-images"].transpose(0, 2, 1)
+    )
+    assert lying.origin["transposed"] is True
+    assert load(put(tmp_path / "b", arrays), tmp_path).origin["transposed"] is False
+
+
+def test_classes_are_counted_over_both_files(
+    tmp_path: Path, arrays: dict[str, NDArray[Any]]
+) -> None:
+    """A class that only the test images have is a class, and so is one that nobody has."""
+    arrays["test-labels"][-1] = 6
+    dataset = load(put(tmp_path, arrays), tmp_path)
+    assert dataset.class_names == tuple("0123456")
+    assert dataset.class_counts("train")[3:] == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("role", "change", "wanted"),
+    [
+        ("train-labels", lambda labels: labels[:-1], "60 images in .*, but 59 labels in "),
+        ("test-images", lambda images: images[:, :4], "images are 5 x 4 x 1 in .*, but 4 x 4 x 1"),
+        ("test-images", lambda images: images[:, 0, 0], "1 dimension.*looks like labels"),
+        ("test-labels", lambda labels: labels[:, None, None] * 1, "3 dimensions.*looks like images"),
+        ("train-images", lambda images: images[:0], "no images"),
+    ],
+)
+def test_a_folder_whose_files_do_not_fit_is_refused(
+    tmp_path: Path, arrays: dict[str, NDArray[Any]], role: str, change: Any, wanted: str
+) -> None:
+    """The refusal names the file in question."""
+    config = put(tmp_path, {**arrays, role: change(arrays[role])})
+    with pytest.raises(DataError, match=wanted) as caught:
+        load(config, tmp_path)
+    assert str(tmp_path / NAMES[role]) in str(caught.value)
+
+
+def test_one_class_is_too_few(tmp_path: Path, arrays: dict[str, NDArray[Any]]) -> None:
+    """There is nothing to learn where all labels are 0."""
+    nothing = {role: array * 0 for role, array in arrays.items() if "labels" in role}
+    with pytest.raises(DataError, match="at least 2 classes"):
+        load(put(tmp_path, {**arrays, **nothing}), tmp_path)
+
+
+@pytest.mark.parametrize("role", folder.ROLES)
+def test_a_file_that_changed_since_it_was_identified_is_refused(
+    tmp_path: Path, arrays: dict[str, NDArray[Any]], role: str
+) -> None:
+    """What the key says was read is what was read."""
+    config = put(tmp_path, arrays)
+    source = sources.identify(config)
+    put(tmp_path, {**arrays, role: arrays[role][::-1]})
+    with pytest.raises(DataError, match=f"{NAMES[role]}: the file changed while the run"):
+        sources.load(source, config, tmp_path)
+
+
+@pytest.mark.usefixtures("offline")
+def test_identifying_needs_no_network(known: DataConfig) -> None:
+    """The key of every source is known without asking anybody."""
+    identities = [
+        sources.identify(config).identity()
+        for config in (DataConfig(source="mnist"), DataConfig(source="digits"), known)
+    ]
+    assert [identity["name"] for identity in identities] == ["mnist", "digits", "mnist"]
+    assert all(identity["payloads"] for identity in identities)
+
+
+def test_a_folder_that_holds_a_known_data_set_is_that_data_set(
+    known: DataConfig, tmp_path: Path
+) -> None:
+    """A local copy of MNIST has MNIST's name and key, and is loaded from where it lies."""
+    mnist = sources.identify(DataConfig(source="mnist"))
+    assert sources.identify(known).identity() == mnist.identity()
+    assert load(known, tmp_path / "downloads").name == "mnist"
+    assert not (tmp_path / "downloads").exists()
+
+
+def test_one_other_pixel_makes_another_data_set(
+    known: DataConfig, tmp_path: Path, arrays: dict[str, NDArray[Any]]
+) -> None:
+    """A known name is only given to the known data."""
+    arrays["train-images"][3, 1, 1] ^= 1
+    other = sources.identify(put(tmp_path / "copy", arrays))
+    assert other.name == "folder"
+    assert other.identity() != sources.identify(DataConfig(source="mnist")).identity()
+
+
+@pytest.mark.usefixtures("known")
+def test_a_data_set_that_cannot_be_fetched_is_an_error(tmp_path: Path) -> None:
+    """Outside of auto nothing falls back."""
+    with pytest.raises(UnreachableError, match="--data.source folder --data.path FOLDER"):
+        load(DataConfig(source="mnist"), tmp_path / "downloads")
+
+
+def test_auto_is_refused_where_it_was_not_resolved() -> None:
+    """A flow never decides by itself which data it uses."""
+    with pytest.raises(ConfigError, match=r"data\.source auto is resolved by the command"):
+        sources.identify(DataConfig(source="auto"))
+
+
+@pytest.mark.usefixtures("known")
+def test_auto_falls_back_to_digits_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The note is for people, the log has what each address answered, the rest is kept."""
+    config = DataConfig(source="auto", split_seed=3)
+    with caplog.at_level(logging.INFO):
+        resolved, note = sources.resolve_auto(config, tmp_path / "downloads")
+    assert resolved == DataConfig(source="digits", split_seed=3)
+    assert "MNIST could not be reached, so this run uses digits" in note
+    assert "http://127.0.0.1:9/train-images" in caplog.text
+
+
+@pytest.mark.usefixtures("offline")
+def test_auto_is_mnist_where_its_files_are(
+    known: DataConfig, tmp_path: Path, arrays: dict[str, NDArray[Any]]
+) -> None:
+    """Files that were fetched before are used without a network, and nothing is noted."""
+    put(tmp_path / "downloads" / "mnist", arrays)
+    for choose in (sources.resolve_auto, sources.guess_auto):
+        resolved = choose(DataConfig(source="auto", split_seed=3), tmp_path / "downloads")
+        assert resolved == (DataConfig(source="mnist", split_seed=3), "")
+
+
+@pytest.mark.usefixtures("offline", "known")
+def test_a_plan_guesses_without_a_network(tmp_path: Path) -> None:
+    """Where MNIST is not fetched yet the plan is for digits, and says so."""
+    resolved, note = sources.guess_auto(DataConfig(source="auto"), tmp_path / "downloads")
+    assert resolved.source == "digits"
+    assert "a run will try MNIST first" in note
+    assert not (tmp_path / "downloads").exists()
+
+
+@pytest.mark.parametrize("choose", [sources.resolve_auto, sources.guess_auto])
+def test_a_named_source_is_left_as_it_is(choose: Any, tmp_path: Path) -> None:
+    """Only auto is resolved."""
+    config = DataConfig(source="digits")
+    assert choose(config, tmp_path) == (config, "")
+
+
+def test_digits_give_a_seventh_as_test(digits: Dataset) -> None:
+    """1,797 scans are split into test first, then validation, every class in each part."""
+    n_images = {name: len(split) for name, split in digits.splits.items()}
+    assert n_images["test"] == round(1797 / 7)
+    assert n_images["validation"] == round((1797 - n_images["test"]) / 12)
+    ids = np.concatenate([split.ids for split in digits.splits.values()])
+    assert sorted(ids.tolist()) == list(range(1797))
+    assert all(min(digits.class_counts(name)) > 0 for name in digits.splits)
+
+
+@pytest.mark.real_mnist
+def test_mnist_trains_on_55000_images_and_holds_out_5000(mnist_dir: Path, tmp_path: Path) -> None:
+    """The folder is recognised as MNIST; the 5,000 are a stratified sample of the 60,000."""
+    dataset = load(DataConfig(source="folder", path=mnist_dir), tmp_path)
+    assert dataset.name == "mnist"
+    assert {name: len(split) for name, split in dataset.splits.items()} == {
+        "train": 55_000,
+        "validation": 5_000,
+        "test": 10_000,
+    }
+    everything = np.add(dataset.class_counts("train"), dataset.class_counts("validation"))
+    shares = np.array(dataset.class_counts("validation")) - everything / 12
+    assert np.abs(shares).max() < 1
+    ids = np.concatenate([dataset.splits[name].ids for name in ("train", "validation")])
+    assert np.array_equal(np.sort(ids), np.arange(60_000))
+    assert dataset.splits["validation"].ids.max() > 50_000

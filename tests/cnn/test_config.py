@@ -1,0 +1,320 @@
+"""Which words become which settings, what is refused, and what is said then."""
+
+import math
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
+
+from cnn import config
+from cnn.config import RecipeName, RunConfig, TrainConfig, Training
+from cnn.errors import ConfigError
+from cnn.train import recipes
+
+EVERY_SETTING = dict(config.fields(RunConfig))
+
+ACCEPTED = [
+    ("train.steps", 3, 3),
+    ("train.steps", "3", 3),
+    ("train.steps", 3.0, 3),
+    ("train.steps", "3.0", 3),
+    ("train.batch_size", "64", 64),
+    ("train.seed", 0, 0),
+    ("train.learning_rate", "1e-3", 0.001),
+    ("train.learning_rate", 1, 1.0),
+    ("data.validation_fraction", 0.1, 0.1),
+    ("train.conv_bias", "false", False),
+    ("train.schedule", "cosine", "cosine"),
+    ("runtime.threads", "2", 2),
+]
+REFUSED = [
+    ("train.steps", 3.7),
+    ("train.steps", "3.7"),
+    ("train.steps", True),
+    ("train.steps", "true"),
+    ("train.steps", "three"),
+    ("train.steps", "50x"),
+    ("train.steps", ""),
+    ("train.steps", "[3]"),
+    ("train.steps", '"3"'),
+    ("train.steps", 0),
+    ("train.steps", -1),
+    ("train.steps", 10_000_001),
+    ("train.steps", 10**400),
+    ("train.steps", "1e999"),
+    ("train.steps", math.nan),
+    ("train.steps", {"value": "3", "__prefect_kind": "json"}),
+    ("train.batch_size", 0),
+    ("train.batch_size", "32; 64"),
+    ("train.learning_rate", "nan"),
+    ("train.learning_rate", "NaN"),
+    ("train.learning_rate", "inf"),
+    ("train.learning_rate", "Infinity"),
+    ("train.learning_rate", "1e999"),
+    ("train.learning_rate", math.inf),
+    ("train.learning_rate", 10**400),
+    ("train.learning_rate", 0),
+    ("train.learning_rate", True),
+    ("train.conv_bias", "yes"),
+    ("train.conv_bias", 1),
+    ("train.recipe", "fastest"),
+    ("train.seed", None),
+    ("train.seed", -1),
+    ("data.validation_fraction", 1.0),
+    ("data.validation_fraction", -0.1),
+    ("data.validation_fraction", "null"),
+    ("data.source", "no-such-set"),
+    ("data.source", None),
+    ("data.source", "\udcff"),
+]
+
+
+def nested(name: str, value: Any) -> dict[str, Any]:
+    section, field = name.split(".")
+    return {section: {field: value}}
+
+
+def setting(name: str, value: Any) -> Any:
+    section, field = name.split(".")
+    return getattr(getattr(config.validate(nested(name, value)), section), field)
+
+
+def refusal(values: Any) -> str:
+    with pytest.raises(ConfigError) as caught:
+        config.validate(values)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "given_value", "wanted"), ACCEPTED)
+def test_an_accepted_value_becomes_exactly_that_value_and_type(
+    name: str, given_value: Any, wanted: Any
+) -> None:
+    """A word or number that spells a legal value is that value, of the setting's type."""
+    value = setting(name, given_value)
+    assert (value, type(value)) == (wanted, type(wanted))
+
+
+@pytest.mark.parametrize(("name", "value"), REFUSED)
+def test_a_refusal_names_the_setting_and_what_it_takes(name: str, value: Any) -> None:
+    """A value that does not fit is refused in one line, never replaced by a default."""
+    message = refusal(nested(name, value))
+    assert message.startswith(f"{name}: ")
+    assert message.endswith(f"is refused; expected {config.allowed(EVERY_SETTING[name])}")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"),
+    [
+        ("train.steps", 0, "0 is refused; expected a whole number >= 1 and <= 10,000,000"),
+        ("data.validation_fraction", "1", "1 is refused; expected a finite number >= 0 and < 1"),
+        ("train.learning_rate", 0, "expected a finite number > 0 and <= "),
+        ("train.schedule", "x", "'x' is refused; expected one of constant, linear, cosine"),
+        ("train.conv_bias", "x", "'x' is refused; expected true or false"),
+        ("data.path", 3, "3 is refused; expected the path of a folder"),
+    ],
+)
+def test_a_refusal_gives_the_value_received_and_the_range(
+    name: str, value: Any, wanted: str
+) -> None:
+    """The values allowed are said in words, with both ends of the range."""
+    assert wanted in refusal(nested(name, value))
+
+
+@pytest.mark.parametrize("word", ["[" * 100_000, '{"a":' * 100_000])
+def test_a_deeply_nested_word_is_refused(word: str) -> None:
+    """A word that no JSON reader can follow is a bad value, not a crash."""
+    assert refusal(nested("train.steps", word)).startswith("train.steps: ")
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        ({"train": {"stpes": 3}}, "train.stpes: there is no such setting; did you mean train.step"),
+        ({"trian": {"steps": 3}}, "trian: there is no such setting; did you mean train?"),
+        ({"steps": 3}, "steps: there is no such setting; did you mean train.steps?"),
+        ({"train": {"zzzzzzzzzzzz": 3}}, "train.zzzzzzzzzzzz: there is no such setting"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_the_nearest_one(
+    values: dict[str, Any], wanted: str
+) -> None:
+    """No name is ignored, and a slip of the keyboard is pointed out."""
+    assert wanted in refusal(values)
+
+
+@pytest.mark.parametrize("values", [{"train": 3}, {"train": None}, {"data": "mnist"}, 5, [1]])
+def test_a_section_that_is_no_object_is_refused_in_the_users_words(values: Any) -> None:
+    """What stands in the place of a section is refused without naming classes of the code."""
+    message = refusal(values)
+    assert "is refused; expected" in message
+    assert "Config" not in message
+    assert "Input should be" not in message
+
+
+def test_all_refusals_stand_in_one_message() -> None:
+    """A person mends a settings file once, not once for each bad value."""
+    values = {"data": {"source": "x"}, "train": {"steps": 1.5, "sede": 1, "batch_size": True}}
+    names = {line.split(":")[0] for line in refusal(values).splitlines()}
+    assert names == {"data.source", "train.steps", "train.sede", "train.batch_size"}
+
+
+@pytest.mark.parametrize("name", EVERY_SETTING)
+def test_null_is_legal_exactly_where_the_message_says_so(name: str) -> None:
+    """JSON's null and the word that spells it mean the same, and the help tells the truth."""
+    optional = config.allowed(EVERY_SETTING[name]).endswith("(or null)")
+    for value in [None] if name == "data.path" else [None, "null"]:
+        if optional:
+            assert setting(name, value) is None
+        else:
+            assert name in refusal(nested(name, value))
+
+
+@pytest.mark.parametrize("name", EVERY_SETTING)
+def test_every_setting_is_described(name: str) -> None:
+    """Help, form and documentation have a text for each setting."""
+    assert len(EVERY_SETTING[name].description or "") > 10
+
+
+def test_settings_are_frozen() -> None:
+    """Nothing changes a setting after it was validated."""
+    settings = RunConfig()
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.train.seed = 3  # type: ignore[misc]
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.train = TrainConfig()  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"source": "folder"}, {"source": "mnist", "path": "x"}, {"source": "auto", "path": "x"}],
+)
+def test_a_path_goes_with_the_source_folder_only(values: dict[str, Any]) -> None:
+    """A path without folder, or folder without a path, is refused."""
+    assert "data.path goes with data.source folder" in refusal({"data": values})
+
+
+def test_a_path_is_made_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A folder means the same wherever the step that reads it runs."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for word in ("images", "~/images"):
+        read = config.validate({"data": {"source": "folder", "path": word}})
+        assert read.data.path == tmp_path / "images"
+
+
+def test_the_home_of_an_unknown_user_is_refused() -> None:
+    """A path below the home folder of nobody is a bad value, not a crash."""
+    values = {"data": {"source": "folder", "path": "~no-such-user/images"}}
+    assert "data.path" in refusal(values)
+
+
+@pytest.mark.parametrize(
+    ("content", "wanted"),
+    [
+        (b"", "a JSON object is expected"),
+        (b'{"train": ', "a JSON object is expected"),
+        (b"[1]", "a JSON object is expected at the top"),
+        (b"3", "a JSON object is expected at the top"),
+        (b'{"train": {"learning_rate": NaN}}', "NaN is not a JSON value"),
+        (b'{"train": {"learning_rate": -Infinity}}', "-Infinity is not a JSON value"),
+        (b'{"a": "\xff"}', "a JSON object is expected"),
+        (b"[" * 100_000, "a JSON object is expected"),
+        (None, "No such file"),
+    ],
+)
+def test_a_settings_file_that_is_no_json_object_is_refused(
+    tmp_path: Path, content: bytes | None, wanted: str
+) -> None:
+    """The message names the file and what was wrong with it."""
+    path = tmp_path / "settings.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        config.read_file(path)
+    assert f"settings file {path}: " in str(caught.value)
+    assert wanted in str(caught.value)
+
+
+def test_a_settings_file_is_read_as_it_stands(tmp_path: Path) -> None:
+    """The values of a file are nested like the settings and validated like words."""
+    path = tmp_path / "settings.json"
+    path.write_text('{"train": {"steps": 7, "dropout": null}, "data": {"source": "digits"}}')
+    read = config.validate(config.read_file(path))
+    assert (read.train.steps, read.train.dropout, read.data.source) == (7, None, "digits")
+
+
+def edges(name: str) -> list[float]:
+    """Return the limits of a field of `Training`, and values just beside them."""
+    found = [
+        getattr(item, end)
+        for item in Training.model_fields[name].metadata
+        for end in ("ge", "gt", "le", "lt")
+        if hasattr(item, end)
+    ]
+    return [edge + step for edge in found for step in (-1, -1e-9, 0, 1e-9, 1)]
+
+
+def outcome(model: type[BaseModel], values: dict[str, Any], name: str) -> str | None:
+    """Return a field's value after validation, with its type, or None where it is refused."""
+    try:
+        return repr(getattr(model.model_validate(values), name))
+    except ValidationError:
+        return None
+
+
+@given(st.data(), st.sampled_from(sorted(Training.model_fields)))
+def test_an_override_takes_exactly_what_a_training_takes(data: st.DataObject, name: str) -> None:
+    """Each field of a training is an override with the same reading and the same limits."""
+    value = data.draw(
+        st.sampled_from([*edges(name), "relu", "constant", "test", "true"])
+        | st.booleans()
+        | st.integers()
+        | st.floats()
+        | st.text(max_size=5)
+        | st.floats().map(str)
+    )
+    assume(str(value).strip() != "null")
+    complete = {**recipes.FAST.model_dump(), name: value}
+    assert outcome(TrainConfig, {name: value}, name) == outcome(Training, complete, name)
+
+
+def test_every_field_of_a_training_is_an_override_that_is_empty_at_first() -> None:
+    """Choosing a recipe sends none of another recipe's numbers."""
+    overrides = {
+        name: field.default
+        for name, field in TrainConfig.model_fields.items()
+        if name not in ("recipe", "seed")
+    }
+    assert overrides == dict.fromkeys(Training.model_fields)
+    assert TrainConfig(recipe="best").overrides() == {}
+
+
+def test_every_recipe_is_a_complete_and_legal_training() -> None:
+    """A recipe stands the validation that its overrides stand; none is missing."""
+    assert set(recipes.RECIPES) == set(get_args(RecipeName))
+    for recipe in recipes.RECIPES.values():
+        assert Training.model_validate(recipe.model_dump()) == recipe
+        assert recipe.model_dump().keys() == Training.model_fields.keys()
+
+
+def test_the_notebook_keeps_its_faults_and_spec_mends_them() -> None:
+    """The two recipes differ in what the coursework's code does unlike its text."""
+    notebook, spec = recipes.NOTEBOOK.model_dump(), recipes.SPEC.model_dump()
+    differing = {name: (notebook[name], spec[name]) for name in spec if notebook[name] != spec[name]}
+    assert differing == {
+        "conv_bias": (False, True),
+        "logits_activation": ("relu", "none"),
+        "log_split": ("test", "validation"),
+    }
+
+
+@pytest.mark.parametrize("recipe", get_args(RecipeName))
+def test_overrides_win_over_the_recipe(recipe: RecipeName) -> None:
+    """What is set replaces the recipe's value, zero and false too; the rest stays."""
+    changes = {"steps": 7, "conv_bias": False, "warmup_fraction": 0.0, "augment_shift": 0.0}
+    resolved = recipes.resolve(TrainConfig(recipe=recipe, seed=5, **changes))
+    assert resolved.model_dump() == recipes.RECIPES[recipe].model_dump() | changes
+    assert recipes.resolve(TrainConfig(recipe=recipe)) == recipes.RECIPES[recipe]

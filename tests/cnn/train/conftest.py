@@ -1,0 +1,22 @@
+"""What tests of the training share: a small network's settings."""
+
+import pytest
+
+from cnn.config import Training
+from cnn.train import recipes
+
+
+@pytest.fixture(scope="session")
+def small() -> Training:
+    """The recipe `spec` with few units and few steps: every part is there, each is cheap."""
+    return recipes.SPEC.model_copy(
+        update={
+            "steps": 6,
+            "batch_size": 32,
+            "learning_rate": 1e-3,
+            "conv1_filters": 3,
+            "conv2_filters": 4,
+            "dense1_units": 8,
+            "log_every": 100,
+        }
+    )

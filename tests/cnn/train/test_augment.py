@@ -1,0 +1,141 @@
+"""Augmentation moves pixels as scipy.ndimage does, by amounts within the settings."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy import ndimage, optimize
+
+from cnn.config import Training
+from cnn.train import augment, recipes
+
+pytestmark = pytest.mark.usefixtures("prepared")
+
+
+def _settings(**changes: float) -> Training:
+    return recipes.SPEC.model_copy(update=changes)
+
+
+def _transform(images: NDArray[Any], settings: Training, seed: tuple[int, int] = (0, 0)) -> Any:
+    import tensorflow as tf
+
+    pixels = tf.constant(images, tf.float32)
+    return augment.transform(pixels, settings, tf.constant(seed, tf.int64)).numpy()
+
+
+def _blobs(n: int, height: int = 28, width: int = 34) -> NDArray[np.float32]:
+    """Return images (n, height, width, 1) of one lopsided, smooth blob far from the edges."""
+    y, x = np.mgrid[:height, :width].astype(np.float64)
+    y, x = y - height / 2 + 1, x - width / 2 - 2
+    blob = np.exp(-(y**2) / 8 - x**2 / 5) + 0.7 * np.exp(-((y - 3) ** 2 + (x - 2) ** 2) / 3)
+    return np.repeat((200 * blob)[None, :, :, None], n, axis=0).astype(np.float32)
+
+
+def _centre(image: NDArray[Any]) -> NDArray[np.float64]:
+    return np.array(ndimage.center_of_mass(np.float64(image[..., 0])))
+
+
+def test_without_augmentation_images_stay_as_they_are(rng: np.random.Generator) -> None:
+    """All three settings at 0: not a pixel changes."""
+    images = rng.uniform(0, 255, (4, 28, 28, 3)).astype(np.float32)
+    np.testing.assert_array_equal(_transform(images, _settings()), images)
+
+
+def test_a_shift_moves_every_pixel_alike() -> None:
+    """Each image equals scipy's shift by what its centre of mass moved, in x and in y."""
+    images = _blobs(50)
+    moved = _transform(images, _settings(augment_shift=3.0))
+    shifts = np.array([_centre(image) for image in moved]) - _centre(images[0])
+    for image, shift in zip(moved, shifts, strict=True):
+        expected = ndimage.shift(images[0, ..., 0], shift, order=1, mode="grid-constant")
+        np.testing.assert_allclose(image[..., 0], expected, atol=0.05)
+    assert np.abs(shifts).max() <= 3
+    assert (shifts.min(axis=0) < -2).all(), "no image went far up or left"
+    assert (shifts.max(axis=0) > 2).all(), "no image went far down or right"
+    assert abs(np.corrcoef(shifts.T)[0, 1]) < 0.5, "x and y must be drawn apart"
+
+
+def test_what_a_shift_brings_in_from_outside_is_black() -> None:
+    """A white image that is shifted has black edges, and nothing else than black and white."""
+    white = np.full((30, 20, 20, 1), 255, np.float32)
+    moved = _transform(white, _settings(augment_shift=4.0))
+    inside = moved[:, 5:-5, 5:-5]
+    np.testing.assert_allclose(inside, 255, rtol=1e-5)
+    assert (moved[:, [0, -1]] == 0).any()
+    assert moved.min() == 0
+
+
+def _fit(image: NDArray[Any], change: Any, largest: float) -> tuple[float, float]:
+    """Return the parameter with which `change` comes nearest to the image, and how near."""
+
+    def miss(parameter: float) -> float:
+        return float(np.abs(change(parameter) - image[..., 0]).max())
+
+    tried = np.linspace(-1.2 * largest, 1.2 * largest, 49)
+    start = tried[np.argmin([miss(value) for value in tried])]
+    step = tried[1] - tried[0]
+    found = optimize.minimize_scalar(
+        miss, bounds=(start - step, start + step), method="bounded", options={"xatol": 1e-7}
+    )
+    return float(found.x), float(found.fun)
+
+
+def test_a_rotation_turns_about_the_centre() -> None:
+    """Each image equals scipy's rotation by some angle within the setting, both ways."""
+    images = _blobs(12)
+    turned = _transform(images, _settings(augment_rotation=15.0))
+    original = images[0, ..., 0]
+
+    def rotate(angle: float) -> NDArray[Any]:
+        return np.asarray(
+            ndimage.rotate(original, angle, reshape=False, order=1, mode="grid-constant")
+        )
+
+    found = [_fit(image, rotate, 15) for image in turned]
+    assert max(miss for _, miss in found) < 0.05
+    angles = [angle for angle, _ in found]
+    assert -15.001 <= min(angles) < -5
+    assert 5 < max(angles) <= 15.001
+
+
+def test_a_change_of_size_keeps_the_centre() -> None:
+    """Each image equals scipy's zoom about the centre, by a share within the setting."""
+    images = _blobs(12)
+    grown = _transform(images, _settings(augment_scale=0.2))
+    original = images[0, ..., 0]
+    middle = (np.array(original.shape) - 1) / 2
+
+    def zoom(growth: float) -> NDArray[Any]:
+        matrix = np.eye(2) / (1 + growth)
+        return np.asarray(
+            ndimage.affine_transform(
+                original, matrix, middle - matrix @ middle, order=1, mode="grid-constant"
+            )
+        )
+
+    found = [_fit(image, zoom, 0.2) for image in grown]
+    assert max(miss for _, miss in found) < 0.05
+    shares = [growth for growth, _ in found]
+    assert -0.2001 <= min(shares) < -0.07
+    assert 0.07 < max(shares) <= 0.2001
+
+
+def test_the_seed_alone_decides() -> None:
+    """The same seed repeats every pixel; another run's seed or another step changes them."""
+    images = _blobs(4)
+    settings = _settings(augment_shift=2.0, augment_rotation=10.0, augment_scale=0.1)
+    once = _transform(images, settings, (0, 1))
+    np.testing.assert_array_equal(_transform(images, settings, (0, 1)), once)
+    assert (_transform(images, settings, (0, 2)) != once).any()
+    assert (_transform(images, settings, (1, 1)) != once).any()
+    assert (once[0] != once[1]).any(), "each image has its own change"
+
+
+def test_all_channels_move_together() -> None:
+    """A gray image in three channels stays gray."""
+    images = np.repeat(_blobs(3), 3, axis=-1)
+    settings = _settings(augment_shift=2.0, augment_rotation=10.0, augment_scale=0.1)
+    moved = _transform(images, settings)
+    np.testing.assert_array_equal(moved, np.repeat(moved[..., :1], 3, axis=-1))
+    assert (moved != images).any()

@@ -1,0 +1,187 @@
+"""The in-graph loop: plain Adam, step by step, whatever the blocks it is run in."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from cnn.config import Training
+from cnn.data.dataset import Dataset, Split
+from cnn.train import loop, model, order, recipes, schedule
+
+pytestmark = pytest.mark.usefixtures("prepared")
+
+SEED = 3
+
+
+def _network(settings: Training, n_classes: int = 10) -> Any:
+    return model.build(settings, (28, 28, 1), n_classes, SEED)
+
+
+def _run(settings: Training, split: Split, lengths: list[int]) -> tuple[list[Any], loop.Block]:
+    """Return the weights, and what was measured, after blocks of these lengths."""
+    network = _network(settings)
+    training = loop.Loop(network, settings, SEED, split.images, split.labels)
+    starts = np.cumsum([0, *lengths[:-1]]).tolist()
+    blocks = [training.run(start, n) for start, n in zip(starts, lengths, strict=True)]
+    measured = loop.Block(
+        np.concatenate([block.losses for block in blocks]),
+        np.concatenate([block.n_correct for block in blocks]),
+    )
+    return network.get_weights(), measured
+
+
+def _reference(settings: Training, split: Split, n_steps: int) -> tuple[list[Any], loop.Block]:
+    """Return the same from an eager loop: Keras for the gradients, NumPy for Adam.
+
+    Adam as TensorFlow 1 had it: epsilon is added to the root of the raw second moment,
+    the correction of both moments goes into the rate.
+    """
+    import keras
+    import tensorflow as tf
+
+    network = _network(settings)
+    head = keras.Model(network.inputs[0], network.get_layer("logits").output)
+    means = [np.zeros(weight.shape) for weight in head.get_weights()]
+    squares = [np.zeros(weight.shape) for weight in head.get_weights()]
+    rates = schedule.learning_rates(settings, 0, n_steps)
+    losses, hits = [], []
+    drawn = order.batches(SEED, len(split), settings.batch_size, 0, n_steps)
+    for t, indices in enumerate(drawn, start=1):
+        labels = split.labels[indices]
+        with tf.GradientTape() as tape:
+            logits = head(split.images[indices].astype(np.float32), training=False)
+            loss = tf.reduce_mean(
+                keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+            )
+        gradients = [
+            np.float64(part)
+            for part in tape.gradient(loss, [w.value for w in head.trainable_variables])
+        ]
+        losses.append(float(loss))
+        hits.append(int((np.argmax(logits, axis=1) == labels).sum()))
+        beta1, beta2 = settings.beta1, settings.beta2
+        rate = rates[t - 1] * np.sqrt(1 - beta2**t) / (1 - beta1**t)
+        weights = []
+        for i, (weight, gradient) in enumerate(zip(head.get_weights(), gradients, strict=True)):
+            means[i] = beta1 * means[i] + (1 - beta1) * gradient
+            squares[i] = beta2 * squares[i] + (1 - beta2) * gradient**2
+            weights.append(weight - rate * means[i] / (np.sqrt(squares[i]) + settings.epsilon))
+        head.set_weights(weights)
+    return head.get_weights(), loop.Block(np.float32(losses), np.int32(hits))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"schedule": "cosine", "warmup_fraction": 0.5, "beta1": 0.5, "beta2": 0.9},
+        {"epsilon": 0.05, "logits_activation": "relu", "conv_bias": False},
+    ],
+    ids=["plain", "schedule-and-betas", "large-epsilon-as-notebook"],
+)
+def test_without_dropout_the_loop_equals_a_plain_implementation(
+    digits: Dataset, small: Training, changes: dict[str, Any]
+) -> None:
+    """Weights, losses and hits of 5 steps equal those of eager Keras and NumPy's Adam."""
+    settings = small.model_copy(update={"dropout": 0.0, "steps": 5, **changes})
+    weights, measured = _run(settings, digits.splits["train"], [5])
+    expected, reference = _reference(settings, digits.splits["train"], 5)
+    for found, wanted in zip(weights, expected, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(measured.losses, reference.losses, rtol=1e-5)
+    np.testing.assert_array_equal(measured.n_correct, reference.n_correct)
+    started = _network(settings).get_weights()
+    assert all((found != start).any() for found, start in zip(weights, started, strict=True))
+
+
+def test_the_whole_architecture_equals_a_plain_implementation(digits: Dataset) -> None:
+    """The same for the notebook's sizes and its learning rate, 3 steps."""
+    settings = recipes.SPEC.model_copy(update={"dropout": 0.0, "steps": 3})
+    weights, measured = _run(settings, digits.splits["train"], [3])
+    expected, reference = _reference(settings, digits.splits["train"], 3)
+    for found, wanted in zip(weights, expected, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(measured.n_correct, reference.n_correct)
+
+
+def test_blocks_of_any_length_give_the_same_bytes(digits: Dataset, small: Training) -> None:
+    """Dropout and augmentation are functions of seed and step, not of the block."""
+    settings = small.model_copy(
+        update={"augment_shift": 2.0, "augment_rotation": 10.0, "augment_scale": 0.1}
+    )
+    weights, measured = _run(settings, digits.splits["train"], [6])
+    for lengths in ([1, 1, 1, 1, 1, 1], [4, 2], [1, 3, 2]):
+        others, again = _run(settings, digits.splits["train"], lengths)
+        assert [w.tobytes() for w in others] == [w.tobytes() for w in weights]
+        np.testing.assert_array_equal(again.losses, measured.losses)
+        np.testing.assert_array_equal(again.n_correct, measured.n_correct)
+
+
+@pytest.mark.parametrize("name", ["augment_shift", "augment_rotation", "augment_scale", "dropout"])
+def test_every_kind_of_chance_reaches_the_training(
+    digits: Dataset, small: Training, name: str
+) -> None:
+    """Dropout and each augmentation change the loss of the very first step."""
+    plain = small.model_copy(update={"dropout": 0.0})
+    _, without = _run(plain, digits.splits["train"], [1])
+    _, measured = _run(plain.model_copy(update={name: 0.5}), digits.splits["train"], [1])
+    assert measured.losses[0] != without.losses[0]
+
+
+@pytest.fixture(scope="module")
+def counted_units(prepared: object, small: Training) -> Callable[[float, int], NDArray[Any]]:
+    """A network whose loss tells how many of dense1's 50 units were kept, step by step."""
+
+    def count(dropout: float, seed: int) -> NDArray[Any]:
+        n_units, n_steps = 50, 40
+        settings = small.model_copy(
+            update={
+                "dropout": dropout,
+                "dense1_units": n_units,
+                "learning_rate": 0.0,
+                "batch_size": 1,
+                "steps": n_steps,
+            }
+        )
+        network = _network(settings, n_classes=2)
+        # dense1 is 1 everywhere; the logits are (mean of its units after dropout, 0).
+        dense1, logits = network.get_layer("dense1"), network.get_layer("logits")
+        dense1.set_weights([np.zeros(dense1.kernel.shape), np.ones(n_units)])
+        kernel = np.stack([np.full(n_units, 1 / n_units), np.zeros(n_units)], axis=1)
+        logits.set_weights([kernel, np.zeros(2)])
+        images, labels = np.zeros((1, 28, 28, 1), np.uint8), np.zeros(1, np.int64)
+        losses = loop.Loop(network, settings, seed, images, labels).run(0, n_steps).losses
+        means = -np.log(np.expm1(np.float64(losses)))
+        return np.asarray(means * n_units * (1 - dropout))
+
+    return count
+
+
+@pytest.mark.parametrize("dropout", [0.2, 0.5])
+def test_dropout_drops_its_share_and_scales_what_stays(
+    counted_units: Callable[[float, int], NDArray[Any]], dropout: float
+) -> None:
+    """The units kept are whole numbers around their share, and others at each step."""
+    kept = counted_units(dropout, 0)
+    np.testing.assert_allclose(kept, np.rint(kept), atol=1e-3)
+    assert kept.mean() == pytest.approx(50 * (1 - dropout), abs=2.5)
+    assert len(set(np.rint(kept))) > 5
+    assert (np.rint(counted_units(dropout, 1)) != np.rint(kept)).any()
+    np.testing.assert_array_equal(counted_units(dropout, 0), kept)
+
+
+def test_evaluation_counts_every_image_without_dropout(digits: Dataset, small: Training) -> None:
+    """Loss and hits of 1,412 images, more than one batch, equal a single forward pass."""
+    import keras
+
+    train = digits.splits["train"]
+    network = _network(small)
+    training = loop.Loop(network, small, SEED, train.images, train.labels)
+    loss, n_correct = training.evaluate(*loop.hold(train.images, train.labels))
+    probabilities = network.predict(train.images.astype(np.float32), verbose=0)
+    assert n_correct == (probabilities.argmax(axis=1) == train.labels).sum()
+    expected = keras.losses.sparse_categorical_crossentropy(train.labels, probabilities)
+    assert loss == pytest.approx(float(np.mean(expected, dtype=np.float64)), rel=1e-4)
