@@ -1,6 +1,7 @@
 """The `filterscope` command."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, get_args
 
@@ -120,10 +121,10 @@ def doctor(*, store: StoreRoot = None, json: AsJson = False) -> None:
         console.table(("", "what", "found"), rows)
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Run the command; errors end it with a line and an exit code, not with a traceback."""
     try:
-        app(exit_on_error=False, print_error=False)
+        app(sys.argv[1:] if words is None else words, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         _end(f"{error} Try filterscope --help.", ConfigError.exit_code)
     except FilterscopeError as error:

@@ -128,9 +128,7 @@ def test_the_model_opens_where_the_project_is_not_importable(
         "sys.meta_path = [f for f in sys.meta_path if 'editable' not in repr(f).lower()]; "
         f"sys.path = [p for p in sys.path if p != {str(Path(config.__file__).parents[1])!r}]\n"
     )
-    subprocess.run(
-        [sys.executable, "-I", "-c", hidden + finder + script], cwd=tmp_path, check=True
-    )
+    subprocess.run([sys.executable, "-I", "-c", hidden + finder + script], cwd=tmp_path, check=True)
     stored = pd.read_parquet(finished.folder / "tables/predictions.parquet")
     stored = stored[stored["split"] == "test"]
     fresh = np.load(tmp_path / "out.npy")
@@ -202,9 +200,7 @@ def test_a_damaged_artifact_is_made_anew(finished: Finished, kind: str) -> None:
 
 def test_refresh_runs_a_step_and_what_follows(finished: Finished) -> None:
     """The step that is named runs, and the report that reads it; nothing else does."""
-    folder = train_and_explain(
-        finished.config, store=finished.store, refresh=["evaluate_model"]
-    )
+    folder = train_and_explain(finished.config, store=finished.store, refresh=["evaluate_model"])
     record = Finished(finished.config, finished.store, folder).record
     ran = {step.step for step in record.steps if step.state == "ran"}
     assert ran == {"evaluate_model", "write_report"}
@@ -243,9 +239,7 @@ def test_the_flow_refuses_auto(prefect_server: None, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_runs_from_empty_stores_give_the_same_bytes(
-    finished: Finished, tmp_path: Path
-) -> None:
+def test_two_runs_from_empty_stores_give_the_same_bytes(finished: Finished, tmp_path: Path) -> None:
     """Digests of weights and SHA-256 of tables and pictures are equal; another seed differs."""
     again = Finished(finished.config, tmp_path, train_and_explain(finished.config, store=tmp_path))
     assert [step.ref for step in again.record.steps] == [s.ref for s in finished.record.steps]

@@ -85,7 +85,10 @@ def test_labels_become_one_row_of_whole_numbers(array: NDArray[Any]) -> None:
 @pytest.mark.parametrize(
     ("array", "wanted"),
     [
-        (np.zeros((60, 28, 28), np.uint8), "3 dimensions, shape (60, 28, 28), 60 items: looks like"),
+        (
+            np.zeros((60, 28, 28), np.uint8),
+            "3 dimensions, shape (60, 28, 28), 60 items: looks like",
+        ),
         (np.zeros((60, 8), np.int32), "2 dimensions, shape (60, 8), 60 items; labels have 1"),
         (np.zeros(0, np.uint8), "no labels, the shape is (0,)"),
         (np.zeros((0, 1), np.uint8), "no labels"),

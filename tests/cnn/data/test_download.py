@@ -53,7 +53,7 @@ class Handler(BaseHTTPRequestHandler):
 
     server: Server
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         """Count the request and answer it."""
         place, name = self.path.strip("/").split("/")
         self.server.asked[place] += 1
@@ -62,7 +62,9 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: Any) -> None:
         """Say nothing."""
 
-    def answer(self, body: bytes, status: int = 200, length: int | None = None, **more: str) -> None:
+    def answer(
+        self, body: bytes, status: int = 200, length: int | None = None, **more: str
+    ) -> None:
         self.send_response(status)
         self.send_header("Content-Length", str(len(body) if length is None else length))
         for name, value in more.items():
@@ -193,7 +195,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("place", "reason", "n_asked"), BAD)
-def test_bad_answers_are_reported_and_never_kept(  # noqa: PLR0913
+def test_bad_answers_are_reported_and_never_kept(
     tmp_path: Path,
     server: Server,
     digests: dict[str, str],
@@ -206,7 +208,9 @@ def test_bad_answers_are_reported_and_never_kept(  # noqa: PLR0913
     with pytest.raises(UnreachableError) as caught:
         download.fetch(digests, [address], tmp_path, Deadline.after(20))
     message = str(caught.value)
-    assert f"{IMAGES} could not be fetched from any of 1 addresses:\n  {address}{IMAGES}: " in message
+    assert (
+        f"{IMAGES} could not be fetched from any of 1 addresses:\n  {address}{IMAGES}: " in message
+    )
     assert reason in message
     assert "--data.source folder --data.path FOLDER" in message
     assert server.asked[place] == n_asked
@@ -222,12 +226,22 @@ def test_the_next_address_is_tried(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """One bad mirror costs nothing but time; the log names the one that served."""
-    addresses = server.at(place, "good", "dead")
+    addresses = server.at(place, "good", "moved")
     with caplog.at_level(logging.INFO):
         download.fetch(digests, addresses, tmp_path, Deadline.after(20))
     assert only_good_files(tmp_path)
     assert f"fetched {IMAGES} from {addresses[1]}" in caplog.messages
-    assert server.asked["dead"] == 0
+    assert server.asked["moved"] == 0
+
+
+@pytest.mark.parametrize("place", ["page", "empty", "short", "changed"])
+def test_the_error_names_no_file_that_is_gone(
+    tmp_path: Path, server: Server, digests: dict[str, str], place: str
+) -> None:
+    """The temporary file was removed: a person could neither find nor delete it."""
+    with pytest.raises(UnreachableError) as caught:
+        download.fetch(digests, server.at(place), tmp_path, Deadline.after(20))
+    assert ".part" not in str(caught.value)
 
 
 def test_every_address_stands_in_the_error(

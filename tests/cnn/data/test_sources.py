@@ -32,9 +32,9 @@ NAMES = dict(
 def arrays() -> dict[str, NDArray[Any]]:
     """Sixty training and twelve test images of 5 x 4 in three classes, sorted by class."""
     pixels = np.arange(72 * 20, dtype=np.uint32).reshape(72, 5, 4) % 251
-    labels = np.sort(np.arange(72) % 3).astype(np.uint8)
     images = pixels.astype(np.uint8)
-    parts = (images[:60], labels[:60], images[60:], labels[60:] % 3)
+    labels = np.arange(3, dtype=np.uint8)
+    parts = (images[:60], labels.repeat(20), images[60:], labels.repeat(4))
     return dict(zip(folder.ROLES, parts, strict=True))
 
 
@@ -81,7 +81,7 @@ def test_a_folder_is_loaded_as_it_stands(tmp_path: Path, arrays: dict[str, NDArr
         ("0", "1", "2"),
         (5, 4, 1),
     )
-    seen = {"train": [], "test": []}  # type: dict[str, list[int]]
+    seen: dict[str, list[int]] = {"train": [], "test": []}
     for name, split in dataset.splits.items():
         part = "test" if name == "test" else "train"
         seen[part] += split.ids.tolist()
@@ -137,7 +137,11 @@ def test_classes_are_counted_over_both_files(
         ("train-labels", lambda labels: labels[:-1], "60 images in .*, but 59 labels in "),
         ("test-images", lambda images: images[:, :4], "images are 5 x 4 x 1 in .*, but 4 x 4 x 1"),
         ("test-images", lambda images: images[:, 0, 0], "1 dimension.*looks like labels"),
-        ("test-labels", lambda labels: labels[:, None, None] * 1, "3 dimensions.*looks like images"),
+        (
+            "test-labels",
+            lambda labels: labels[:, None, None] * 1,
+            "3 dimensions.*looks like images",
+        ),
         ("train-images", lambda images: images[:0], "no images"),
     ],
 )
@@ -204,7 +208,7 @@ def test_one_other_pixel_makes_another_data_set(
 @pytest.mark.usefixtures("known")
 def test_a_data_set_that_cannot_be_fetched_is_an_error(tmp_path: Path) -> None:
     """Outside of auto nothing falls back."""
-    with pytest.raises(UnreachableError, match="--data.source folder --data.path FOLDER"):
+    with pytest.raises(UnreachableError, match=r"--data\.source folder --data\.path FOLDER"):
         load(DataConfig(source="mnist"), tmp_path / "downloads")
 
 

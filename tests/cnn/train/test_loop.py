@@ -1,6 +1,5 @@
 """The in-graph loop: plain Adam, step by step, whatever the blocks it is run in."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -131,46 +130,39 @@ def test_every_kind_of_chance_reaches_the_training(
     assert measured.losses[0] != without.losses[0]
 
 
-@pytest.fixture(scope="module")
-def counted_units(prepared: object, small: Training) -> Callable[[float, int], NDArray[Any]]:
-    """A network whose loss tells how many of dense1's 50 units were kept, step by step."""
-
-    def count(dropout: float, seed: int) -> NDArray[Any]:
-        n_units, n_steps = 50, 40
-        settings = small.model_copy(
-            update={
-                "dropout": dropout,
-                "dense1_units": n_units,
-                "learning_rate": 0.0,
-                "batch_size": 1,
-                "steps": n_steps,
-            }
-        )
-        network = _network(settings, n_classes=2)
-        # dense1 is 1 everywhere; the logits are (mean of its units after dropout, 0).
-        dense1, logits = network.get_layer("dense1"), network.get_layer("logits")
-        dense1.set_weights([np.zeros(dense1.kernel.shape), np.ones(n_units)])
-        kernel = np.stack([np.full(n_units, 1 / n_units), np.zeros(n_units)], axis=1)
-        logits.set_weights([kernel, np.zeros(2)])
-        images, labels = np.zeros((1, 28, 28, 1), np.uint8), np.zeros(1, np.int64)
-        losses = loop.Loop(network, settings, seed, images, labels).run(0, n_steps).losses
-        means = -np.log(np.expm1(np.float64(losses)))
-        return np.asarray(means * n_units * (1 - dropout))
-
-    return count
+def _kept_units(small: Training, dropout: float, seed: int) -> NDArray[Any]:
+    """Return how many of dense1's 50 units 40 steps kept, from a network whose loss tells."""
+    n_units, n_steps = 50, 40
+    settings = small.model_copy(
+        update={
+            "dropout": dropout,
+            "dense1_units": n_units,
+            "learning_rate": 0.0,
+            "batch_size": 1,
+            "steps": n_steps,
+        }
+    )
+    network = _network(settings, n_classes=2)
+    # dense1 is 1 everywhere; the logits are (mean of its units after dropout, 0).
+    dense1, logits = network.get_layer("dense1"), network.get_layer("logits")
+    dense1.set_weights([np.zeros(dense1.kernel.shape), np.ones(n_units)])
+    kernel = np.stack([np.full(n_units, 1 / n_units), np.zeros(n_units)], axis=1)
+    logits.set_weights([kernel, np.zeros(2)])
+    images, labels = np.zeros((1, 28, 28, 1), np.uint8), np.zeros(1, np.int64)
+    losses = loop.Loop(network, settings, seed, images, labels).run(0, n_steps).losses
+    means = -np.log(np.expm1(np.float64(losses)))
+    return np.asarray(means * n_units * (1 - dropout))
 
 
 @pytest.mark.parametrize("dropout", [0.2, 0.5])
-def test_dropout_drops_its_share_and_scales_what_stays(
-    counted_units: Callable[[float, int], NDArray[Any]], dropout: float
-) -> None:
+def test_dropout_drops_its_share_and_scales_what_stays(small: Training, dropout: float) -> None:
     """The units kept are whole numbers around their share, and others at each step."""
-    kept = counted_units(dropout, 0)
+    kept = _kept_units(small, dropout, 0)
     np.testing.assert_allclose(kept, np.rint(kept), atol=1e-3)
     assert kept.mean() == pytest.approx(50 * (1 - dropout), abs=2.5)
     assert len(set(np.rint(kept))) > 5
-    assert (np.rint(counted_units(dropout, 1)) != np.rint(kept)).any()
-    np.testing.assert_array_equal(counted_units(dropout, 0), kept)
+    assert (np.rint(_kept_units(small, dropout, 1)) != np.rint(kept)).any()
+    np.testing.assert_array_equal(_kept_units(small, dropout, 0), kept)
 
 
 def test_evaluation_counts_every_image_without_dropout(digits: Dataset, small: Training) -> None:

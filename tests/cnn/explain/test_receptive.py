@@ -1,0 +1,282 @@
+"""Receptive fields equal the pixels that a unit really depends on."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from cnn.errors import ConfigError
+from cnn.explain import receptive
+from cnn.explain.receptive import Span
+from cnn.train import model, recipes
+
+
+@dataclass(frozen=True)
+class Step:
+    """One layer of a chain along one axis, as it is declared."""
+
+    kind: str
+    kernel: int
+    stride: int
+    dilation: int
+    padding: str
+
+
+class _Layer:
+    """What the code under test reads of a Keras layer."""
+
+    def __init__(self, name: str, along_y: Step, along_x: Step, shape: tuple[int, int]) -> None:
+        self.name = name
+        window = "pool_size" if along_y.kind.endswith("Pooling2D") else "kernel_size"
+        self._config: dict[str, Any] = {
+            window: (along_y.kernel, along_x.kernel),
+            "strides": (along_y.stride, along_x.stride),
+            "padding": along_y.padding,
+        }
+        if window == "kernel_size":
+            self._config["dilation_rate"] = (along_y.dilation, along_x.dilation)
+        self.input = type("Tensor", (), {"shape": (None, *shape, 1)})
+
+    def get_config(self) -> dict[str, Any]:
+        return self._config
+
+
+@dataclass(frozen=True)
+class _Chain:
+    """Layers of which each is of a class named like Keras's."""
+
+    layers: list[Any]
+
+    @classmethod
+    def of(cls, pairs: list[tuple[Step, Step]], shape: tuple[int, int]) -> "_Chain":
+        layers = []
+        for i, (along_y, along_x) in enumerate(pairs):
+            kind = type(along_y.kind, (_Layer,), {})
+            layers.append(kind(f"layer{i}", along_y, along_x, shape))
+            shape = (_n_outputs(shape[0], along_y), _n_outputs(shape[1], along_x))
+        return cls(layers)
+
+
+def _reach(step: Step) -> int:
+    return step.dilation * (step.kernel - 1)
+
+
+def _n_outputs(n: int, step: Step) -> int:
+    """Return a layer's output size, as TensorFlow documents it."""
+    usable = n if step.padding == "same" else n - _reach(step)
+    return -(-usable // step.stride)
+
+
+def _depends_on(n: int, steps: list[Step]) -> NDArray[np.bool_]:
+    """Return which pixels (columns) each unit of the last layer (rows) depends on.
+
+    Masks are pushed through the layers tap by tap; taps in the padding depend on nothing.
+    """
+    masks = np.eye(n, dtype=bool)
+    for step in steps:
+        size, n_outputs = len(masks), _n_outputs(len(masks), step)
+        padding = 0
+        if step.padding == "same":
+            padding = max(0, (n_outputs - 1) * step.stride + _reach(step) + 1 - size) // 2
+        units = np.arange(n_outputs)
+        below = np.zeros((n_outputs, n), bool)
+        for tap in range(step.kernel):
+            places = units * step.stride - padding + step.dilation * tap
+            inside = (places >= 0) & (places < size)
+            below[inside] |= masks[places[inside]]
+        masks = below
+    return masks
+
+
+def _steps(dilations: st.SearchStrategy[int]) -> st.SearchStrategy[Step]:
+    paddings, kernels, strides = (
+        st.sampled_from(["valid", "same"]),
+        st.integers(1, 7),
+        st.integers(1, 4),
+    )
+    pools = st.sampled_from(["MaxPooling2D", "AveragePooling2D"])
+    convolutions = st.sampled_from(["Conv2D", "DepthwiseConv2D"])
+    dilated = st.builds(Step, convolutions, kernels, st.just(1), dilations, paddings)
+    plain = st.builds(Step, st.one_of(convolutions, pools), kernels, strides, st.just(1), paddings)
+    return st.one_of(plain, dilated)
+
+
+def _draw_chain(draw: st.DrawFn, n: int, dilations: st.SearchStrategy[int]) -> list[Step]:
+    """Return up to four layers that leave at least one unit of n pixels."""
+    steps: list[Step] = []
+    for step in draw(st.lists(_steps(dilations), min_size=1, max_size=4)):
+        left = _n_outputs(n, step)
+        if left >= 1:
+            steps.append(step)
+            n = left
+    return steps
+
+
+@st.composite
+def _chains(draw: st.DrawFn, dilations: st.SearchStrategy[int]) -> tuple[int, list[Step]]:
+    n = draw(st.integers(1, 40))
+    steps = _draw_chain(draw, n, dilations)
+    assume(steps)
+    return n, steps
+
+
+def _spans(n: int, steps: list[Step]) -> list[Span]:
+    """Return the span of every unit, through `windows` on a square image."""
+    chain = _Chain.of([(step, step) for step in steps], (n, n))
+    along_y, along_x = receptive.windows(chain, f"layer{len(steps) - 1}")
+    assert along_y == along_x
+    n_units = len(_depends_on(n, steps))
+    return [receptive.span(along_y, unit) for unit in range(n_units)]
+
+
+def _check_clipped(n: int, steps: list[Step]) -> None:
+    masks = _depends_on(n, steps)
+    assume(masks.any(axis=1).all())  # units that see only padding have no pixels to name
+    for found, mask in zip(_spans(n, steps), masks, strict=True):
+        pixels = np.flatnonzero(mask)
+        assert (found.clipped_start, found.clipped_stop) == (pixels[0], pixels[-1] + 1)
+
+
+@settings(max_examples=600, deadline=None)
+@given(_chains(st.just(1)))
+def test_the_clipped_span_reaches_from_the_first_to_the_last_pixel_that_counts(
+    chain: tuple[int, list[Step]],
+) -> None:
+    """Chains of convolutions and pools without dilation, every unit of the last layer."""
+    _check_clipped(*chain)
+
+
+@settings(max_examples=600, deadline=None)
+@given(_chains(st.integers(1, 4)))
+def test_the_clipped_span_is_right_for_dilated_convolutions_too(
+    chain: tuple[int, list[Step]],
+) -> None:
+    """With dilation the first tap inside of the image may lie behind its edge."""
+    _check_clipped(*chain)
+
+
+@settings(max_examples=600, deadline=None)
+@given(_chains(st.integers(1, 4)))
+def test_the_whole_span_is_what_the_unit_would_see_in_an_endless_image(
+    chain: tuple[int, list[Step]],
+) -> None:
+    """Its size and stride follow the closed formulas of Araujo et al.; it holds the clipped one."""
+    n, steps = chain
+    size, jump = 1, 1
+    for step in steps:
+        size += _reach(step) * jump
+        jump *= step.stride
+    found = _spans(n, steps)
+    assert {span.stop - span.start for span in found} == {size}
+    assert {b.start - a.start for a, b in zip(found, found[1:], strict=False)} <= {jump}
+    for span in found:
+        assert max(span.start, 0) <= span.clipped_start
+        assert span.clipped_stop <= min(span.stop, n)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_both_axes_are_kept_apart(data: st.DataObject) -> None:
+    """Kernels and strides that differ along y and x give each axis its own windows."""
+    pairs: list[tuple[Step, Step]] = []
+    height, width = 30, 23
+    for along_y in _draw_chain(data.draw, height, st.just(1)):
+        along_x = Step(
+            along_y.kind,
+            data.draw(st.integers(1, 3)),
+            data.draw(st.integers(1, 2)),
+            1,
+            along_y.padding,
+        )
+        if _n_outputs(width, along_x) >= 1:
+            pairs.append((along_y, along_x))
+            width = _n_outputs(width, along_x)
+    assume(pairs)
+    chain = _Chain.of(pairs, (30, 23))
+    along_y_windows, along_x_windows = receptive.windows(chain, f"layer{len(pairs) - 1}")
+    for n, windows, steps in (
+        (30, along_y_windows, [pair[0] for pair in pairs]),
+        (23, along_x_windows, [pair[1] for pair in pairs]),
+    ):
+        masks = _depends_on(n, steps)
+        assume(masks.any(axis=1).all())
+        for unit, mask in enumerate(masks):
+            found, pixels = receptive.span(windows, unit), np.flatnonzero(mask)
+            assert (found.clipped_start, found.clipped_stop) == (pixels[0], pixels[-1] + 1)
+
+
+@pytest.fixture(scope="module")
+def network(prepared: object) -> Any:
+    """The network of the recipe `spec`, untrained."""
+    return model.build(recipes.SPEC, (28, 28, 1), 10, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("layer", "spans"),
+    [
+        ("conv1", {0: Span(0, 12, 0, 12), 1: Span(2, 14, 2, 14), 8: Span(16, 28, 16, 28)}),
+        ("conv2", {0: Span(-4, 16, 0, 16), 1: Span(-2, 18, 0, 18), 8: Span(12, 32, 12, 28)}),
+        ("pool", {0: Span(-4, 18, 0, 18), 3: Span(8, 30, 8, 28)}),
+    ],
+)
+def test_this_network_sees_12_then_20_then_22_pixels(
+    network: Any, layer: str, spans: dict[int, Span]
+) -> None:
+    """conv1: 12 pixels every 2 from 0; conv2: 20 every 2 from -4; the pool: 22 every 4."""
+    for windows in receptive.windows(network, layer):
+        assert {unit: receptive.span(windows, unit) for unit in spans} == spans
+
+
+@pytest.mark.parametrize("layer", ["flatten", "dense1", "logits"])
+def test_layers_behind_the_flattening_have_no_field(network: Any, layer: str) -> None:
+    """Their units see the whole image; the error names the layer in the way."""
+    with pytest.raises(ConfigError, match=f"layer {layer}: .* not defined behind flatten"):
+        receptive.windows(network, layer)
+
+
+def test_a_layer_that_is_not_there_is_refused_with_those_that_are(network: Any) -> None:
+    """The message lists the model's layers."""
+    with pytest.raises(ConfigError, match="layer conv3: the model has no such layer; .*conv2"):
+        receptive.windows(network, "conv3")
+
+
+KERAS_CHAINS = [
+    [Step("Conv2D", 5, 2, 1, "same"), Step("MaxPooling2D", 3, 2, 1, "same")],
+    [Step("Conv2D", 4, 1, 1, "same"), Step("AveragePooling2D", 2, 2, 1, "valid")],
+    [Step("Conv2D", 3, 1, 3, "same"), Step("Conv2D", 2, 3, 1, "same")],
+    [Step("DepthwiseConv2D", 6, 4, 1, "same"), Step("Conv2D", 3, 1, 1, "same")],
+    [Step("MaxPooling2D", 2, 3, 1, "same"), Step("Conv2D", 3, 1, 2, "valid")],
+    [Step("Conv2D", 2, 1, 2, "same"), Step("MaxPooling2D", 2, 2, 1, "valid")],
+]
+
+
+@pytest.mark.parametrize("steps", KERAS_CHAINS, ids=lambda steps: "-".join(s.kind for s in steps))
+@pytest.mark.parametrize("n", [16, 19])
+def test_spans_are_those_of_what_tensorflow_computes(
+    prepared: object, steps: list[Step], n: int
+) -> None:
+    """Each pixel in turn is lit: exactly the units that see it, in real Keras layers, react."""
+    import keras
+
+    layers = [keras.Input((n, n, 1))]
+    for i, step in enumerate(steps):
+        common = {"strides": step.stride, "padding": step.padding, "name": f"layer{i}"}
+        kind = getattr(keras.layers, step.kind)
+        if step.kind.endswith("Pooling2D"):
+            layers.append(kind(step.kernel, **common))
+        else:
+            first = [1] if step.kind == "Conv2D" else []
+            ones = {f"{'depthwise' if not first else 'kernel'}_initializer": "ones"}
+            layers.append(kind(*first, step.kernel, dilation_rate=step.dilation, **common, **ones))
+    network = keras.Sequential(layers)
+    lit = np.zeros((n, n, n, 1), np.float32)
+    lit[np.arange(n), np.arange(n), :, 0] = 1  # one row of pixels each
+    reacts = np.asarray(network(lit))[..., 0].max(axis=2) > 0  # (row, unit)
+    along_y, _ = receptive.windows(network, f"layer{len(steps) - 1}")
+    for unit, pixels in enumerate(map(np.flatnonzero, reacts.T)):
+        found = receptive.span(along_y, unit)
+        assert (found.clipped_start, found.clipped_stop) == (pixels[0], pixels[-1] + 1)
