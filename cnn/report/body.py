@@ -108,7 +108,8 @@ def _small(path: Path) -> str:
     height = round(picture.height * _UI_WIDTH / picture.width)
     small = picture.resize((_UI_WIDTH, height), Image.Resampling.LANCZOS)
     stream = io.BytesIO()
-    small.quantize(128).save(stream, "PNG", optimize=True)
+    palette = small.quantize(method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    palette.save(stream, "PNG", optimize=True)
     return html.data_uri(stream.getvalue())
 
 

@@ -41,6 +41,9 @@ def history(table: pd.DataFrame) -> Figure:
     theme.dress(top, "Accuracy", "", "share of images right")
     theme.dress(middle, "Loss", "", "mean cross-entropy (nats)")
     theme.dress(bottom, "Learning rate", "step", "")
+    # The end decides: a poor beginning may leave the picture at the bottom.
+    best = float(table["accuracy"].max())
+    top.set_ylim(bottom=max(float(table["accuracy"].min()), 1 - 8 * (1 - best)) - 0.1 * (1 - best))
     top.yaxis.set_major_formatter(PercentFormatter(1))
     bottom.xaxis.set_major_locator(MaxNLocator(integer=True))
     middle.set_yscale("log")

@@ -1,0 +1,70 @@
+"""Mining by brute force, in NumPy float64 and sharing no code with the library."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+TOLERANCE = 1e-4
+
+
+def convolve(
+    images: NDArray[Any], kernel: NDArray[Any], bias: NDArray[Any] | float, stride: int
+) -> NDArray[np.float64]:
+    """Return the activations (n, y, x, filters) of a convolution with ReLU and no padding.
+
+    images: (n, h, w, c), pixels 0..255. kernel: (h, w, c, filters), as Keras stores it.
+    """
+    flat = np.float64(kernel).reshape(-1, kernel.shape[-1])
+    parts = []
+    for chunk in np.array_split(images, max(1, len(images) // 250)):
+        windows = sliding_window_view(chunk / 255, kernel.shape[:2], axis=(1, 2))
+        patches = windows[:, ::stride, ::stride].transpose(0, 1, 2, 4, 5, 3)
+        parts.append(np.maximum(patches.reshape(*patches.shape[:3], -1) @ flat + bias, 0))
+    return np.concatenate(parts)
+
+
+@dataclass(frozen=True)
+class Position:
+    """One place where a filter fires."""
+
+    activation: float
+    image: int
+    y: int
+    x: int
+
+
+def strongest(activations: NDArray[np.float64], f: int, k: int) -> list[Position]:
+    """Return the k strongest positions of filter f: a full sort of all of them."""
+    values = activations[..., f]
+    image, y, x = (axis.ravel() for axis in np.indices(values.shape))
+    order = np.lexsort((x, y, image, -values.ravel()))[:k]
+    flat = values.ravel()
+    return [
+        Position(float(flat[i]), int(image[i]), int(y[i]), int(x[i])) for i in order if flat[i] > 0
+    ]
+
+
+def n_agreeing_ranks(
+    rows: list[dict[str, Any]], activations: NDArray[np.float64], f: int, k: int
+) -> int:
+    """Assert that a filter's mined rows are those of a full sort; return how many ranks are sure.
+
+    Every activation must agree within TOLERANCE, at its rank and at its position; and the
+    position too, where the oracle's activation differs by more than that from those of
+    the ranks before and behind.
+    """
+    expected = strongest(activations, f, k + 1)
+    assert [row["rank"] for row in rows] == list(range(1, min(k, len(expected)) + 1))
+    values = np.array([np.inf, *(item.activation for item in expected), -np.inf])
+    n_sure = 0
+    for i, (row, wanted) in enumerate(zip(rows, expected, strict=False)):
+        place = (row["image"], row["y"], row["x"])
+        assert abs(row["activation"] - wanted.activation) <= TOLERANCE
+        assert abs(row["activation"] - activations[(*place, f)]) <= TOLERANCE
+        if np.abs(np.diff(values[i : i + 3])).min() > TOLERANCE:
+            assert place == (wanted.image, wanted.y, wanted.x)
+            n_sure += 1
+    return n_sure
