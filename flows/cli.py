@@ -152,5 +152,9 @@ def _steps(names: tuple[str, ...]) -> list[StepName]:
 
 
 def _without_auto(wanted: RunConfig, store: Store) -> tuple[RunConfig, str]:
+    if wanted.data.source == "auto":
+        console.tell(f"looking for MNIST, for {sources.AUTO_SECONDS:.0f} s at most")
     data, note = sources.resolve_auto(wanted.data, store.downloads)
+    if note:
+        console.tell(note)
     return wanted.model_copy(update={"data": data}), note

@@ -16,6 +16,11 @@ from cnn.store.runs import RunRecord
 console = Console()
 
 
+def tell(message: str) -> None:
+    """Say something while work goes on, where it does not mix with results."""
+    Console(stderr=True).print(Text(message))
+
+
 def as_json(value: Any) -> None:
     """Print a value as JSON; NaN and infinity are refused by then."""
     print(json.dumps(value, indent=2, allow_nan=False, default=str))

@@ -1,5 +1,6 @@
 """One run of a flow: where its artifacts are, what it was asked for, what became of each step."""
 
+import logging
 import tempfile
 import threading
 import time
@@ -17,6 +18,8 @@ from cnn.store.store import Store, default_root
 from cnn.train import recipes
 from tasks import logs
 from tasks.progress import Bars
+
+log = logging.getLogger("cnn.run")
 
 
 class Run:
@@ -42,6 +45,8 @@ class Run:
         self._lock = threading.Lock()
         self._device: Any = None
         self.store.ensure_writable()
+        if note:
+            log.warning("%s", note)
 
     def device(self) -> Any:
         """Return what computes; imports TensorFlow on the first call, here and now."""

@@ -4,6 +4,7 @@ Layout: `store/<kind>/<key>/` holds the files of one immutable artifact and its
 manifest.json. A folder gets that name in one rename, complete.
 """
 
+import errno
 import logging
 import os
 import shutil
@@ -25,6 +26,8 @@ from cnn.store.manifests import Headline, Manifest
 from cnn.store.refs import Kind, Ref
 
 log = logging.getLogger(__name__)
+
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 
 Produce = Callable[[Path], Headline]
 
@@ -152,6 +155,8 @@ class Store:
             _flush(temporary)
             return self._put(temporary, key, manifest, replace)
         except OSError as error:
+            if error.errno not in _DISK_ERRORS:
+                raise
             free = shutil.disk_usage(self.root).free if self.root.exists() else 0
             raise ArtifactError(
                 f"{key.kind} could not be written to {self.root}: {error.strerror or error}; "

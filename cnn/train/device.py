@@ -93,10 +93,10 @@ def _quiet_start() -> Iterator[None]:
 def _set_up(tf: Any, runtime: RuntimeConfig, gpus: list[Any]) -> None:
     """Apply the settings; TensorFlow takes them only until its first operation."""
     try:
-        if runtime.device == "cpu":
+        if runtime.device == "cpu" and tf.config.get_visible_devices("GPU"):
             tf.config.set_visible_devices([], "GPU")
-        else:
-            for gpu in gpus:
+        for gpu in gpus:
+            if not tf.config.experimental.get_memory_growth(gpu):
                 tf.config.experimental.set_memory_growth(gpu, True)
         if runtime.threads is not None:
             tf.config.threading.set_intra_op_parallelism_threads(runtime.threads)

@@ -16,7 +16,7 @@ from cnn.train import loop, model, schedule
 
 log = logging.getLogger(__name__)
 
-_LONGEST_BLOCK = 100
+_LONGEST_BLOCK = 25  # steps; short enough for progress that moves, long enough to cost nothing
 _LARGEST_LOSS = 1e6  # nats; a network beyond it has lost its units and does not come back
 
 

@@ -1,8 +1,6 @@
 """The command: exit codes, messages, and what it prints."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -159,29 +157,3 @@ def test_doctor_looks_at_everything(command: Command) -> None:
     )
     assert found["device"]["detail"].startswith(("cpu: ", "gpu: "))
     assert found["store"]["ok"]
-
-
-@pytest.mark.slow
-def test_a_cached_run_from_the_shell_does_not_import_tensorflow(
-    finished: Finished, tmp_path: Path
-) -> None:
-    """The whole command runs, with Prefect's own temporary server, and TensorFlow stays out."""
-    words = ["--data.source", "digits", "--train.steps", "60", "--train.log_every", "20"]
-    script = (
-        "import sys\n"
-        "from flows import cli\n"
-        f"sys.argv = ['filterscope', 'run', *{words!r}, '--store', {str(finished.store)!r}]\n"
-        "cli.main()\n"
-        "print('imported', {'tensorflow', 'keras'} & set(sys.modules))\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=tmp_path,
-        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PREFECT_HOME": str(tmp_path / "p")},
-    )
-    assert "imported set()" in done.stdout
-    assert done.stdout.count("cached") == 6
-    assert "Traceback" not in done.stderr

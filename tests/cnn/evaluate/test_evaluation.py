@@ -189,11 +189,11 @@ def test_damaged_weights_are_refused(
     digits: Dataset, recipe: str, layer: str, damage: float
 ) -> None:
     """One weight that is no number, in any layer: ReLU must not hide it from the check."""
-    network = model.build(recipes.RECIPES[recipe], (28, 28, 1), 10, seed=0)  # type: ignore[index]
+    network = model.build(recipes.RECIPES[recipe], (28, 28, 1), 10, seed=0)
     kernel, *rest = network.get_layer(layer).get_weights()
     kernel.flat[0] = damage
     network.get_layer(layer).set_weights([kernel, *rest])
-    with pytest.raises(ArtifactError, match="not finite; its weights are damaged"):
+    with pytest.raises(ArtifactError, match="not finite"):
         evaluation.evaluate(network, digits, BINS)
 
 

@@ -214,7 +214,7 @@ def test_images_beyond_the_first_batch_are_searched(two_filters: Any, digits: Da
 
 
 @pytest.mark.parametrize("damage", [np.nan, np.inf])
-def test_damaged_weights_are_refused(trained: fit.Fitted, digits: Dataset, damage: float) -> None:
+def test_damaged_weights_are_refused(digits: Dataset, damage: float) -> None:
     """A kernel that is no number gives no patches, and is not taken for a dead filter."""
     network = model.build(recipes.SPEC, (28, 28, 1), 10, seed=0)
     kernel, bias = network.get_layer("conv1").get_weights()

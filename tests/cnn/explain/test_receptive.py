@@ -1,6 +1,7 @@
 """Receptive fields equal the pixels that a unit really depends on."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -172,7 +173,7 @@ def test_the_whole_span_is_what_the_unit_would_see_in_an_endless_image(
         jump *= step.stride
     found = _spans(n, steps)
     assert {span.stop - span.start for span in found} == {size}
-    assert {b.start - a.start for a, b in zip(found, found[1:], strict=False)} <= {jump}
+    assert {b.start - a.start for a, b in pairwise(found)} <= {jump}
     for span in found:
         assert max(span.start, 0) <= span.clipped_start
         assert span.clipped_stop <= min(span.stop, n)
@@ -240,7 +241,7 @@ def test_layers_behind_the_flattening_have_no_field(network: Any, layer: str) ->
 
 def test_a_layer_that_is_not_there_is_refused_with_those_that_are(network: Any) -> None:
     """The message lists the model's layers."""
-    with pytest.raises(ConfigError, match="layer conv3: the model has no such layer; .*conv2"):
+    with pytest.raises(ConfigError, match=r"layer conv3: the model has no such layer; .*conv2"):
         receptive.windows(network, "conv3")
 
 

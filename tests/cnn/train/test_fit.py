@@ -152,7 +152,7 @@ def test_a_training_that_diverges_ends_with_its_history(
 ) -> None:
     """The error names step and setting; the history ends with that step, marked diverged."""
     changes = {"steps": 30, "learning_rate": learning_rate, "log_every": 1}
-    settings = recipes.RECIPES[recipe].model_copy(update=changes)  # type: ignore[index]
+    settings = recipes.RECIPES[recipe].model_copy(update=changes)
     with pytest.raises(fit.DivergedError, match=r"lower train\.learning_rate") as caught:
         fit.fit(digits, settings, seed=0)
     *before, last = caught.value.history

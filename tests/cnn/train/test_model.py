@@ -160,7 +160,7 @@ def test_the_network_computes_what_its_description_says(
     """Logits and probabilities equal a NumPy forward pass; dropout is out of the way."""
     import keras
 
-    settings = recipes.RECIPES[recipe].model_copy(update={"initial_bias": -0.3})  # type: ignore[index]
+    settings = recipes.RECIPES[recipe].model_copy(update={"initial_bias": -0.3})
     network = model.build(settings, (28, 28, 1), 10, seed=0)
     images = rng.integers(0, 256, (5, 28, 28, 1)).astype(np.float32)
     logits = keras.Model(network.inputs[0], network.get_layer("logits").output)
