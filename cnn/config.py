@@ -47,7 +47,7 @@ def _read_word(value: Any) -> Any:
         return value
     try:
         return json.loads(value, parse_constant=_refuse_constant)
-    except ValueError:
+    except (ValueError, RecursionError):
         return value
 
 
@@ -57,7 +57,12 @@ def _read_whole(value: Any) -> Any:
 
 
 def _read_path(value: Any) -> Any:
-    return Path(value).expanduser().absolute() if isinstance(value, str) and value else value
+    if not isinstance(value, str) or not value:
+        return value
+    try:
+        return Path(value).expanduser().absolute()
+    except RuntimeError:
+        raise ValueError(f"data.path: {value!r} is refused; there is no such user") from None
 
 
 Whole = Annotated[int, BeforeValidator(_read_whole)]
@@ -222,7 +227,7 @@ class RuntimeConfig(Settings):
     device: Literal["auto", "cpu", "gpu"] = Field(
         "auto", description="auto takes a GPU where TensorFlow finds one"
     )
-    threads: Whole | None = Field(
+    threads: Annotated[int | None, BeforeValidator(_read_whole)] = Field(
         None, ge=1, le=1024, description="threads per operation (empty: TensorFlow's choice)"
     )
 
@@ -285,8 +290,8 @@ def _describe_one(item: dict[str, Any]) -> str:
         return f"{name}: there is no such setting{hint}"
     if item["type"] == "value_error":
         return str(item["ctx"]["error"])
-    wanted = allowed(known[name]) if name in known else item["msg"]
-    return f"{name}: {item['input']!r} is refused; expected {wanted}"
+    wanted = allowed(known[name]) if name in known else "an object of settings"
+    return f"{name or 'settings'}: {item['input']!r} is refused; expected {wanted}"
 
 
 def allowed(field: FieldInfo) -> str:

@@ -6,8 +6,8 @@ it has a unique temporary name in the same folder.
 
 import logging
 import os
-import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -64,8 +64,13 @@ def fetch(
 
 
 def present(digests: Mapping[str, str], folder: Path) -> bool:
-    """Return whether every file lies in the folder, verified."""
-    return all(_present(folder / name, digest) for name, digest in digests.items())
+    """Return whether every file lies in the folder, verified; nothing is changed."""
+    try:
+        for name, digest in digests.items():
+            verify(folder / name, digest)
+    except DataError:
+        return False
+    return True
 
 
 def verify(path: Path, digest: str) -> None:
@@ -77,6 +82,14 @@ def verify(path: Path, digest: str) -> None:
         )
 
 
+def _verify_body(part: Path, digest: str) -> None:
+    """Verify a fetched body; the error does not name the temporary file."""
+    try:
+        verify(part, digest)
+    except DataError as error:
+        raise DataError(str(error).removeprefix(f"{part}: ")) from None
+
+
 def _present(path: Path, digest: str) -> Path | None:
     """Return the path if a verified file lies there; a bad one is set aside."""
     if not path.exists():
@@ -85,7 +98,8 @@ def _present(path: Path, digest: str) -> Path | None:
         verify(path, digest)
     except DataError as error:
         log.warning("%s; it is set aside and fetched again", error)
-        path.replace(path.with_name(path.name + ".bad"))
+        with suppress(FileNotFoundError):  # another process was faster
+            path.replace(path.with_name(path.name + ".bad"))
         return None
     return path
 
@@ -123,7 +137,7 @@ def _fetch_from(url: str, digest: str, target: Path, deadline: Deadline) -> None
         try:
             with _temporary(target) as part:
                 _stream(url, part, deadline)
-                verify(part, digest)
+                _verify_body(part, digest)
                 part.replace(target)
             return
         except httpx.HTTPError as error:
@@ -151,13 +165,11 @@ def _stream(url: str, part: Path, deadline: Deadline) -> None:
 @contextmanager
 def _temporary(target: Path) -> Iterator[Path]:
     """Yield a new path beside the target; what is left there is removed."""
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
-    os.close(handle)
+    part = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
     try:
-        yield Path(name)
+        yield part
     finally:
-        with suppress(FileNotFoundError):
-            Path(name).unlink()
+        part.unlink(missing_ok=True)
 
 
 def _worth_another(error: httpx.HTTPError) -> bool:

@@ -34,9 +34,12 @@ def find(folder: Path) -> IdxFolder:
     dot before `idx`, any element type, with or without `.gz`. Raises DataError where the
     folder or a file is missing, two sets lie there, or two files of one role differ.
     """
-    if not folder.is_dir():
-        raise DataError(f"data.path {folder}: there is no such folder")
-    found = _by_prefix(folder)
+    try:
+        found = _by_prefix(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        raise DataError(f"data.path {folder}: there is no such folder") from None
+    except OSError as error:
+        raise DataError(f"data.path {folder}: cannot be read ({error.strerror})") from None
     if not found:
         raise DataError(f"{folder}: no IDX files. {_wanted_and_present(folder)}")
     if len(found) > 1:

@@ -6,6 +6,7 @@ type code, the number of dimensions, one big-endian uint32 per dimension, the el
 
 import gzip
 import hashlib
+import math
 import struct
 import zlib
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ TYPES: dict[int, np.dtype[Any]] = {
 _CODES = {dtype.newbyteorder("="): code for code, dtype in TYPES.items()}
 _GZIP_MAGIC = b"\x1f\x8b"
 _LARGEST_GZIP_RATIO = 1032  # deflate cannot compress further: zlib, "Technical Details"
+_MOST_DIMENSIONS, _MOST_BYTES = 64, 2**63 - 1  # of a NumPy array
 _CHUNK = 1 << 20
 
 
@@ -54,7 +56,7 @@ def load(path: Path) -> Payload:
     """Return the array of an IDX file with the digest of its unpacked bytes; see `read`."""
     with _opened(path) as stream:
         header, dtype, shape = _read_header(path, stream)
-        wanted = int(np.prod(shape, dtype=object)) * dtype.itemsize
+        wanted = math.prod(shape) * dtype.itemsize
         _refuse_impossible(path, wanted)
         body = _read_body(path, stream, wanted, shape)
     sha256 = hashlib.sha256(header + body).hexdigest()
@@ -67,7 +69,7 @@ def digest(path: Path) -> str:
     sha256 = hashlib.sha256()
     with _opened(path) as stream:
         header, dtype, shape = _read_header(path, stream)
-        wanted = int(np.prod(shape, dtype=object)) * dtype.itemsize
+        wanted = math.prod(shape) * dtype.itemsize
         sha256.update(header)
         n_read = 0
         while chunk := stream.read(_CHUNK):
@@ -83,12 +85,14 @@ def digest(path: Path) -> str:
 def write(path: Path, array: NDArray[Any], *, compress: bool = False) -> None:
     """Write an array as an IDX file, gzip-compressed without name or date if asked.
 
-    Raises DataError for an element type that the format does not have.
+    Raises DataError for an element type or a number of dimensions that cannot be read back.
     """
     code = _CODES.get(array.dtype.newbyteorder("="))
-    if code is None or array.ndim > 255:
+    if code is None:
         known = ", ".join(str(dtype) for dtype in _CODES)
         raise DataError(f"{path}: IDX has no type for {array.dtype}; it has {known}")
+    if not array.ndim:
+        raise DataError(f"{path}: IDX has no form for an array without dimensions")
     header = struct.pack(f">HBB{array.ndim}I", 0, code, array.ndim, *array.shape)
     content = header + np.ascontiguousarray(array, TYPES[code]).tobytes()
     path.write_bytes(gzip.compress(content, mtime=0) if compress else content)
@@ -144,12 +148,18 @@ def _read_header(path: Path, stream: IO[bytes]) -> tuple[bytes, np.dtype[Any], t
     if magic[2] not in TYPES:
         known = ", ".join(f"0x{code:02X}" for code in TYPES)
         raise DataError(f"{path}: unknown IDX element type 0x{magic[2]:02X}; known are {known}")
-    if magic[3] == 0:
-        raise DataError(f"{path}: the IDX header has 0 dimensions; at least 1 is expected")
+    if not 1 <= magic[3] <= _MOST_DIMENSIONS:
+        raise DataError(
+            f"{path}: the IDX header has {magic[3]} dimensions; "
+            f"1 to {_MOST_DIMENSIONS} are expected"
+        )
     sizes = stream.read(4 * magic[3])
     if len(sizes) < 4 * magic[3]:
         raise DataError(f"{path}: the file is cut off in its header of {magic[3]} dimensions")
-    return magic + sizes, TYPES[magic[2]], struct.unpack(f">{magic[3]}I", sizes)
+    shape = struct.unpack(f">{magic[3]}I", sizes)
+    if TYPES[magic[2]].itemsize * math.prod(n for n in shape if n) > _MOST_BYTES:
+        raise DataError(f"{path}: the IDX header has the shape {shape}, which no array can have")
+    return magic + sizes, TYPES[magic[2]], shape
 
 
 def _refuse_impossible(path: Path, wanted: int) -> None:

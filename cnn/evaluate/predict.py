@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn.errors import ArtifactError
+from cnn import weights
 
 _BATCH = 1000
 
@@ -15,11 +15,12 @@ def logits(model: Any, images: NDArray[Any]) -> NDArray[np.float32]:
 
     model: a keras.Model with a layer `logits`. images: (n, h, w, c), pixels 0..255. The
     last batch is padded, so that every image is computed in a batch of one size. Raises
-    ArtifactError where a logit is not finite.
+    ArtifactError where a weight is not finite.
     """
     import keras
     import tensorflow as tf
 
+    weights.refuse_damaged(model)
     head = keras.Model(model.inputs, model.get_layer("logits").output)
     forward = tf.function(lambda batch: head(tf.cast(batch, tf.float32), training=False))
     parts = [np.empty((0, head.output_shape[-1]), np.float32)]
@@ -28,10 +29,7 @@ def logits(model: Any, images: NDArray[Any]) -> NDArray[np.float32]:
         missing = _BATCH - len(batch)
         padded = np.pad(batch, [(0, missing), (0, 0), (0, 0), (0, 0)])
         parts.append(forward(tf.constant(padded)).numpy()[: len(batch)])
-    values = np.concatenate(parts)
-    if not np.isfinite(values).all():
-        raise ArtifactError("the model's predictions are not finite; its weights are damaged")
-    return values
+    return np.concatenate(parts)
 
 
 def probabilities(values: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

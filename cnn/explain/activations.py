@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn.errors import ArtifactError
+from cnn import weights
 
 BATCH = 1000
 
@@ -25,20 +25,18 @@ def stream(model: Any, layer: str, images: NDArray[Any]) -> Iterator[Batch]:
 
     images: (n, h, w, c), pixels 0..255. Batches begin at multiples of BATCH and the last
     one is computed padded, so that an image's activations do not depend on the others'.
-    Raises ArtifactError where an activation is not finite.
+    Raises ArtifactError where a weight is not finite.
     """
     import keras
     import tensorflow as tf
 
+    weights.refuse_damaged(model)
     head = keras.Model(model.inputs, model.get_layer(layer).output)
     forward = tf.function(lambda batch: head(tf.cast(batch, tf.float32), training=False))
     for start in range(0, len(images), BATCH):
         batch = images[start : start + BATCH]
         padded = np.pad(batch, [(0, BATCH - len(batch)), (0, 0), (0, 0), (0, 0)])
-        values = forward(tf.constant(padded)).numpy()[: len(batch)]
-        if not np.isfinite(values).all():
-            raise ArtifactError(f"activations of {layer} are not finite; the weights are damaged")
-        yield Batch(start, values)
+        yield Batch(start, forward(tf.constant(padded)).numpy()[: len(batch)])
 
 
 def kernels(model: Any, layer: str) -> NDArray[np.float32]:

@@ -40,16 +40,21 @@ def span(windows: Sequence[Window], unit: int) -> Span:
 
     The clipped span leaves out, at every layer, what lies in the padding.
     """
-    first = last = clipped_first = clipped_last = unit
+    first = last = unit
+    seen = {unit}
     for window in reversed(windows):
-        reach = window.dilation * (window.kernel - 1)
         first = first * window.stride - window.padding
-        last = last * window.stride - window.padding + reach
-        clipped_first = max(0, clipped_first * window.stride - window.padding)
-        clipped_last = min(
-            window.n_inputs - 1, clipped_last * window.stride - window.padding + reach
-        )
-    return Span(first, last + 1, clipped_first, clipped_last + 1)
+        last = last * window.stride - window.padding + window.dilation * (window.kernel - 1)
+        seen = {tap for one in seen for tap in _taps(window, one)}
+    return Span(first, last + 1, min(seen, default=0), max(seen, default=-1) + 1)
+
+
+def _taps(window: Window, unit: int) -> range:
+    """Return the inputs that a unit of a window reads, those in the padding left out."""
+    start = unit * window.stride - window.padding
+    first = start if start >= 0 else start % window.dilation
+    stop = min(start + window.dilation * (window.kernel - 1) + 1, window.n_inputs)
+    return range(first, stop, window.dilation)
 
 
 def windows(model: Any, layer: str) -> tuple[list[Window], list[Window]]:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from cnn.data.dataset import Split
@@ -46,10 +46,8 @@ def history(table: pd.DataFrame) -> Figure:
     top.set_ylim(bottom=max(float(table["accuracy"].min()), 1 - 8 * (1 - best)) - 0.1 * (1 - best))
     top.yaxis.set_major_formatter(PercentFormatter(1))
     bottom.xaxis.set_major_locator(MaxNLocator(integer=True))
-    middle.set_yscale("log")
-    middle.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    middle.yaxis.set_major_formatter("{x:g}")
-    middle.yaxis.set_minor_formatter(NullFormatter())
+    if (table["loss"] > 0).any():
+        theme.make_log(middle, (1, 2, 5))
     top.legend(loc="lower right", fontsize=theme.TEXT, frameon=False)
     made.tight_layout(h_pad=2)
     return made
@@ -76,6 +74,9 @@ def confusion(table: pd.DataFrame, split: str) -> Figure:
     if len(names) <= _MOST_NAMED_CLASSES:
         axes.set_xticks(range(len(names)), names, rotation=90 if _are_long(names) else 0)
         axes.set_yticks(range(len(names)), names)
+        for tick in (*axes.xaxis.get_major_ticks(), *axes.yaxis.get_major_ticks()):
+            tick.label1.set_parse_math(False)
+            tick.label2.set_parse_math(False)
         _write_counts(axes, counts, mistakes)
     bar = made.colorbar(shown, cax=made.add_axes((0.89, 0.09, 0.025, 0.81)))
     bar.set_label("mistakes (images)", fontsize=theme.TEXT, color=theme.INK)
@@ -124,7 +125,7 @@ def calibration(table: pd.DataFrame, split: str) -> Figure:
     bottom.bar(rows["probability_low"], rows["n"], width, align="edge", color=theme.BLUE)
     theme.dress(top, "Calibration", "", "share of images right")
     theme.dress(bottom, "", "probability of the predicted class", "images")
-    bottom.set_yscale("log")
+    theme.make_log(bottom, (1,))
     bottom.set_xlim(0, 1.01)
     top.set_ylim(-0.02, 1.04)
     top.yaxis.set_major_formatter(PercentFormatter(1))

@@ -34,8 +34,10 @@ def percent(value: Any, digits: int = 2) -> str:
     return shown if shown == "n/a" else f"{shown} %"
 
 
-def seconds(value: float) -> str:
-    """Return a duration as people say it: "0.4 s", "12 s", "3 min 20 s"."""
+def seconds(value: float | None) -> str:
+    """Return a duration as people say it: "0.4 s", "12 s", "3 min 20 s", or "n/a"."""
+    if value is None or not math.isfinite(value):
+        return "n/a"
     if value < 10:
         return f"{value:.1f} s"
     minutes, rest = divmod(round(value), 60)

@@ -14,6 +14,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from PIL import Image
 
 from cnn.report import theme
 
@@ -63,7 +64,7 @@ class Sheet:
         self, canvas: NDArray[np.uint8], axes: Axes, place: "_Places", i: int, j: int, tile: Tile
     ) -> None:
         x, y = place.left(j), place.top(i)
-        picture = tile.picture.repeat(place.zoom, axis=0).repeat(place.zoom, axis=1)
+        picture = place.fit(tile.picture)
         canvas[y : y + len(picture), x : x + picture.shape[1]] = picture
         axes.text(
             x + picture.shape[1] / 2,
@@ -102,12 +103,21 @@ class _Places:
         self._first = _MARGIN + (52 if sheet.row_names else 0)
         room = theme.WIDTH - self._first - _MARGIN - sheet.room_right - sum(sheet.gaps.values())
         self.column = room // n_columns
-        self.zoom = max(1, (self.column - _GAP) // tile_width)
-        self.tile_height, self.tile_width = tile_height * self.zoom, tile_width * self.zoom
+        zoom = (self.column - _GAP) / tile_width
+        zoom = int(zoom) if zoom >= 1 else zoom
+        self.tile_height = max(1, int(tile_height * zoom))
+        self.tile_width = max(1, int(tile_width * zoom))
         n_lines = max((len(tile.lines) for tile in tiles), default=0)
         self.row = self.tile_height + n_lines * _LINE + _GAP + 4
         self._top = _TOP + (26 if sheet.column_names else 0)
         self.height = self._top + self.row * len(sheet.rows) + _MARGIN // 2
+
+    def fit(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return a picture in a tile's size: its pixels repeated, or averaged if it is larger."""
+        grows = self.tile_width >= picture.shape[1]
+        how = Image.Resampling.NEAREST if grows else Image.Resampling.BOX
+        size = (self.tile_width, self.tile_height)
+        return np.asarray(Image.fromarray(np.ascontiguousarray(picture)).resize(size, how))
 
     def left(self, j: int) -> int:
         shift = sum(gap for column, gap in self._sheet.gaps.items() if column <= j)

@@ -1,10 +1,12 @@
 """How every figure looks: one size, one set of colours, no global state of matplotlib."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 WIDTH = 1040  # pixels; text of 15 pixels still reads where the page shows 600
 DPI = 100
@@ -32,6 +34,17 @@ def dress(axes: Axes, title: str, x_label: str, y_label: str) -> None:
     for name, spine in axes.spines.items():
         spine.set_visible(name in ("left", "bottom"))
         spine.set_color(FAINT)
+
+
+def make_log(axes: Axes, marks: Sequence[float]) -> None:
+    """Make the y axis logarithmic, with marks at these multiples of powers of ten.
+
+    Plain numbers: matplotlib's parser of formulas must not run in several threads.
+    """
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=marks))
+    axes.yaxis.set_major_formatter("{x:,g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def save(made: Figure, path: Path) -> None:

@@ -25,14 +25,12 @@ def of(module: str) -> dict[str, str]:
     waiting = [module]
     while waiting:
         name = waiting.pop()
-        if name in found or name.startswith(PLUMBING):
-            continue
         path = _path(name)
-        if path is None:
+        if path is None or name in found or _is_plumbing(name):
             continue
         tree = ast.parse(path.read_bytes())
         found[name] = _digest(tree, path)
-        waiting += _imports(tree)
+        waiting += _imports(tree, name if path.name == "__init__.py" else name.rpartition(".")[0])
     return dict(sorted(found.items()))
 
 
@@ -50,14 +48,20 @@ def _without_docstrings(tree: ast.Module) -> ast.Module:
     return tree
 
 
-def _imports(tree: ast.Module) -> Iterator[str]:
-    """Yield every name below `cnn` that is imported anywhere in a module."""
+def _is_plumbing(name: str) -> bool:
+    return any(name == part or name.startswith(f"{part}.") for part in PLUMBING)
+
+
+def _imports(tree: ast.Module, package: str) -> Iterator[str]:
+    """Yield every name that is imported anywhere in a module of a package."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parts = package.split(".")[: 1 - node.level or None] if node.level else []
+            module = ".".join([*parts, *([node.module] if node.module else [])])
+            yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
 def _path(name: str) -> Path | None:

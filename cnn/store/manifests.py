@@ -82,7 +82,9 @@ def problem(folder: Path, manifest: Manifest) -> str:
             return f"{file.path} has {path.stat().st_size:,} bytes, not {file.bytes:,}"
         if contents.file_digest(path) != file.sha256:
             return f"{file.path} was changed"
-    return ""
+    known = {NAME, *(file.path for file in manifest.files)}
+    added = sorted(path.name for path in folder.iterdir() if path.name not in known)
+    return f"{added[0]} does not belong there" if added else ""
 
 
 def environment(device: Mapping[str, Any] | None) -> dict[str, Any]:

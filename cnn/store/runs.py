@@ -95,11 +95,13 @@ def publish(
 
 def records(runs: Path) -> Iterator[RunRecord]:
     """Yield the records of all runs, oldest first; a damaged one is named in a warning."""
+    found = []
     for path in sorted(runs.glob(f"[!.]*/{RECORD_NAME}")):
         try:
-            yield read(path.parent)
+            found.append(read(path.parent))
         except ArtifactError as error:
             log.warning("%s; left out", error)
+    yield from sorted(found, key=lambda record: record.created)
 
 
 def read(folder: Path) -> RunRecord:

@@ -12,6 +12,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,7 +28,10 @@ from cnn.store.refs import Kind, Ref
 
 log = logging.getLogger(__name__)
 
-_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+_DISK_ERRORS = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS),
+    *(errno.EACCES, errno.EPERM, errno.ENOTDIR),
+}
 
 Produce = Callable[[Path], Headline]
 
@@ -196,7 +200,8 @@ class Store:
     def _set_aside(self, folder: Path) -> None:
         quarantine = self.root / "quarantine"
         quarantine.mkdir(parents=True, exist_ok=True)
-        folder.rename(quarantine / f"{folder.parent.name}-{folder.name}-{uuid.uuid4().hex[:8]}")
+        with suppress(FileNotFoundError):  # another process was faster
+            folder.rename(quarantine / f"{folder.parent.name}-{folder.name}-{uuid.uuid4().hex[:8]}")
 
     def _folder(self, kind: Kind, key: str) -> Path:
         return self.root / "store" / kind / key

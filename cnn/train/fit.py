@@ -17,6 +17,7 @@ from cnn.train import loop, model, schedule
 log = logging.getLogger(__name__)
 
 _LONGEST_BLOCK = 25  # steps; short enough for progress that moves, long enough to cost nothing
+_N_OWN_WATCHED = 1000
 _LARGEST_LOSS = 1e6  # nats; a network beyond it has lost its units and does not come back
 
 
@@ -90,8 +91,11 @@ class _Run:
         self.history: list[LogPoint] = []
         self._settings, self._loop, self._report = settings, training, report
         self._n_train = len(dataset.splits["train"])
-        watched = dataset.splits[settings.log_split]
-        self._watched = loop.hold(watched.images, watched.labels) if len(watched) else None
+        # Without images to watch, some of the training's own show what the last step did.
+        self._watched_split = settings.log_split if dataset.splits[settings.log_split] else "train"
+        watched = dataset.splits[self._watched_split]
+        n = None if self._watched_split != "train" else _N_OWN_WATCHED
+        self._watched = loop.hold(watched.images[:n], watched.labels[:n])
         self._loss, self._n_correct, self._n_steps = 0.0, 0, 0
 
     def train(self, first_step: int, n_steps: int) -> None:
@@ -122,11 +126,13 @@ class _Run:
             f"step {step}: batch accuracy {train.accuracy:.4f}, loss {train.loss:.4f}",
             f"learning rate {train.learning_rate:.2g}",
         ]
-        if self._watched is not None:
-            loss, n_correct = self._loop.evaluate(*self._watched)
+        loss, n_correct = self._loop.evaluate(*self._watched)
+        if not loss <= _LARGEST_LOSS:
+            self._diverge(step, loss)
+        if self._watched_split != "train":
             accuracy = n_correct / len(self._watched[1])
-            self._add(step, self._settings.log_split, loss, accuracy)
-            words.append(f"{self._settings.log_split} accuracy {accuracy:.4f}")
+            self._add(step, self._watched_split, loss, accuracy)
+            words.append(f"{self._watched_split} accuracy {accuracy:.4f}")
         log.info("%s", ", ".join(words))
 
     def _diverge(self, step: int, loss: float) -> None:

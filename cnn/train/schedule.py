@@ -23,7 +23,7 @@ def learning_rates(settings: Training, first_step: int, n_steps: int) -> NDArray
         case "cosine":
             factor = (1 + np.cos(np.pi * done)) / 2
     warming = steps < n_warmup
-    factor[warming] = (steps[warming] + 1) / n_warmup
+    factor[warming] = np.minimum(steps[warming] + 1, n_warmup) / n_warmup
     return (settings.learning_rate * np.clip(factor, 0, 1)).astype(np.float32)
 
 

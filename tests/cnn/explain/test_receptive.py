@@ -142,7 +142,7 @@ def _check_clipped(n: int, steps: list[Step]) -> None:
         assert (found.clipped_start, found.clipped_stop) == (pixels[0], pixels[-1] + 1)
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(_chains(st.just(1)))
 def test_the_clipped_span_reaches_from_the_first_to_the_last_pixel_that_counts(
     chain: tuple[int, list[Step]],
@@ -151,7 +151,7 @@ def test_the_clipped_span_reaches_from_the_first_to_the_last_pixel_that_counts(
     _check_clipped(*chain)
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(_chains(st.integers(1, 4)))
 def test_the_clipped_span_is_right_for_dilated_convolutions_too(
     chain: tuple[int, list[Step]],
@@ -160,7 +160,7 @@ def test_the_clipped_span_is_right_for_dilated_convolutions_too(
     _check_clipped(*chain)
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(_chains(st.integers(1, 4)))
 def test_the_whole_span_is_what_the_unit_would_see_in_an_endless_image(
     chain: tuple[int, list[Step]],
@@ -171,6 +171,7 @@ def test_the_whole_span_is_what_the_unit_would_see_in_an_endless_image(
     for step in steps:
         size += _reach(step) * jump
         jump *= step.stride
+    assume(_depends_on(n, steps).any(axis=1).all())
     found = _spans(n, steps)
     assert {span.stop - span.start for span in found} == {size}
     assert {b.start - a.start for a, b in pairwise(found)} <= {jump}

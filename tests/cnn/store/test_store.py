@@ -106,7 +106,9 @@ def test_nothing_stands_under_the_final_name_while_it_is_made(store: Store) -> N
     assert seen == [(Found(None), False, [])]
 
 
-@pytest.mark.parametrize("error", [ValueError("bad"), KeyboardInterrupt(), SystemExit(1)])
+@pytest.mark.parametrize(
+    "error", [ValueError("bad"), FileNotFoundError(2, "no"), KeyboardInterrupt()]
+)
 def test_work_that_fails_leaves_nothing(store: Store, error: BaseException) -> None:
     """The error goes on as it is, and neither an artifact nor a temporary folder stays."""
 

@@ -121,6 +121,44 @@ def test_a_change_of_size_keeps_the_centre() -> None:
     assert 0.07 < max(shares) <= 0.2001
 
 
+def _source_coordinates(moved: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the matrix (2, 3) from (x, y, 1) of a moved pixel to where it came from.
+
+    moved: one image of three channels that were x, y and 1 before: what interpolation
+    leaves linear.
+    """
+    y, x = np.nonzero(moved[..., 2] > 1 - 1e-6)  # those that have all neighbours inside
+    assert len(x) > 300
+    places = np.stack([x, y, np.ones_like(x)], axis=1)
+    matrix, *_ = np.linalg.lstsq(places, np.float64(moved[y, x, :2]), rcond=None)
+    np.testing.assert_allclose(places @ matrix, moved[y, x, :2], atol=1e-3)
+    return matrix.T
+
+
+def test_all_changes_together_are_one_turn_one_growth_and_one_shift() -> None:
+    """Angles, shares and shifts of 200 images, read off their coordinates, fill their ranges."""
+    y, x = np.mgrid[:30, :40].astype(np.float32)
+    coordinates = np.stack([x, y, np.ones_like(x)], axis=-1)
+    images = np.repeat(coordinates[None], 200, axis=0)
+    settings = _settings(augment_shift=3.0, augment_rotation=20.0, augment_scale=0.2)
+    found = []
+    for moved in _transform(images, settings):
+        matrix = _source_coordinates(moved)
+        (a, b, _), (c, d, _) = matrix
+        assert (a, b) == (pytest.approx(d, abs=1e-4), pytest.approx(-c, abs=1e-4))
+        growth = 1 / np.hypot(a, c) - 1
+        centre = np.array([19.5, 14.5])
+        shift = np.linalg.solve(matrix[:, :2], centre - matrix[:, 2]) - centre
+        found.append((np.degrees(np.arctan2(c, a)), growth, *shift))
+    largest = np.array([20, 0.2, 3, 3])
+    shares = np.array(found) / largest
+    assert (np.abs(shares) < 1.001).all()
+    assert (shares.min(axis=0) < -0.9).all()
+    assert (shares.max(axis=0) > 0.9).all()
+    between = np.corrcoef(shares.T)[np.triu_indices(4, 1)]
+    assert np.abs(between).max() < 0.3, "each change is drawn on its own"
+
+
 def test_the_seed_alone_decides() -> None:
     """The same seed repeats every pixel; another run's seed or another step changes them."""
     images = _blobs(4)

@@ -160,7 +160,7 @@ def test_the_network_computes_what_its_description_says(
     """Logits and probabilities equal a NumPy forward pass; dropout is out of the way."""
     import keras
 
-    settings = recipes.RECIPES[recipe].model_copy(update={"initial_bias": -0.3})
+    settings = recipes.RECIPES[recipe].model_copy(update={"initial_bias": -0.3, "weight_sd": 0.1})
     network = model.build(settings, (28, 28, 1), 10, seed=0)
     images = rng.integers(0, 256, (5, 28, 28, 1)).astype(np.float32)
     logits = keras.Model(network.inputs[0], network.get_layer("logits").output)
@@ -172,7 +172,8 @@ def test_the_network_computes_what_its_description_says(
     }
     expected = np.stack([_forward(image, weights, recipe == "notebook") for image in images])
     assert (found < 0).any() == (recipe == "spec")
-    np.testing.assert_allclose(found, expected, atol=2e-4)
+    assert np.abs(expected).max() > 1
+    np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
     powers = np.exp(expected - expected.max(axis=1, keepdims=True))
     probabilities = powers / powers.sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(np.asarray(network(images)), probabilities, atol=2e-4)
+    np.testing.assert_allclose(np.asarray(network(images)), probabilities, atol=1e-3)
