@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import cnn
 
@@ -35,10 +36,26 @@ def of(module: str) -> dict[str, str]:
 
 
 def _digest(tree: ast.Module, path: Path) -> str:
-    sha256 = hashlib.sha256(ast.unparse(_without_docstrings(tree)).encode())
+    sha256 = hashlib.sha256(repr(_canonical(_without_docstrings(tree))).encode())
     for template in sorted(path.parent.glob(f"{path.stem}.html")):
         sha256.update(template.read_bytes())
     return sha256.hexdigest()[:16]
+
+
+def _canonical(node: Any) -> Any:
+    """Return a syntax tree as tuples, the same under every Python that we support.
+
+    Fields and parts of f-strings that are empty are left out, since versions differ in
+    them. `ast.unparse` does not do: from 3.12 on it quotes f-strings differently.
+    """
+    if isinstance(node, ast.JoinedStr):
+        node.values = [part for part in node.values if getattr(part, "value", None) != ""]
+    if isinstance(node, ast.AST):
+        fields = [(name, _canonical(value)) for name, value in ast.iter_fields(node)]
+        return (type(node).__name__, *(item for item in fields if item[1] not in (None, ())))
+    if isinstance(node, list):
+        return tuple(_canonical(item) for item in node)
+    return node if node is None else repr(node)
 
 
 def _without_docstrings(tree: ast.Module) -> ast.Module:
