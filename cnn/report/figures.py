@@ -42,8 +42,10 @@ def history(table: pd.DataFrame) -> Figure:
     theme.dress(middle, "Loss", "", "mean cross-entropy (nats)")
     theme.dress(bottom, "Learning rate", "step", "")
     # The end decides: a poor beginning may leave the picture at the bottom.
-    best = float(table["accuracy"].max())
-    top.set_ylim(bottom=max(float(table["accuracy"].min()), 1 - 8 * (1 - best)) - 0.1 * (1 - best))
+    worst, best = float(table["accuracy"].min()), float(table["accuracy"].max())
+    lowest = max(worst, 1 - 8 * (1 - best))
+    margin = max(0.06 * (best - lowest), 0.001)
+    top.set_ylim(lowest - margin, best + margin)
     top.yaxis.set_major_formatter(PercentFormatter(1))
     bottom.xaxis.set_major_locator(MaxNLocator(integer=True))
     if (table["loss"] > 0).any():
@@ -126,6 +128,7 @@ def calibration(table: pd.DataFrame, split: str) -> Figure:
     theme.dress(top, "Calibration", "", "share of images right")
     theme.dress(bottom, "", "probability of the predicted class", "images")
     theme.make_log(bottom, (1,))
+    bottom.set_ylim(bottom=0.7)
     bottom.set_xlim(0, 1.01)
     top.set_ylim(-0.02, 1.04)
     top.yaxis.set_major_formatter(PercentFormatter(1))
