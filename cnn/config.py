@@ -71,6 +71,9 @@ Flag = Annotated[bool, BeforeValidator(_read_word)]
 FolderPath = Annotated[Path, BeforeValidator(_read_path)]
 
 
+_LONGEST_SHOWN = 80  # characters of a refused value
+
+
 class Settings(BaseModel):
     """Base of all settings: frozen, strict, no unknown names, no NaN or infinity."""
 
@@ -291,7 +294,12 @@ def _describe_one(item: dict[str, Any]) -> str:
     if item["type"] == "value_error":
         return str(item["ctx"]["error"])
     wanted = allowed(known[name]) if name in known else "an object of settings"
-    return f"{name or 'settings'}: {item['input']!r} is refused; expected {wanted}"
+    return f"{name or 'settings'}: {_shown(item['input'])} is refused; expected {wanted}"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 
 def allowed(field: FieldInfo) -> str:

@@ -16,7 +16,7 @@ from cnn.store.runs import RunRecord, StepOutcome
 from tasks.run import Run
 
 
-@task(name="publish_run", task_run_name="publish_run", cache_policy=NO_CACHE)
+@task(name="publish_run", task_run_name="publish_run", cache_policy=NO_CACHE, persist_result=False)
 def publish_run(run: Run, *refs: Ref) -> Path:
     """Return the run's folder, in place, with the run's pages in the UI."""
     folders = {ref.kind: run.store.open(ref) for ref in refs}

@@ -65,7 +65,7 @@ def step_task(step: Step) -> Callable[[Produce], StepTask]:
     """Make a Prefect task of the function that does a step's work."""
 
     def decorate(produce: Produce) -> StepTask:
-        @task(name=step.name, task_run_name=step.name, cache_policy=NO_CACHE)
+        @task(name=step.name, task_run_name=step.name, cache_policy=NO_CACHE, persist_result=False)
         def perform(run: Run, refs: tuple[Ref, ...], settings: Settings | None) -> State[Ref]:
             started = time.monotonic()
             resolved = step.resolve(settings)

@@ -108,10 +108,12 @@ def _fetch_one(
     name: str, digest: str, addresses: Sequence[str], folder: Path, deadline: Deadline
 ) -> Path:
     answers = []
-    for address in addresses:
+    for i, address in enumerate(addresses):
         url = address + name
+        # A server that drips must leave time for the others.
+        limit = Deadline.after(deadline.left / (len(addresses) - i))
         try:
-            _fetch_from(url, digest, folder / name, deadline)
+            _fetch_from(url, digest, folder / name, limit)
         except (httpx.HTTPError, httpx.InvalidURL, DataError) as error:
             answers.append(f"  {url}: {_reason(error)}")
             continue

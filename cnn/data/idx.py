@@ -109,7 +109,7 @@ def check_content(path: Path) -> None:
         shown = head.lstrip()[:80].decode("ascii", "replace")
         raise DataError(
             f"{path}: this is an HTML page, not an IDX file; it begins {shown!r}. "
-            "A server answered with a page: delete the file and fetch it again"
+            "A server answered with a page in place of the file: fetch it again"
         )
 
 

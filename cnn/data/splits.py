@@ -9,9 +9,9 @@ def stratified(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the indices kept and the indices held out, both ascending.
 
-    labels: (n,). round(n * fraction) images are held out; each class's part is within one
-    image of its share, and a class of at least two images is on both sides if the
-    fraction is above 0.
+    labels: (n,). Each class's part is within one image of its share, and a class of at
+    least two images is on both sides if the fraction is above 0. round(n * fraction) images
+    are held out, unless a small class would be left without images on one side.
     """
     rng = np.random.default_rng(seed)
     n_held_out = _allot(labels, fraction)

@@ -8,7 +8,7 @@ import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -63,7 +63,7 @@ class RunRecord(BaseModel):
 def folder_name(created: datetime, name: str) -> str:
     """Return the name of a run's folder: its UTC time, then its name made safe for a path."""
     safe = re.sub(r"[^A-Za-z0-9.-]+", "-", name).strip("-.") or "run"
-    return f"{created:%Y%m%dT%H%M%SZ}-{safe[:80]}"
+    return f"{created.astimezone(UTC):%Y%m%dT%H%M%SZ}-{safe[:80]}"
 
 
 def publish(

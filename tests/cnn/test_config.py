@@ -113,6 +113,7 @@ def test_a_refusal_names_the_setting_and_what_it_takes(name: str, value: Any) ->
         ("train.learning_rate", 0, "expected a finite number > 0 and <= "),
         ("train.schedule", "x", "'x' is refused; expected one of constant, linear, cosine"),
         ("train.conv_bias", "x", "'x' is refused; expected true or false"),
+        ("train.learning_rate", "NaN", "'NaN' is refused; expected a finite number"),
         ("data.path", 3, "3 is refused; expected the path of a folder"),
     ],
 )
@@ -121,6 +122,18 @@ def test_a_refusal_gives_the_value_received_and_the_range(
 ) -> None:
     """The values allowed are said in words, with both ends of the range."""
     assert wanted in refusal(nested(name, value))
+
+
+@pytest.mark.parametrize("value", ["1e999", math.nan, math.inf, -math.inf])
+def test_a_number_without_a_range_is_finite_too(value: Any) -> None:
+    """NaN and infinity are refused by what all settings are built on, not by a limit."""
+
+    class Unlimited(config.Settings):
+        number: config.Number
+
+    assert Unlimited.model_validate({"number": "-1e300"}).number == -1e300
+    with pytest.raises(ValidationError, match="finite"):
+        Unlimited.model_validate({"number": value})
 
 
 @pytest.mark.parametrize("word", ["[" * 100_000, '{"a":' * 100_000])

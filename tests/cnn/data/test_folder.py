@@ -40,7 +40,7 @@ def test_files_are_found_under_every_usual_name(tmp_path: Path, names: list[str]
     """Dash or dot, t10k or test, packed or not, any prefix: each file gets its role."""
     put(tmp_path, *names)
     (tmp_path / "README.md").write_text("not one of them")
-    (tmp_path / "train-images-idx3-ubyte.zip").mkdir()
+    (tmp_path / "old-train-images-idx3-ubyte").mkdir()
     found = folder.find(tmp_path)
     assert found.paths == {
         role: tmp_path / name for role, name in zip(folder.ROLES, names, strict=True)

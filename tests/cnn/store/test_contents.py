@@ -65,7 +65,7 @@ def test_a_model_saved_again_says_the_same(
     [
         {"config": {**CONFIG, "layers": [{"name": "conv1", "shared_object_id": 1, "n": 26}]}},
         {"kernel": np.array([0, 1, 2, 4], np.float32)},
-        {"kernel": np.arange(4, dtype=np.float64)},
+        {"kernel": np.arange(4, dtype=np.float32).view(np.int32)},
         {"kernel": np.arange(4, dtype=np.float32).reshape(2, 2)},
         {"bias": -np.arange(4, dtype=np.float32)},
         {"name": "conv2"},

@@ -4,6 +4,8 @@ import json
 import logging
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -181,6 +183,29 @@ for _ in range(15):
     assert len(folders) == 30
     assert {row["run"] for row in index(tmp_path)} == folders
     assert hidden(tmp_path) == []
+
+
+def test_an_index_that_is_made_slowly_loses_no_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who publishes while another one makes the index waits for it, and then makes it anew."""
+    write_rows, collected, go_on = tables.write_rows, threading.Event(), threading.Event()
+
+    def slow_at_first(path: Path, name: str, rows: list[dict[str, Any]]) -> None:
+        if not collected.is_set():
+            collected.set()
+            assert go_on.wait(10)
+        write_rows(path, name, rows)
+
+    monkeypatch.setattr(tables, "write_rows", slow_at_first)
+    with ThreadPoolExecutor(2) as pool:
+        slow = pool.submit(publish, tmp_path, record("slow"))
+        assert collected.wait(10)
+        quick = pool.submit(publish, tmp_path, record("quick"))
+        wait([quick], timeout=0.3)
+        go_on.set()
+    names = {slow.result().run, quick.result().run}
+    assert {row["run"] for row in index(tmp_path)} == names
 
 
 @pytest.mark.parametrize("damage", ["", "{", "{}"])

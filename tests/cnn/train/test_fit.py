@@ -14,7 +14,7 @@ from cnn.config import DataConfig, Training
 from cnn.data import sources
 from cnn.data.dataset import Dataset, Split
 from cnn.progress import Progress
-from cnn.train import fit, loop, model, recipes, schedule
+from cnn.train import fit, loop, model, order, recipes, schedule
 
 pytestmark = pytest.mark.usefixtures("prepared")
 
@@ -163,6 +163,25 @@ def test_a_training_that_diverges_ends_with_its_history(
     assert before, "what was measured before is kept"
     assert {row.status for row in before} == {"ok"}
     assert max(row.step for row in before) <= last.step
+
+
+def test_the_step_named_is_the_one_that_went_astray(digits: Dataset, small: Training) -> None:
+    """One image of monstrous pixels: training ends at the very step whose batch holds it."""
+    train = digits.splits["train"]
+    drawn = order.batches(0, len(train), small.batch_size, 0, small.steps)
+    images = train.images.astype(np.float32)
+    images[drawn[4, 7]] = 1e30
+    splits = {**digits.splits, "train": replace(train, images=images)}
+    settings = small.model_copy(update={"log_every": 2})
+    with pytest.raises(fit.DivergedError, match=r"at step 5 of 6 \(epoch 1\)") as caught:
+        fit.fit(replace(digits, splits=splits), settings, seed=0)
+    assert [(row.step, row.status) for row in caught.value.history] == [
+        (2, "ok"),
+        (2, "ok"),
+        (4, "ok"),
+        (4, "ok"),
+        (5, "diverged"),
+    ]
 
 
 def test_no_row_marked_ok_has_a_loss_that_is_no_number(digits: Dataset) -> None:
