@@ -261,11 +261,24 @@ def validate(values: Mapping[str, Any]) -> RunConfig:
 def read_file(path: Path) -> dict[str, Any]:
     """Return the nested values of a JSON settings file; raises ConfigError."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        values = json.loads(
+            path.read_text(encoding="utf-8"),
+            parse_constant=_refuse_constant,
+            object_pairs_hook=_without_repeats,
+        )
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"settings file {path}: {error}; a JSON object is expected") from None
     if not isinstance(values, dict):
         raise ConfigError(f"settings file {path}: a JSON object is expected at the top")
+    return values
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{repeated!r} stands there twice")
     return values
 
 

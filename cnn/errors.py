@@ -38,6 +38,10 @@ class TrainingError(FilterscopeError):
     """Training cannot go on, for example because the loss is not finite."""
 
 
+class ServerError(FilterscopeError):
+    """Prefect's API cannot be reached, or its temporary server does not start."""
+
+
 class GateError(FilterscopeError):
     """The gate rejected the model and the run was told to fail then."""
 

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, get_args
 
@@ -18,6 +19,7 @@ from flows.words import Words, merged
 
 app = App(
     name="filterscope",
+    version=lambda: version("filterscope"),
     help="Trains a small convolutional network, says how good it is, and shows what its filters "
     "look at.",
 )
@@ -54,7 +56,10 @@ def run(
     wanted, names, root = _read(config, words), _steps(refresh), Store(store or default_root())
     root.ensure_writable()
     chosen, note = _without_auto(wanted, root)
-    planning.plan(root, chosen, names)  # bad data end the run here, before Prefect starts
+    planned = planning.plan(root, chosen, names)
+    if chosen.data.source == "folder" and planned[0].state != "cached":
+        # Bad data end the run here, within a second, before Prefect starts.
+        sources.load(sources.identify(chosen.data), chosen.data, root.downloads)
     from flows import start
 
     folder = start.train_and_explain(chosen, root.root, names, note)

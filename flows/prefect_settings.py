@@ -11,7 +11,13 @@ DEFAULTS = {
 
 
 def apply() -> None:
-    """Set the defaults in the environment; to be called before Prefect reads its settings."""
+    """Set the defaults in the environment, and have Prefect read its settings again.
+
+    Looking at the profile already makes Prefect read them, so that the environment alone
+    would reach the server but not this process.
+    """
+    from prefect.context import refresh_global_settings_context
+    from prefect.logging.configuration import setup_logging
     from prefect.settings import load_profiles
 
     active = load_profiles().active_profile
@@ -19,6 +25,8 @@ def apply() -> None:
     for name, value in DEFAULTS.items():
         if name not in profile:
             os.environ.setdefault(name, value)
+    refresh_global_settings_context()
+    setup_logging()
 
 
 def api_state() -> tuple[bool, str]:

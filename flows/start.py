@@ -4,6 +4,7 @@ import signal
 from pathlib import Path
 
 from cnn.config import RunConfig, StepName
+from cnn.errors import ServerError
 from flows import prefect_settings
 
 
@@ -12,15 +13,15 @@ def train_and_explain(config: RunConfig, store: Path, refresh: list[StepName], n
     prefect_settings.apply()
     from flows.train_and_explain import train_and_explain as job
 
-    _start_temporary_server()
+    _reach_server()
     folder: Path = job(config, store=store, refresh=refresh, note=note)
     return folder
 
 
-def _start_temporary_server() -> None:
-    """Start the server that Prefect would start by itself, where no API is configured.
+def _reach_server() -> None:
+    """Check the API that is configured, or start the server that Prefect would start itself.
 
-    It inherits a blocked SIGINT: Ctrl-C then ends the run but not the server, to which the
+    That server inherits a blocked SIGINT: Ctrl-C then ends the run but not the server, to which the
     run still has to say that it ended.
     """
     from prefect.server.api.server import SubprocessASGIServer
@@ -28,9 +29,14 @@ def _start_temporary_server() -> None:
 
     settings = get_current_settings()
     if settings.api.url:
+        reached, detail = prefect_settings.api_state()
+        if not reached:
+            raise ServerError(f"Prefect's API cannot be reached: {detail}")
         return
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         SubprocessASGIServer().start(settings.server.ephemeral.startup_timeout_seconds)
+    except RuntimeError as error:
+        raise ServerError(f"Prefect's temporary server did not start: {error}") from None
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

@@ -37,11 +37,7 @@ def merged(file: dict[str, Any], words: BaseModel) -> dict[str, Any]:
     """Return the nested values of a settings file with the words put over them."""
     values = dict(file)
     for section, given in words.model_dump(exclude_none=True).items():
-        if given:
-            values[section] = {**_section(values, section), **given}
+        there = values.get(section, {})
+        if given and isinstance(there, dict):  # anything else is refused where it is validated
+            values[section] = {**there, **given}
     return values
-
-
-def _section(values: dict[str, Any], name: str) -> dict[str, Any]:
-    section = values.get(name, {})
-    return section if isinstance(section, dict) else {name: section}

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from cnn.errors import DataError
 
-MAX_CLASSES = 10_000
+MAX_CLASSES = 1_000
 _CHUNK = 4096
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 
 from cnn.data import idx
-from cnn.errors import DataError, UnreachableError
+from cnn.errors import DataError, StoreUnwritableError, UnreachableError
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,10 @@ def fetch(
     digests: SHA-256 of the unpacked bytes by file name. addresses: folders on the web,
     tried in turn. Raises UnreachableError listing every address with what it answered.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreUnwritableError(f"{folder}: cannot be made ({error.strerror})") from None
     return {
         name: _present(folder / name, digest)
         or _fetch_one(name, digest, addresses, folder, deadline)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from cnn import progress
 from cnn.config import ExplainConfig
 from cnn.data.dataset import Dataset, Split
+from cnn.errors import ConfigError
 from cnn.explain import activations, mining, receptive
 
 LAYERS = ("conv1",)
@@ -35,9 +36,12 @@ def mine(
 ) -> Patches:
     """Return the strongest patches of every filter of a layer over the images of a split.
 
-    Fewer where fewer positions fire; none for a filter that never fires.
+    Fewer where fewer positions fire; none for a filter that never fires. Raises
+    ConfigError for a split without images.
     """
     split, k = dataset.splits[settings.split], settings.patches_per_filter
+    if not len(split):
+        raise ConfigError(f"explain.split: {settings.split} is refused, it has no images here")
     along_y, along_x = receptive.windows(model, layer)
     n_filters = model.get_layer(layer).output.shape[-1]
     best = mining.mine(_reported(model, layer, split, report), n_filters, k)

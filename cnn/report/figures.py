@@ -14,6 +14,7 @@ from cnn.report.sheets import Sheet, Tile
 
 N_SAMPLES = 16
 _MOST_NAMED_CLASSES = 20
+_MOST_ROWS = 64  # of the patches; more do not make a picture
 
 
 def samples(train: Split, class_names: tuple[str, ...]) -> Figure:
@@ -23,7 +24,7 @@ def samples(train: Split, class_names: tuple[str, ...]) -> Figure:
         Tile(sheets.picture(train.images[i]), [class_names[train.labels[i]], f"#{train.ids[i]}"])
         for i in chosen
     ]
-    note = f"every {max(1, len(train) // N_SAMPLES):,}th of {len(train):,}; label, image id"
+    note = f"{len(chosen)} of {len(train):,}, evenly spaced; label and image id below"
     return Sheet("Training images", note, sheets.grid(tiles, 8)).draw()
 
 
@@ -43,8 +44,8 @@ def history(table: pd.DataFrame) -> Figure:
     theme.dress(bottom, "Learning rate", "step", "")
     # The end decides: a poor beginning may leave the picture at the bottom.
     worst, best = float(table["accuracy"].min()), float(table["accuracy"].max())
-    lowest = max(worst, 1 - 8 * (1 - best))
-    margin = max(0.06 * (best - lowest), 0.001)
+    lowest = min(max(worst, 1 - 8 * (1 - best)), best - 0.01)
+    margin = 0.06 * (best - lowest)
     top.set_ylim(lowest - margin, best + margin)
     top.yaxis.set_major_formatter(PercentFormatter(1))
     bottom.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -178,14 +179,17 @@ def filters(kernels: NDArray[np.float32], table: pd.DataFrame, layer: str) -> Fi
     ]
     n_columns = int(np.ceil(np.sqrt(len(tiles))))
     size = " x ".join(str(side) for side in kernels.shape[1:3])
-    note = f"{len(tiles)} kernels of {size} pixels, one scale for all; filter number below"
-    sheet = Sheet(f"Filters of {layer}", note, sheets.grid(tiles, n_columns), room_right=110)
+    scale = "one scale for all" if kernels.shape[-1] != 3 else "red, green and blue, grey is 0"
+    note = f"{len(tiles)} kernels of {size} pixels, {scale}; filter number below"
+    sheet = Sheet(f"Filters of {layer}", note, sheets.grid(tiles, n_columns), room_right=122)
     made = sheet.draw()
     if kernels.shape[-1] != 3:
-        axes = made.add_axes((0.9, 0.1, 0.022, 0.75))
+        axes = made.add_axes((0.885, 0.1, 0.022, 0.75))
         bar = made.colorbar(sheets.scale(largest), cax=axes)
         bar.set_label("weight (per pixel of 0..1)", fontsize=theme.TEXT, color=theme.INK)
         bar.ax.tick_params(labelsize=theme.TEXT)
+        bar.ax.yaxis.set_major_locator(MaxNLocator(7))
+        bar.ax.yaxis.set_major_formatter("{x:.2g}")
     return made
 
 
@@ -195,19 +199,20 @@ def patches(
     """Return each filter's kernel and its most activating patches, filters as rows."""
     largest = float(np.abs(kernels).max()) or 1.0
     by_place = {(row.filter, row.rank): row for row in table.itertuples()}
-    n_filters, k = pixels.shape[:2]
+    n_filters, k = min(len(pixels), _MOST_ROWS), pixels.shape[1]
     rows: list[list[Tile | None]] = []
     ranks = range(1, min(k, 12) + 1)
     for f in range(n_filters):
         fires = (f, 1) in by_place
         kernel = sheets.kernel_picture(kernels[f], largest)
-        first = Tile(kernel, [] if fires else ["dead"], theme.RED)
+        first = Tile(kernel, [] if fires else ["never", "fires"], theme.RED)
         rows.append([first, *(_patch_tile(pixels, by_place, f, rank) for rank in ranks)])
     split = table["split"].iloc[0] if len(table) else ""
     size = " x ".join(str(side) for side in pixels.shape[2:4])
+    part = f"the first {n_filters} of {len(pixels)} filters; " if n_filters < len(pixels) else ""
     note = (
-        f"the {len(ranks)} strongest patches of {size} pixels in the {split} images, black 0 to "
-        "white 255; below each: activation, image id, label"
+        f"{part}the {len(ranks)} strongest patches of {size} pixels in the {split} images, "
+        "black 0 to white 255; below each: activation, image id, label"
     )
     return Sheet(
         f"What most activates each filter of {layer}",

@@ -45,6 +45,19 @@ class Manifest(BaseModel):
     created: datetime
     seconds: float
     headline: Headline
+    seal: str = ""
+
+    def sealed(self) -> "Manifest":
+        """Return the manifest with the digest of all its other fields, against edits."""
+        return self.model_copy(update={"seal": self._digest()})
+
+    def is_sealed(self) -> bool:
+        """Return whether the manifest still says what it said when it was made."""
+        return self.seal == self._digest()
+
+    def _digest(self) -> str:
+        text = json.dumps(self.model_dump(mode="json", exclude={"seal"}), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
 
     @property
     def ref(self) -> Ref:

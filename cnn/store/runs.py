@@ -71,15 +71,17 @@ def publish(
 ) -> tuple[RunRecord, Path]:
     """Return the record and the folder of a run, in place with everything in it.
 
-    artifacts: folders whose figures, tables, arrays and model are copied. The folder
+    artifacts: folders whose figures, tables, arrays and model are copied, the data set's
+    aside. The folder
     appears complete, in one rename; the index is made anew. Where the name is taken, a
     number is added to it. Raises ArtifactError where the disk is full or not writable.
     """
     temporary = runs / f".{uuid.uuid4().hex}"
     try:
         temporary.mkdir(parents=True)
-        for folder in artifacts.values():
-            _copy(folder, temporary)
+        for kind, folder in artifacts.items():
+            if kind != "dataset":
+                _copy(folder, temporary)
         if report:
             (temporary / REPORT_NAME).write_text(report, encoding="utf-8")
         record, folder = _put(runs, temporary, record)
@@ -145,15 +147,10 @@ def rebuild_index(runs: Path) -> None:
 def _copy(folder: Path, target: Path) -> None:
     for path in sorted(folder.iterdir()):
         place = "model" if path.name in _MODEL_FILES else _PLACES.get(path.suffix)
-        if place is None or _is_data(path):
+        if place is None:
             continue
         (target / place).mkdir(exist_ok=True)
         shutil.copyfile(path, target / place / path.name)
-
-
-def _is_data(path: Path) -> bool:
-    """Return whether a file belongs to the data set, which is not copied into every run."""
-    return path.parent.parent.name == "dataset"
 
 
 def _put(runs: Path, temporary: Path, record: RunRecord) -> tuple[RunRecord, Path]:

@@ -69,9 +69,11 @@ class Store:
     def ensure_writable(self) -> None:
         """Create the root and try to write there; raises StoreUnwritableError."""
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.root) as stream:
-                stream.write(b"filterscope")
+            for folder in (self.root, self.root / "store", self.runs, self.downloads):
+                if folder == self.root or folder.exists():
+                    folder.mkdir(parents=True, exist_ok=True)
+                    with tempfile.TemporaryFile(dir=folder) as stream:
+                        stream.write(b"filterscope")
         except OSError as error:
             raise StoreUnwritableError(
                 f"store {self.root}: cannot be written ({error.strerror}); "
@@ -153,7 +155,7 @@ class Store:
                 created=datetime.now(UTC),
                 seconds=time.monotonic() - started,
                 headline=headline,
-            )
+            ).sealed()
             text = manifest.model_dump_json(indent=2)
             (temporary / manifests.NAME).write_text(text, encoding="utf-8")
             _flush(temporary)
@@ -175,6 +177,8 @@ class Store:
         folder.parent.mkdir(parents=True, exist_ok=True)
         if folder.exists():
             there = self.find(key).manifest
+            if there and there.ref != manifest.ref:
+                log.warning("%s was made twice, with different content", manifest.ref)
             if there and (not replace or there.ref == manifest.ref):
                 return there
             self._set_aside(folder)
@@ -195,6 +199,8 @@ class Store:
             raise ArtifactError(f"{manifests.NAME} is missing or damaged") from None
         if (manifest.kind, manifest.key) != (folder.parent.name, folder.name):
             raise ArtifactError(f"{manifests.NAME} belongs to another artifact")
+        if not manifest.is_sealed():
+            raise ArtifactError(f"{manifests.NAME} was changed")
         return manifest
 
     def _set_aside(self, folder: Path) -> None:

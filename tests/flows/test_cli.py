@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,51 @@ def test_an_unwritable_store_ends_with_2(command: Command, tmp_path: Path) -> No
     )
     assert code == 2
     assert "cannot be written (Not a directory); choose another folder with --store" in errors
+
+
+@pytest.mark.parametrize("part", ["store", "runs", "downloads"])
+def test_a_part_of_the_store_that_is_a_file_ends_with_2(
+    command: Command, tmp_path: Path, part: str
+) -> None:
+    """It is noticed before anything is trained."""
+    (tmp_path / "artifacts").mkdir()
+    (tmp_path / "artifacts" / part).touch()
+    code, _, errors = command("run", "--data.source", "digits")
+    assert code == 2
+    assert "cannot be written" in errors
+
+
+def test_labels_that_are_not_as_many_as_images_are_refused_before_prefect_starts(
+    command: Command, tmp_path: Path
+) -> None:
+    """What is inside the files is looked at first, and names both files."""
+    folder = _idx_folder(tmp_path / "data", n_labels=3)
+    code, _, errors = command("run", "--data.source", "folder", "--data.path", str(folder))
+    assert code == 3
+    assert "4 images in" in errors
+    assert "but 3 labels in" in errors
+
+
+def test_a_section_that_is_no_object_is_named(command: Command, tmp_path: Path) -> None:
+    """An option given beside it does not hide the file's fault."""
+    file = tmp_path / "settings.json"
+    file.write_text('{"train": 5}')
+    code, _, errors = command("plan", "--config", str(file), "--train.steps", "5")
+    assert (code, errors) == (2, "error: train: 5 is refused; expected an object of settings\n")
+
+
+def test_a_setting_that_a_file_names_twice_is_refused(command: Command, tmp_path: Path) -> None:
+    """Neither value silently wins."""
+    file = tmp_path / "settings.json"
+    file.write_text('{"train": {"steps": 40, "steps": 50}}')
+    code, _, errors = command("plan", "--config", str(file))
+    assert code == 2
+    assert "'steps' stands there twice" in errors
+
+
+def test_the_version_is_that_of_the_package(command: Command) -> None:
+    """`--version` prints what was installed."""
+    assert command("--version")[1].strip() == version("filterscope")
 
 
 def test_plan_writes_nothing(command: Command, tmp_path: Path) -> None:

@@ -232,6 +232,32 @@ def test_data_that_are_refused_leave_no_run(prefect_server: None, tmp_path: Path
     assert not (tmp_path / "store/runs").exists()
 
 
+def test_a_split_without_images_is_not_mined(prefect_server: None, tmp_path: Path) -> None:
+    """Filters are not called dead because nothing was looked at."""
+    settings = config.validate(
+        {
+            "data": {"source": "digits", "validation_fraction": 0},
+            "train": {"steps": 1},
+            "explain": {"split": "validation"},
+        }
+    )
+    with pytest.raises(ConfigError, match=r"explain\.split: validation is refused"):
+        train_and_explain(settings, store=tmp_path)
+
+
+def test_an_edited_headline_is_noticed(finished: Finished) -> None:
+    """A manifest that was changed by hand is not believed."""
+    manifest = _artifact(finished, "evaluation") / "manifest.json"
+    before = manifest.read_text()
+    accuracy = str(finished.record.headline["test_accuracy"])
+    manifest.write_text(before.replace(f'"test_accuracy": {accuracy}', '"test_accuracy": 0.999'))
+    assert manifest.read_text() != before
+    folder = train_and_explain(finished.config, store=finished.store)
+    again = Finished(finished.config, finished.store, folder).record
+    assert again.headline == finished.record.headline
+    assert "manifest.json was changed" in again.steps[2].why
+
+
 def test_the_flow_refuses_auto(prefect_server: None, tmp_path: Path) -> None:
     """Only the command may choose another data set than the one that was asked for."""
     with pytest.raises(ConfigError, match="auto is resolved by the command"):

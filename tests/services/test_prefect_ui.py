@@ -44,6 +44,7 @@ def test_the_run_has_its_name_its_state_and_its_steps(
     page.get_by_text("Completed").first.wait_for(timeout=SECONDS)
     for step in ("load_dataset", "train_model", "mine_patches"):
         page.get_by_text(f"{step} runs: no ").first.wait_for(timeout=SECONDS)
+    page.get_by_text("step 60: batch accuracy").first.wait_for(timeout=SECONDS)
 
 
 def test_the_metrics_table_shows_both_splits(server: Server, flow_run_id: str, page: Page) -> None:
