@@ -9,7 +9,7 @@ import pytest
 
 from cnn.config import ExplainConfig
 from cnn.data.dataset import Dataset, Split
-from cnn.errors import ArtifactError
+from cnn.errors import ArtifactError, ConfigError
 from cnn.explain import patches
 from cnn.progress import Progress
 from cnn.train import fit, model, recipes
@@ -172,15 +172,20 @@ def test_positions_tied_with_the_last_row_are_counted(two_filters: Any, digits: 
     assert {row["n_tied"] for row in mined.rows} == {2 * 81 - K}
 
 
-def test_nothing_is_mined_where_nothing_fires_or_no_image_is(
-    two_filters: Any, digits: Dataset
-) -> None:
-    """Black images, and a split without images: no rows, black pixels."""
-    for images in (np.zeros((2, 28, 28, 1), np.uint8), np.zeros((0, 28, 28, 1), np.uint8)):
-        mined = patches.mine(two_filters, "conv1", _with_test(digits, images), ExplainConfig())
-        assert mined.rows == []
-        assert mined.pixels.shape == (2, K, 12, 12, 1)
-        assert not mined.pixels.any()
+def test_nothing_is_mined_where_nothing_fires(two_filters: Any, digits: Dataset) -> None:
+    """Black images: no rows, black pixels."""
+    black = _with_test(digits, np.zeros((2, 28, 28, 1), np.uint8))
+    mined = patches.mine(two_filters, "conv1", black, ExplainConfig())
+    assert mined.rows == []
+    assert mined.pixels.shape == (2, K, 12, 12, 1)
+    assert not mined.pixels.any()
+
+
+def test_a_split_without_images_is_refused(two_filters: Any, digits: Dataset) -> None:
+    """Nothing was looked at, so nothing may be said of any filter."""
+    empty = _with_test(digits, np.zeros((0, 28, 28, 1), np.uint8))
+    with pytest.raises(ConfigError, match=r"explain\.split: test is refused"):
+        patches.mine(two_filters, "conv1", empty, ExplainConfig())
 
 
 def test_patches_of_colour_images_keep_their_channels(

@@ -243,8 +243,8 @@ def test_a_dead_filter_and_one_with_few_patches_leave_gaps(
     fewer = table[(table["filter"] > 1) | ((table["filter"] == 1) & (table["rank"] <= 3))]
     made = DRAWN["patches"](_with_table(material, "patches", fewer))
     lines = _texts(made)
-    n_before = _texts(DRAWN["patches"](material)).count("dead")
-    assert lines.count("dead") == n_before + 1
+    n_before = _texts(DRAWN["patches"](material)).count("never")
+    assert lines.count("never") == n_before + 1
     assert sum(line.startswith("#") for line in lines) == len(fewer)
     pixels = _pixels(_png(made, tmp_path))
     assert pixels.shape == _pixels(_png(DRAWN["patches"](material), tmp_path)).shape
@@ -253,7 +253,7 @@ def test_a_dead_filter_and_one_with_few_patches_leave_gaps(
 def test_a_layer_of_dead_filters_is_drawn(material: Material, tmp_path: Path) -> None:
     """No patches at all: every row says dead."""
     made = DRAWN["patches"](_with_table(material, "patches", material.tables["patches"].iloc[:0]))
-    assert _texts(made).count("dead") == 6
+    assert _texts(made).count("never") == 6
     assert Image.open(BytesIO(_png(made, tmp_path))).width == 1040
 
 
