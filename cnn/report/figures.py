@@ -42,11 +42,7 @@ def history(table: pd.DataFrame) -> Figure:
     theme.dress(top, "Accuracy", "", "share of images right")
     theme.dress(middle, "Loss", "", "mean cross-entropy (nats)")
     theme.dress(bottom, "Learning rate", "step", "")
-    # The end decides: a poor beginning may leave the picture at the bottom.
-    worst, best = float(table["accuracy"].min()), float(table["accuracy"].max())
-    lowest = min(max(worst, 1 - 8 * (1 - best)), best - 0.01)
-    margin = 0.06 * (best - lowest)
-    top.set_ylim(lowest - margin, best + margin)
+    top.set_ylim(*_accuracy_limits(table))
     top.yaxis.set_major_formatter(PercentFormatter(1))
     bottom.xaxis.set_major_locator(MaxNLocator(integer=True))
     if (table["loss"] > 0).any():
@@ -54,6 +50,18 @@ def history(table: pd.DataFrame) -> Figure:
     top.legend(loc="lower right", fontsize=theme.TEXT, frameon=False)
     made.tight_layout(h_pad=2)
     return made
+
+
+def _accuracy_limits(table: pd.DataFrame) -> tuple[float, float]:
+    """Return the limits of the accuracy axis: a poor beginning may leave it, no split's end.
+
+    The weaker split sets the scale, so that both curves are in the picture.
+    """
+    worst, best = float(table["accuracy"].min()), float(table["accuracy"].max())
+    weaker = float(table.groupby("split")["accuracy"].last().min())
+    lowest = min(max(worst, 1 - 8 * (1 - weaker)), weaker, best - 0.01)
+    margin = 0.06 * (best - lowest)
+    return lowest - margin, best + margin
 
 
 def confusion(table: pd.DataFrame, split: str) -> Figure:

@@ -433,3 +433,33 @@ def test_four_threads_without_a_display_draw_the_same_bytes(
     }
     there = {name.removesuffix(".png").split("-")[0]: digest for name, digest in first.items()}
     assert {name: there[name] for name in here} == here
+
+
+@pytest.mark.parametrize(
+    ("train", "validation"),
+    [
+        ([0.8, 0.995, 0.999], [0.97, 0.976, 0.9766]),
+        ([0.5, 0.9, 0.95], [0.9, 0.99, 0.999]),
+        ([1.0, 1.0, 1.0], [1.0, 1.0, 1.0]),
+        ([0.9, 0.5, 0.1], [0.2, 0.1, 0.0]),
+    ],
+)
+def test_the_accuracy_axis_shows_where_every_split_ends(
+    material: Material, train: list[float], validation: list[float]
+) -> None:
+    """Neither curve may lie outside of the picture because the other is better."""
+    steps = [100, 200, 300]
+    rows = pd.DataFrame(
+        {
+            "step": steps * 2,
+            "split": ["train"] * 3 + ["validation"] * 3,
+            "loss": 1.0,
+            "accuracy": train + validation,
+            "learning_rate": 1e-3,
+            "status": "ok",
+        }
+    )
+    axes = figures.history(rows).axes[0]
+    low, high = axes.get_ylim()
+    for line in axes.get_lines():
+        assert low < line.get_ydata()[-1] < high
