@@ -8,6 +8,7 @@ import difflib
 import json
 import types
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union, get_args, get_origin
 
@@ -72,6 +73,17 @@ FolderPath = Annotated[Path, BeforeValidator(_read_path)]
 
 
 _LONGEST_SHOWN = 80  # characters of a refused value
+
+
+@dataclass(frozen=True)
+class Neutral:
+    """Marks a setting that came later, with the value at which nothing differs from before.
+
+    At that value, which never changes, the setting stays out of every key, so that
+    artifacts that were made before it are still found: `Annotated[Whole, Neutral(0)]`.
+    """
+
+    value: Any
 
 
 class Settings(BaseModel):
@@ -256,6 +268,16 @@ def validate(values: Mapping[str, Any]) -> RunConfig:
         return RunConfig.model_validate(values)
     except ValidationError as error:
         raise ConfigError(describe(error)) from None
+
+
+def keyed(settings: Settings) -> dict[str, Any]:
+    """Return the fields that enter a key, by name: all but those at their neutral value."""
+    definitions = type(settings).model_fields
+    return {
+        name: value
+        for name, value in settings.model_dump(mode="json").items()
+        if Neutral(value) not in definitions[name].metadata
+    }
 
 
 def read_file(path: Path) -> dict[str, Any]:

@@ -55,7 +55,7 @@ class StepTask:
     def submit(self, run: Run, *refs: Ref, settings: Settings | None = None) -> PrefectFuture[Ref]:
         """Start the task beside others; TensorFlow is imported here first if it will compute."""
         if self.step.computes:
-            key = self.step.key(self.step.resolve(settings), refs)
+            key = self.step.key(self.step.resolve(settings, run.store.downloads), refs)
             if not planning.decide(run.store, self.step, key, run.refresh).manifest:
                 run.device()
         return self.task.submit(run, refs, settings)
@@ -68,7 +68,8 @@ def step_task(step: Step) -> Callable[[Produce], StepTask]:
         @task(name=step.name, task_run_name=step.name, cache_policy=NO_CACHE, persist_result=False)
         def perform(run: Run, refs: tuple[Ref, ...], settings: Settings | None) -> State[Ref]:
             started = time.monotonic()
-            resolved = step.resolve(settings)
+            step.fetch(settings, run.store.downloads)
+            resolved = step.resolve(settings, run.store.downloads)
             key = step.key(resolved, refs)
             decision = planning.decide(run.store, step, key, run.refresh)
             if decision.manifest:

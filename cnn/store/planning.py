@@ -57,7 +57,7 @@ def plan(store: Store, config: RunConfig, refresh: Collection[StepName] = ()) ->
         if missing:
             planned.append(Planned(step, "depends", f"depends on {missing[0]}"))
             continue
-        resolved = step.resolve(step.slice(config))
+        resolved = step.resolve(step.slice(config), store.downloads)
         key = step.key(resolved, [refs[kind] for kind in step.reads])
         decision = decide(store, step, key, refresh)
         if decision.manifest:

@@ -1,11 +1,12 @@
 """Each step, declared once: what it reads and makes, and what decides its result."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
-from cnn.config import DataConfig, RecipeChoice, RunConfig, Settings, StepName
+from cnn.config import DataConfig, RecipeChoice, RunConfig, Settings, StepName, keyed
 from cnn.data import sources
 from cnn.store import fingerprints, tables
 from cnn.store.keys import Key
@@ -23,7 +24,11 @@ class Resolved:
 
 @dataclass(frozen=True)
 class Step:
-    """One step: its name, the kinds it reads and makes, its settings, where its code begins."""
+    """One step: its name, the kinds it reads and makes, its settings, where its code begins.
+
+    `fetch` brings in what must be there before the settings can be resolved; `resolve`
+    makes them definite and needs no network. Both are given the folder of downloads.
+    """
 
     name: StepName
     makes: Kind
@@ -32,7 +37,8 @@ class Step:
     section: str = ""
     tables: tuple[str, ...] = ()
     computes: bool = False
-    resolve: Callable[[Any], Resolved] = field(default=lambda settings: Resolved({}))
+    fetch: Callable[[Any, Path], None] = lambda settings, downloads: None
+    resolve: Callable[[Any, Path], Resolved] = lambda settings, downloads: Resolved({})
 
     def slice(self, config: RunConfig) -> Settings | None:
         """Return the part of the settings that this step is given."""
@@ -58,7 +64,7 @@ def _versions() -> dict[str, str]:
     return {name: ".".join(version(name).split(".")[:2]) for name in ("tensorflow", "keras")}
 
 
-def _dataset(config: DataConfig) -> Resolved:
+def _dataset(config: DataConfig, downloads: Path) -> Resolved:
     source = sources.identify(config)
     values = {
         **source.identity(),
@@ -68,14 +74,14 @@ def _dataset(config: DataConfig) -> Resolved:
     return Resolved(_dotted("data", values), (source, config))
 
 
-def _training(choice: RecipeChoice) -> Resolved:
+def _training(choice: RecipeChoice, downloads: Path) -> Resolved:
     training = recipes.resolve(choice)
-    values = {"seed": choice.seed, **training.model_dump()}
+    values = {"seed": choice.seed, **keyed(training)}
     return Resolved(_dotted("train", values), (training, choice.seed))
 
 
-def _plain(section: str) -> Callable[[Settings], Resolved]:
-    return lambda settings: Resolved(_dotted(section, settings.model_dump()), settings)
+def _plain(section: str) -> Callable[[Settings, Path], Resolved]:
+    return lambda settings, downloads: Resolved(_dotted(section, keyed(settings)), settings)
 
 
 def _dotted(section: str, values: Mapping[str, Any]) -> dict[str, Any]:

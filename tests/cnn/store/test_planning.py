@@ -28,7 +28,7 @@ def run(store: Store, values: RunConfig) -> dict[Kind, Ref]:
     """Publish an artifact for every step, its content a function of its key."""
     refs: dict[Kind, Ref] = {}
     for step in STEPS:
-        key = step.key(step.resolve(step.slice(values)), [refs[kind] for kind in step.reads])
+        key = step.key(step.resolve(step.slice(values), Path()), [refs[kind] for kind in step.reads])
 
         def produce(folder: Path, content: str = key.digest) -> Headline:
             (folder / "result.txt").write_text(content)
@@ -211,7 +211,7 @@ def test_the_same_result_leaves_what_follows_cached(full: Store) -> None:
     """Keys are made of digests: a step that makes the same again runs nothing else."""
     other = settings(data={"source": "digits", "split_seed": 7})
     first, second = (
-        LOAD_DATASET.key(LOAD_DATASET.resolve(values.data), []) for values in (settings(), other)
+        LOAD_DATASET.key(LOAD_DATASET.resolve(values.data, Path()), []) for values in (settings(), other)
     )
 
     def produce(folder: Path) -> Headline:
@@ -253,11 +253,11 @@ def test_every_step_is_declared_once_and_after_what_it_reads() -> None:
 
 def test_a_key_holds_the_settings_of_its_step_only() -> None:
     """What a step is not given cannot change its key; nothing of runtime is in any."""
-    key = TRAIN_MODEL.key(TRAIN_MODEL.resolve(settings().train), [])
+    key = TRAIN_MODEL.key(TRAIN_MODEL.resolve(settings().train, Path()), [])
     assert {name.split(".")[0] for name in key.components["settings"]} == {"train"}
     assert "train.recipe" not in key.components["settings"]
     assert set(key.components["versions"]) == {"tensorflow", "keras"}
-    load = LOAD_DATASET.key(LOAD_DATASET.resolve(settings().data), [])
+    load = LOAD_DATASET.key(LOAD_DATASET.resolve(settings().data, Path()), [])
     assert load.components["versions"] == {}
     assert "data.path" not in load.components["settings"]
 

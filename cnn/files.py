@@ -1,0 +1,153 @@
+"""Temporary files and folders, and disks that are full.
+
+Whatever is being written has a hidden name that ends in `.part`, beside its final name,
+and is locked by the process that writes it. The lock ends with the process, however that
+ends, so that `sweep` removes what nobody writes any more and nothing else.
+"""
+
+import errno
+import fcntl
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from cnn.errors import StoreUnwritableError
+
+SUFFIX = ".part"
+_DISK_ERRORS = {
+    None,  # NumPy and HDF5 say what failed, without a number
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO),
+    *(errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG),
+}
+
+
+@contextmanager
+def temporary_file(target: Path) -> Iterator[Path]:
+    """Yield a new, empty, locked file beside `target`; it is gone after the block if still there.
+
+    The block writes to it and renames it, after which it is no longer temporary.
+    """
+    with _locked_new(target.parent, target.name, Path.touch) as path:
+        try:
+            yield path
+        finally:
+            with suppress(FileNotFoundError):
+                path.unlink()
+
+
+@contextmanager
+def temporary_folder(parent: Path, name: str) -> Iterator[Path]:
+    """Yield a new, empty, locked folder in `parent`; it is gone after the block if still there."""
+    with _locked_new(parent, name, Path.mkdir) as path:
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def replace(target: Path, content: bytes) -> None:
+    """Write a file so that a reader sees the old content or the new one, after a crash too."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with temporary_file(target) as path:
+        path.write_bytes(content)
+        flush(path)
+        path.replace(target)
+    flush(target.parent)
+
+
+def flush(path: Path) -> None:
+    """Make a file's content, or a folder's names, survive a loss of power."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sweep(folder: Path) -> list[Path]:
+    """Remove the temporary files and folders in `folder` that no process writes; return them."""
+    return [path for path in sorted(folder.glob(f".*{SUFFIX}")) if _removed(path)]
+
+
+@contextmanager
+def disk_faults(what: str, folder: Path) -> Iterator[None]:
+    """Turn a disk that is full, limited or read-only into StoreUnwritableError.
+
+    `what` could not be written to `folder`; the message gives the free bytes there.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        raise StoreUnwritableError(
+            f"{what} could not be written to {folder}: {error.strerror or error}; "
+            f"{free_bytes(folder):,} bytes are free there"
+        ) from error
+
+
+def free_bytes(folder: Path) -> int:
+    """Return the bytes that are free where a folder is, or would be."""
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    return shutil.disk_usage(existing).free
+
+
+@contextmanager
+def _locked_new(parent: Path, name: str, make: Callable[[Path], None]) -> Iterator[Path]:
+    """Make a new path and hold its lock while the block runs."""
+    path, handle = _new(parent, name, make)
+    try:
+        yield path
+    finally:
+        os.close(handle)
+
+
+def _new(parent: Path, name: str, make: Callable[[Path], None]) -> tuple[Path, int]:
+    """Return a new path and its locked handle; one that a sweep was faster to take is left."""
+    while True:
+        path = parent / f".{name}.{uuid.uuid4().hex}{SUFFIX}"
+        make(path)
+        with suppress(FileNotFoundError):
+            handle = _locked(path)
+            if _names(path, handle):
+                return path, handle
+            os.close(handle)
+
+
+def _removed(path: Path) -> bool:
+    try:
+        handle = _locked(path, fcntl.LOCK_NB)
+    except OSError:  # somebody writes it, it is gone, or it is not ours to remove
+        return False
+    try:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return not path.exists()
+
+
+def _locked(path: Path, how: int = 0) -> int:
+    """Return a handle that holds the path's lock until it is closed."""
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | how)
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
+
+
+def _names(path: Path, handle: int) -> bool:
+    """Return whether the path still names the file that the handle has open."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(handle))
+    except FileNotFoundError:
+        return False
