@@ -1,7 +1,6 @@
 """One run of a flow: where its artifacts are, what it was asked for, what became of each step."""
 
 import logging
-import tempfile
 import threading
 import time
 from collections.abc import Collection, Iterator
@@ -10,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from cnn import files
 from cnn.config import RunConfig, StepName
 from cnn.store.refs import Ref
 from cnn.store.runs import RunRecord, StepOutcome, folder_name
@@ -45,6 +45,7 @@ class Run:
         self._lock = threading.Lock()
         self._device: Any = None
         self.store.ensure_writable()
+        self.store.sweep()
         if note:
             log.warning("%s", note)
 
@@ -65,8 +66,8 @@ class Run:
     @contextmanager
     def scratch(self) -> Iterator[Path]:
         """Yield an empty folder in the store's root that is gone afterwards."""
-        with tempfile.TemporaryDirectory(prefix=".", dir=self.store.root) as folder:
-            yield Path(folder)
+        with files.temporary_folder(self.store.root, "scratch") as folder:
+            yield folder
 
     def record(self, refs: dict[str, Ref], error: str = "", **more: Any) -> RunRecord:
         """Return the run's record as of now; the refs say what it made."""

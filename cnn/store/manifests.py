@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -85,7 +85,9 @@ def digest(files: Sequence[File]) -> str:
     return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
 
 
-def problem(folder: Path, manifest: Manifest) -> str:
+def problem(
+    folder: Path, manifest: Manifest, file_digest: Callable[[Path], str] = contents.file_digest
+) -> str:
     """Return what is wrong with an artifact's files, or "" if every one is as it was made."""
     for file in manifest.files:
         path = folder / file.path
@@ -93,7 +95,7 @@ def problem(folder: Path, manifest: Manifest) -> str:
             return f"{file.path} is missing"
         if path.stat().st_size != file.bytes:
             return f"{file.path} has {path.stat().st_size:,} bytes, not {file.bytes:,}"
-        if contents.file_digest(path) != file.sha256:
+        if file_digest(path) != file.sha256:
             return f"{file.path} was changed"
     known = {NAME, *(file.path for file in manifest.files)}
     added = sorted(path.name for path in folder.iterdir() if path.name not in known)

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from cnn import files
 from cnn.errors import ArtifactError, ConfigError
 from cnn.store import tables
 from cnn.store.refs import Kind, Ref
@@ -72,27 +73,20 @@ def publish(
     """Return the record and the folder of a run, in place with everything in it.
 
     artifacts: folders whose figures, tables, arrays and model are copied, the data set's
-    aside. The folder
-    appears complete, in one rename; the index is made anew. Where the name is taken, a
-    number is added to it. Raises ArtifactError where the disk is full or not writable.
+    aside. The folder appears complete, in one rename; the index is made anew. Where the name
+    is taken, a number is added to it. Raises StoreUnwritableError where the disk is full.
     """
-    temporary = runs / f".{uuid.uuid4().hex}"
-    try:
-        temporary.mkdir(parents=True)
-        for kind, folder in artifacts.items():
-            if kind != "dataset":
-                _copy(folder, temporary)
-        if report:
-            (temporary / REPORT_NAME).write_text(report, encoding="utf-8")
-        record, folder = _put(runs, temporary, record)
+    with files.disk_faults("the run's folder", runs):
+        runs.mkdir(parents=True, exist_ok=True)
+        with files.temporary_folder(runs, record.run) as temporary:
+            for kind, folder in artifacts.items():
+                if kind != "dataset":
+                    _copy(folder, temporary)
+            if report:
+                (temporary / REPORT_NAME).write_text(report, encoding="utf-8")
+            record, folder = _put(runs, temporary, record)
         rebuild_index(runs)
         return record, folder
-    except OSError as error:
-        raise ArtifactError(
-            f"the run's folder could not be written to {runs}: {error.strerror or error}"
-        ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def records(runs: Path) -> Iterator[RunRecord]:
@@ -145,12 +139,16 @@ def rebuild_index(runs: Path) -> None:
 
 
 def _copy(folder: Path, target: Path) -> None:
-    for path in sorted(folder.iterdir()):
-        place = "model" if path.name in _MODEL_FILES else _PLACES.get(path.suffix)
-        if place is None:
-            continue
-        (target / place).mkdir(exist_ok=True)
-        shutil.copyfile(path, target / place / path.name)
+    try:
+        for path in sorted(folder.iterdir()):
+            place = "model" if path.name in _MODEL_FILES else _PLACES.get(path.suffix)
+            if place is not None:
+                (target / place).mkdir(exist_ok=True)
+                shutil.copyfile(path, target / place / path.name)
+    except FileNotFoundError as error:
+        raise ArtifactError(
+            f"{error.filename} vanished while the run's folder was made; run again"
+        ) from None
 
 
 def _put(runs: Path, temporary: Path, record: RunRecord) -> tuple[RunRecord, Path]:
