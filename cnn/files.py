@@ -73,6 +73,19 @@ def sweep(folder: Path) -> list[Path]:
 
 
 @contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on a file during the block; it ends with the process at the latest.
+
+    The file is made if need be, and may be removed by whoever holds the lock.
+    """
+    handle = _locked_for_good(path)
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
 def disk_faults(what: str, folder: Path) -> Iterator[None]:
     """Turn a disk that is full, limited or read-only into StoreUnwritableError.
 
@@ -117,6 +130,17 @@ def _new(parent: Path, name: str, make: Callable[[Path], None]) -> tuple[Path, i
             os.close(handle)
 
 
+def _locked_for_good(path: Path) -> int:
+    """Return a handle that holds the lock of the file that the path names now."""
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            handle = _locked(path, flags=os.O_CREAT | os.O_RDWR)
+            if _names(path, handle):
+                return handle
+            os.close(handle)
+
+
 def _removed(path: Path) -> bool:
     try:
         handle = _locked(path, fcntl.LOCK_NB)
@@ -134,9 +158,9 @@ def _removed(path: Path) -> bool:
     return not path.exists()
 
 
-def _locked(path: Path, how: int = 0) -> int:
+def _locked(path: Path, how: int = 0, flags: int = os.O_RDONLY) -> int:
     """Return a handle that holds the path's lock until it is closed."""
-    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    handle = os.open(path, flags | os.O_NOFOLLOW, 0o644)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | how)
     except BaseException:

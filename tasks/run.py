@@ -1,6 +1,7 @@
 """One run of a flow: where its artifacts are, what it was asked for, what became of each step."""
 
 import logging
+import sys
 import threading
 import time
 from collections.abc import Collection, Iterator
@@ -49,13 +50,19 @@ class Run:
         if note:
             log.warning("%s", note)
 
-    def device(self) -> Any:
-        """Return what computes; imports TensorFlow on the first call, here and now."""
+    def device(self, threads: int | None = None) -> Any:
+        """Return what computes; imports TensorFlow on the first call, here and now.
+
+        threads: per operation, where the settings name none and TensorFlow did not start yet.
+        """
         from cnn.train import device
 
         with self._lock:
             if self._device is None:
-                self._device = device.prepare(self.config.runtime)
+                runtime = self.config.runtime
+                if runtime.threads is None and "tensorflow" not in sys.modules:
+                    runtime = runtime.model_copy(update={"threads": threads})
+                self._device = device.prepare(runtime)
             return self._device
 
     def add(self, outcome: StepOutcome) -> None:

@@ -1,13 +1,10 @@
 """Run folders: what one run did and made, for people; and the index of all runs."""
 
-import fcntl
 import logging
-import os
 import re
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -128,7 +125,7 @@ def find(runs: Path, name: str) -> tuple[RunRecord, Path]:
 
 def rebuild_index(runs: Path) -> None:
     """Write index.parquet anew from the run.json files; several processes may do so at once."""
-    with _locked(runs / ".index.lock"):
+    with files.exclusive(runs / ".index.lock"):
         rows = [_index_row(record) for record in records(runs)]
         temporary = runs / f".{INDEX_NAME}.{uuid.uuid4().hex}"
         try:
@@ -188,14 +185,3 @@ def _index_row(record: RunRecord) -> dict[str, Any]:
         "seconds": record.seconds,
         "model_digest": models[0].digest if models else None,
     }
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock; it is gone when the process is, however that ends."""
-    handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)

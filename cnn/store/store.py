@@ -6,6 +6,7 @@ manifest.json. A folder gets that name in one rename, complete.
 
 import logging
 import os
+import shutil
 import tempfile
 import time
 import uuid
@@ -20,7 +21,7 @@ from pydantic import ValidationError
 
 from cnn import files
 from cnn.errors import ArtifactError, StoreUnwritableError
-from cnn.store import manifests
+from cnn.store import leases, manifests
 from cnn.store.keys import Key
 from cnn.store.manifests import Headline, Manifest
 from cnn.store.memory import Memory
@@ -81,12 +82,22 @@ class Store:
             ) from None
 
     def sweep(self) -> None:
-        """Remove what interrupted processes left half-written; what is being written stays."""
+        """Remove what interrupted processes left half-written; what is being written stays.
+
+        Checkpoints of trainings whose model is there by now go too.
+        """
         folders = (self.root, self.root / "store", self.root / "store/.verified", self.runs)
         nested = (*self.downloads.glob("*/"), *self.checkpoints.glob("*/"))
         for folder in (*folders, *nested):
             for path in files.sweep(folder):
                 log.info("%s was left half-written by an interrupted run; removed", path)
+        for folder in self.checkpoints.glob("*/"):
+            if self._folder("model", folder.name).exists() and not leases.is_live(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def finish(self, key: Key) -> None:
+        """Remove the checkpoints and the lease of a training whose model is published."""
+        shutil.rmtree(self.checkpoints / key.digest, ignore_errors=True)
 
     def find(self, key: Key) -> Found:
         """Return the artifact of a key, every file of it verified, or what is wrong with it."""

@@ -128,9 +128,7 @@ def test_a_full_disk_is_said_as_such(store: Store) -> None:
     def produce(folder: Path) -> Headline:
         raise OSError(28, os.strerror(28))
 
-    with pytest.raises(
-        StoreUnwritableError, match=r"could not be written.*No space left.*free"
-    ):
+    with pytest.raises(StoreUnwritableError, match=r"could not be written.*No space left.*free"):
         store.publish(KEY, (), produce)
     assert names(store.root / "store") == []
 
