@@ -4,7 +4,7 @@ import logging
 import re
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -121,6 +121,20 @@ def find(runs: Path, name: str) -> tuple[RunRecord, Path]:
     shown = ", ".join(item.run for item in (matching or known)[-5:]) or "none"
     found = "several runs" if matching else "no run"
     raise ConfigError(f"run {name!r}: {found} of that name in {runs}; there are {shown}")
+
+
+def latest_of(runs: Path, refs: Collection[Ref]) -> tuple[RunRecord, Path] | None:
+    """Return the newest completed run that is made of exactly these artifacts, with its folder."""
+    for path in sorted(runs.glob(f"[!.]*/{RECORD_NAME}"), reverse=True):
+        try:
+            record = read(path.parent)
+        except ArtifactError:
+            continue
+        made_of = {step.ref for step in record.steps if step.ref}
+        whole = record.status == "completed" and (path.parent / REPORT_NAME).exists()
+        if whole and made_of == set(refs):
+            return record, path.parent
+    return None
 
 
 def rebuild_index(runs: Path) -> None:
