@@ -143,7 +143,7 @@ def rebuild_index(runs: Path) -> None:
         rows = [_index_row(record) for record in records(runs)]
         temporary = runs / f".{INDEX_NAME}.{uuid.uuid4().hex}"
         try:
-            tables.write_rows(temporary, "runs", rows)
+            tables.write_records(temporary, "runs", rows)
             temporary.replace(runs / INDEX_NAME)
         finally:
             temporary.unlink(missing_ok=True)
