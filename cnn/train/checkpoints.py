@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 LARGEST_SHARE = 0.02  # of the training's time that is spent on checkpoints
 _N_KEPT = 2
-_BYTES_PER_SECOND = 50e6  # expected of a disk until the first checkpoint has shown it
+_BYTES_PER_SECOND = 200e6  # expected of a disk until the first checkpoint has shown it
 _NAME = re.compile(r"step-(\d{9})\.npz")
 _ABOUT = "about"
 
