@@ -4,7 +4,10 @@ The first part of an address's path chooses how; the second is the file's name.
 """
 
 import gzip
+import os
 import socket
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -17,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnn.data import idx, published
+from cnn.errors import DataError
 
 PAGE = b"<!DOCTYPE html><title>Sign in to the network</title>"
 IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
@@ -220,3 +224,36 @@ class Handler(BaseHTTPRequestHandler):
             self.server.seen.append(bool(self.server.final and self.server.final.exists()))
             self.wfile.write(body[start : start + self.server.piece])
             self.server.closing.wait(self.server.pause)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of the unpacked bytes of a set's files by role."""
+    return {role: idx.digest(folder / name) for role, name in published.FILE_NAMES.items()}
+
+
+COMMAND = """
+import sys
+from cnn.data import published
+from flows import cli
+published.KNOWN["mnist"], published.ADDRESSES["mnist"] = {digests!r}, {addresses!r}
+cli.main(sys.argv[1:])
+"""
+
+
+def refused_by_the_command(store: Path, known: Mapping[str, str], addresses: list[str]) -> str:
+    """Return what the whole command says when it refuses what it takes for MNIST.
+
+    It ends with the exit code of bad data, without a traceback, artifacts or a run folder.
+    """
+    script = COMMAND.format(digests=dict(known), addresses=tuple(addresses))
+    done = subprocess.run(
+        [sys.executable, "-c", script, "run", "--data.source", "mnist", "--store", store],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PREFECT_HOME": str(store.parent / "prefect"), "NO_PROXY": "127.0.0.1"},
+    )
+    assert done.returncode == DataError.exit_code, done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert not [path for path in store.glob("*/*") if path.parent.name != "downloads"]
+    return done.stderr

@@ -66,7 +66,7 @@ FILE_NAMES = {
 _N_CLASSES = 10
 
 
-def fetch(name: str, downloads: Path, seconds: float = FETCH_SECONDS) -> dict[str, Path]:
+def fetch(name: str, downloads: Path, seconds: float) -> dict[str, Path]:
     """Return the verified files of a set by role, fetched where missing.
 
     Raises UnreachableError, or StoreUnwritableError where the disk fails.
@@ -79,7 +79,7 @@ def fetch(name: str, downloads: Path, seconds: float = FETCH_SECONDS) -> dict[st
 def fetch_unpinned(name: str, downloads: Path) -> None:
     """Fetch a set where its key is not known before; do nothing for any other name."""
     if name in ADDRESSES and name not in KNOWN:
-        fetch(name, downloads)
+        fetch(name, downloads, FETCH_SECONDS)
 
 
 def is_fetched(name: str, downloads: Path) -> bool:

@@ -93,7 +93,9 @@ def load(source: Source, config: DataConfig, downloads: Path) -> Dataset:
     if source.name == "digits":
         train, test = _load_digits(config.split_seed)
     else:
-        paths = dict(source.paths) or published.fetch(source.name, downloads)
+        paths = dict(source.paths) or published.fetch(
+            source.name, downloads, published.FETCH_SECONDS
+        )
         train, test = _load_files(source, paths)
     n_classes = int(max(train.labels.max(), test.labels.max())) + 1
     if n_classes < 2:

@@ -19,7 +19,8 @@ ATTEMPTS = 3
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 10.0
 ERRORS = (httpx.HTTPError, httpx.InvalidURL, ValueError, DataError)
-_GRACE_SECONDS = 1.0
+GRACE_SECONDS = 1.0  # beyond a limit, for work that has to see by itself that it is over
+FIRST_PAUSE_SECONDS = 1.0
 _BUSY = {408, 425, 429}
 
 
@@ -106,7 +107,7 @@ def _left_behind_at(limit: Deadline, work: Callable[[], None]) -> None:
             done.set_exception(error)
 
     Thread(target=record, daemon=True).start()
-    if wait([done], limit.left + _GRACE_SECONDS).not_done:
+    if wait([done], limit.left + GRACE_SECONDS).not_done:
         raise httpx.TimeoutException("no answer in the time there was")
     done.result()
 
@@ -157,7 +158,7 @@ def _verify(part: Path, wanted: Wanted) -> None:
 
 def _pause(error: httpx.HTTPError, attempt: int) -> float | None:
     """Return the seconds to wait before the same address is asked again, None for never."""
-    usual = 0.5 * 2**attempt
+    usual = FIRST_PAUSE_SECONDS * 2 ** (attempt - 1)
     if isinstance(error, httpx.HTTPStatusError):
         status, asked = error.response.status_code, error.response.headers.get("Retry-After", "")
         if status not in _BUSY and status < 500:

@@ -58,7 +58,7 @@ def test_a_name_server_that_does_not_answer_holds_nobody_up(
         raise socket.gaierror("no name server answers")
 
     monkeypatch.setattr(socket, "getaddrinfo", hang)
-    monkeypatch.setattr(transfer, "_GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(transfer, "GRACE_SECONDS", 0.1)
     started = time.monotonic()
     words = said(f"http://host.example/{IMAGES}", wanted[IMAGES], tmp_path / IMAGES, 0.2)
     answer.set()
