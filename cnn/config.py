@@ -95,10 +95,11 @@ class Settings(BaseModel):
 class DataConfig(Settings):
     """Which images and labels to use, and how to split them."""
 
-    source: Literal["mnist", "folder", "digits", "auto"] = Field(
+    source: Literal["mnist", "fashion-mnist", "kmnist", "folder", "digits", "auto"] = Field(
         "mnist",
-        description="mnist is fetched; folder reads the IDX files in data.path; digits are the "
-        "1,797 scans that scikit-learn ships; auto is mnist, or digits where it cannot be reached",
+        description="mnist, fashion-mnist and kmnist are fetched; folder reads the IDX files in "
+        "data.path; digits are the 1,797 scans that scikit-learn ships; auto is mnist, or digits "
+        "where it cannot be reached",
     )
     path: FolderPath | None = Field(
         None, description="folder of IDX files, for data.source folder only"

@@ -59,7 +59,7 @@ def run(
     planned = planning.plan(root, chosen, names)
     if chosen.data.source == "folder" and planned[0].state != "cached":
         # Bad data end the run here, within a second, before Prefect starts.
-        sources.load(sources.identify(chosen.data), chosen.data, root.downloads)
+        sources.load(sources.identify(chosen.data, root.downloads), chosen.data, root.downloads)
     there = _nothing_to_do(root, planned)
     if there:
         console.tell("nothing to do: every step is in the store, verified, as this run made it")

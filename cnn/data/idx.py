@@ -4,6 +4,7 @@ Format: http://yann.lecun.com/exdb/mnist/ ("The IDX file format"). Two zero byte
 type code, the number of dimensions, one big-endian uint32 per dimension, the elements.
 """
 
+import codecs
 import gzip
 import hashlib
 import math
@@ -82,6 +83,16 @@ def digest(path: Path) -> str:
     return sha256.hexdigest()
 
 
+def header(path: Path) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    """Return the element type, in native byte order, and the shape that an IDX file's header names.
+
+    Raises DataError as `read` does.
+    """
+    with _opened(path) as stream:
+        _, dtype, shape = _read_header(path, stream)
+    return dtype.newbyteorder("="), shape
+
+
 def write(path: Path, array: NDArray[Any], *, compress: bool = False) -> None:
     """Write an array as an IDX file, gzip-compressed without name or date if asked.
 
@@ -99,18 +110,23 @@ def write(path: Path, array: NDArray[Any], *, compress: bool = False) -> None:
 
 
 def check_content(path: Path) -> None:
-    """Raise DataError where a file is empty or an HTML page, as failed downloads are."""
+    """Raise DataError where a file is empty, an HTML page or text, as failed downloads are."""
     with path.open("rb") as stream:
-        head = stream.read(512)
+        head = stream.read(512).removeprefix(codecs.BOM_UTF8)
     if not head:
         raise DataError(f"{path}: the file is empty; an IDX file is expected")
-    text = head.lstrip().lower()
-    if text.startswith((b"<!", b"<html", b"<?xml", b"<head", b"<body")):
-        shown = head.lstrip()[:80].decode("ascii", "replace")
+    text = head.lstrip()
+    page = text.lower().startswith((b"<!", b"<html", b"<?xml", b"<head", b"<body"))
+    if page or _is_printable(text[:80]):
+        what, shown = "an HTML page" if page else "text", text[:80].decode("ascii", "replace")
         raise DataError(
-            f"{path}: this is an HTML page, not an IDX file; it begins {shown!r}. "
-            "A server answered with a page in place of the file: fetch it again"
+            f"{path}: this is {what}, not an IDX file; it begins {shown!r}. "
+            "A server may have sent it in place of the file: fetch it again"
         )
+
+
+def _is_printable(content: bytes) -> bool:
+    return len(content) > 3 and all(32 <= byte < 127 or byte in b"\t\r\n" for byte in content)
 
 
 @contextmanager

@@ -10,38 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnn.config import DataConfig
-from cnn.data import checks, digits, download, folder, idx, splits
+from cnn.data import checks, digits, folder, idx, published, splits
 from cnn.data.dataset import Dataset, Split
+from cnn.data.published import KNOWN
 from cnn.errors import ConfigError, DataError, UnreachableError
 
 log = logging.getLogger(__name__)
 
-FETCH_SECONDS = 100.0
 AUTO_SECONDS = 20.0
-
-# SHA-256 of the unpacked bytes; only of files that were really fetched and hashed.
-KNOWN: dict[str, dict[str, str]] = {
-    "mnist": {
-        "train-images": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-        "train-labels": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-        "test-images": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-        "test-labels": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-    }
-}
-ADDRESSES: dict[str, tuple[str, ...]] = {
-    "mnist": (
-        "https://storage.googleapis.com/cvdf-datasets/mnist/",
-        "https://ossci-datasets.s3.amazonaws.com/mnist/",
-        "https://azureopendatastorage.blob.core.windows.net/mnist/",
-    )
-}
-_FILE_NAMES = {
-    "train-images": "train-images-idx3-ubyte.gz",
-    "train-labels": "train-labels-idx1-ubyte.gz",
-    "test-images": "t10k-images-idx3-ubyte.gz",
-    "test-labels": "t10k-labels-idx1-ubyte.gz",
-}
-SMALLEST_FILE = _FILE_NAMES["test-labels"]
 _DIGITS_TEST_FRACTION = 1 / 7
 
 
@@ -59,22 +35,22 @@ class Source:
         return {"name": self.name, "transposed": self.transposed, "payloads": dict(self.digests)}
 
 
-def identify(config: DataConfig) -> Source:
+def identify(config: DataConfig, downloads: Path) -> Source:
     """Return the source that a config names, without a network.
 
-    Files of a folder are hashed. Raises DataError for a folder that is missing or does
-    not hold four readable IDX files, ConfigError for `auto`.
+    Files of a folder are hashed, and fetched ones whose digests are not pinned; where those
+    are not fetched yet, the source has no digests. Raises DataError for a folder that is
+    missing or does not hold four readable IDX files, ConfigError for `auto`.
     """
     match config.source:
-        case "mnist":
-            return Source("mnist", KNOWN["mnist"])
+        case "mnist" | "fashion-mnist" | "kmnist" as name:
+            return Source(name, published.digests(name, downloads))
         case "digits":
             return Source("digits", {"digits": digits.digest()})
         case "folder" if config.path is not None:
             return _identify_folder(config.path)
     raise ConfigError(
-        "data.source auto is resolved by the command before a flow starts; "
-        "name mnist, digits or folder here"
+        "data.source auto is resolved by the command before a flow starts; name another source here"
     )
 
 
@@ -87,7 +63,7 @@ def resolve_auto(config: DataConfig, downloads: Path) -> tuple[DataConfig, str]:
     if config.source != "auto":
         return config, ""
     try:
-        fetch_known("mnist", downloads, AUTO_SECONDS)
+        published.fetch("mnist", downloads, AUTO_SECONDS)
     except UnreachableError as error:
         log.info("%s", error)
         note = (
@@ -102,24 +78,10 @@ def guess_auto(config: DataConfig, downloads: Path) -> tuple[DataConfig, str]:
     """Return what `resolve_auto` would without a network, for a plan."""
     if config.source != "auto":
         return config, ""
-    if is_fetched("mnist", downloads):
+    if published.is_fetched("mnist", downloads):
         return config.model_copy(update={"source": "mnist"}), ""
     note = "MNIST is not fetched yet; the plan is for digits, a run will try MNIST first"
     return config.model_copy(update={"source": "digits"}), note
-
-
-def is_fetched(name: str, downloads: Path) -> bool:
-    """Return whether a known data set lies in the downloads, verified."""
-    by_file = {_FILE_NAMES[role]: digest for role, digest in KNOWN[name].items()}
-    return download.present(by_file, downloads / name)
-
-
-def fetch_known(name: str, downloads: Path, seconds: float = FETCH_SECONDS) -> dict[str, Path]:
-    """Return the verified files of a known data set by role, fetched where missing."""
-    by_file = {_FILE_NAMES[role]: digest for role, digest in KNOWN[name].items()}
-    deadline = download.Deadline.after(seconds)
-    paths = download.fetch(by_file, ADDRESSES[name], downloads / name, deadline)
-    return {role: paths[_FILE_NAMES[role]] for role in folder.ROLES}
 
 
 def load(source: Source, config: DataConfig, downloads: Path) -> Dataset:
@@ -131,7 +93,9 @@ def load(source: Source, config: DataConfig, downloads: Path) -> Dataset:
     if source.name == "digits":
         train, test = _load_digits(config.split_seed)
     else:
-        paths = dict(source.paths) or fetch_known(source.name, downloads)
+        paths = dict(source.paths) or published.fetch(
+            source.name, downloads, published.FETCH_SECONDS
+        )
         train, test = _load_files(source, paths)
     n_classes = int(max(train.labels.max(), test.labels.max())) + 1
     if n_classes < 2:
@@ -140,7 +104,7 @@ def load(source: Source, config: DataConfig, downloads: Path) -> Dataset:
         )
     kept, held_out = splits.stratified(train.labels, config.validation_fraction, config.split_seed)
     parts = {"train": train.take(kept), "validation": train.take(held_out), "test": test}
-    class_names = tuple(str(label) for label in range(n_classes))
+    class_names = published.CLASS_NAMES.get(source.name) or tuple(map(str, range(n_classes)))
     return Dataset(source.name, class_names, parts, source.identity())
 
 

@@ -23,6 +23,8 @@ from cnn.store.refs import Kind
 
 TITLES = {
     "mnist": "MNIST, handwritten digits",
+    "fashion-mnist": "Fashion-MNIST, articles of clothing",
+    "kmnist": "Kuzushiji-MNIST, cursive hiragana",
     "digits": "digits, 1,797 scans that ship with scikit-learn",
     "folder": "a folder of IDX files",
 }

@@ -18,8 +18,8 @@ from typing import Any
 # The command, with MNIST's addresses replaced by one of this machine.
 COMMAND = """
 import sys
-from cnn.data import sources
-sources.ADDRESSES["mnist"] = (sys.argv[1],)
+from cnn.data import published
+published.ADDRESSES["mnist"] = (sys.argv[1],)
 from flows import cli
 cli.main(sys.argv[2:])
 """

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from cnn.config import DataConfig
-from cnn.data import folder, idx, sources
+from cnn.data import folder, idx, published, sources
 from cnn.data.dataset import Dataset
 from cnn.errors import ConfigError, DataError, UnreachableError
 
@@ -47,7 +47,7 @@ def put(path: Path, arrays: dict[str, NDArray[Any]], prefix: str = "") -> DataCo
 
 
 def load(config: DataConfig, downloads: Path) -> Dataset:
-    return sources.load(sources.identify(config), config, downloads)
+    return sources.load(sources.identify(config, downloads), config, downloads)
 
 
 @pytest.fixture
@@ -68,8 +68,8 @@ def known(
     """The small arrays are what `mnist` means; the settings name a folder that holds them."""
     config = put(tmp_path / "copy", arrays)
     digests = {role: idx.digest(tmp_path / "copy" / name) for role, name in NAMES.items()}
-    monkeypatch.setitem(sources.KNOWN, "mnist", digests)
-    monkeypatch.setitem(sources.ADDRESSES, "mnist", ("http://127.0.0.1:9/",))
+    monkeypatch.setitem(published.KNOWN, "mnist", digests)
+    monkeypatch.setitem(published.ADDRESSES, "mnist", ("http://127.0.0.1:9/",))
     return config
 
 
@@ -168,17 +168,17 @@ def test_a_file_that_changed_since_it_was_identified_is_refused(
 ) -> None:
     """What the key says was read is what was read."""
     config = put(tmp_path, arrays)
-    source = sources.identify(config)
+    source = sources.identify(config, tmp_path)
     put(tmp_path, {**arrays, role: arrays[role][::-1]})
     with pytest.raises(DataError, match=f"{NAMES[role]}: the file changed while the run"):
         sources.load(source, config, tmp_path)
 
 
 @pytest.mark.usefixtures("offline")
-def test_identifying_needs_no_network(known: DataConfig) -> None:
+def test_identifying_needs_no_network(known: DataConfig, tmp_path: Path) -> None:
     """The key of every source is known without asking anybody."""
     identities = [
-        sources.identify(config).identity()
+        sources.identify(config, tmp_path).identity()
         for config in (DataConfig(source="mnist"), DataConfig(source="digits"), known)
     ]
     assert [identity["name"] for identity in identities] == ["mnist", "digits", "mnist"]
@@ -189,8 +189,8 @@ def test_a_folder_that_holds_a_known_data_set_is_that_data_set(
     known: DataConfig, tmp_path: Path
 ) -> None:
     """A local copy of MNIST has MNIST's name and key, and is loaded from where it lies."""
-    mnist = sources.identify(DataConfig(source="mnist"))
-    assert sources.identify(known).identity() == mnist.identity()
+    mnist = sources.identify(DataConfig(source="mnist"), tmp_path)
+    assert sources.identify(known, tmp_path).identity() == mnist.identity()
     assert load(known, tmp_path / "downloads").name == "mnist"
     assert not (tmp_path / "downloads").exists()
 
@@ -200,9 +200,9 @@ def test_one_other_pixel_makes_another_data_set(
 ) -> None:
     """A known name is only given to the known data."""
     arrays["train-images"][3, 1, 1] ^= 1
-    other = sources.identify(put(tmp_path / "copy", arrays))
+    other = sources.identify(put(tmp_path / "copy", arrays), tmp_path)
     assert other.name == "folder"
-    assert other.identity() != sources.identify(DataConfig(source="mnist")).identity()
+    assert other.identity() != sources.identify(DataConfig(source="mnist"), tmp_path).identity()
 
 
 @pytest.mark.usefixtures("known")
@@ -212,10 +212,10 @@ def test_a_data_set_that_cannot_be_fetched_is_an_error(tmp_path: Path) -> None:
         load(DataConfig(source="mnist"), tmp_path / "downloads")
 
 
-def test_auto_is_refused_where_it_was_not_resolved() -> None:
+def test_auto_is_refused_where_it_was_not_resolved(tmp_path: Path) -> None:
     """A flow never decides by itself which data it uses."""
     with pytest.raises(ConfigError, match=r"data\.source auto is resolved by the command"):
-        sources.identify(DataConfig(source="auto"))
+        sources.identify(DataConfig(source="auto"), tmp_path)
 
 
 @pytest.mark.usefixtures("known")
