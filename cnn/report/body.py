@@ -24,7 +24,7 @@ from cnn.store.refs import Kind
 TITLES = {
     "mnist": "MNIST, handwritten digits",
     "digits": "digits, 1,797 scans that ship with scikit-learn",
-    "folder": "a folder of IDX files",
+    "folder": "a folder of own images",
 }
 
 BODY_NAME, PICTURES_NAME = "body.html", "pictures.md"
