@@ -32,13 +32,14 @@ def evaluate(
     """Return predictions for every validation and test image, and what follows from them.
 
     The metrics begin with the class counts of every split, that of training among them. A
-    split without images has no further rows.
+    split without images has no rows.
     """
     tables: dict[str, list[Row]] = {
         name: [] for name in ("predictions", "metrics", "per_class", "confusion", "calibration")
     }
-    for name in dataset.splits:
-        tables["metrics"] += _count_rows(name, dataset.class_counts(name))
+    for name, split in dataset.splits.items():
+        if len(split):
+            tables["metrics"] += _count_rows(name, dataset.class_counts(name))
     headline: dict[str, float | int | str | None] = {}
     for done, name in enumerate(SPLITS):
         split = dataset.splits[name]
