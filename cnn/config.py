@@ -66,10 +66,26 @@ def _read_path(value: Any) -> Any:
         raise ValueError(f"data.path: {value!r} is refused; there is no such user") from None
 
 
+def _read_channels(value: Any) -> Any:
+    """Return a whole number; true, which Python takes for 1, is none."""
+    value = _read_whole(value)
+    return repr(value) if isinstance(value, bool) else value
+
+
+def _read_size(value: Any) -> Any:
+    """Return [height, width] as a tuple; one number stands for both."""
+    value = _read_whole(value)
+    if isinstance(value, list):
+        return tuple(_read_whole(side) for side in value)
+    return (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 Whole = Annotated[int, BeforeValidator(_read_whole)]
 Number = Annotated[float, BeforeValidator(_read_word)]
 Flag = Annotated[bool, BeforeValidator(_read_word)]
 FolderPath = Annotated[Path, BeforeValidator(_read_path)]
+Side = Annotated[int, Ge(1), Le(1024)]
+ImageSize = tuple[Side, Side]
 
 
 _LONGEST_SHOWN = 80  # characters of a refused value
@@ -92,17 +108,39 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
+_OF_FOLDERS = ("label_column", "transpose", "image_size", "channels")
+
+
 class DataConfig(Settings):
     """Which images and labels to use, and how to split them."""
 
     source: Literal["mnist", "fashion-mnist", "kmnist", "folder", "digits", "auto"] = Field(
         "mnist",
-        description="mnist, fashion-mnist and kmnist are fetched; folder reads the IDX files in "
-        "data.path; digits are the 1,797 scans that scikit-learn ships; auto is mnist, or digits "
-        "where it cannot be reached",
+        description="mnist, fashion-mnist and kmnist are fetched; folder reads the IDX files or "
+        "pictures in data.path; digits are the 1,797 scans that scikit-learn ships; auto is mnist, "
+        "or digits where it cannot be reached",
     )
     path: FolderPath | None = Field(
-        None, description="folder of IDX files, for data.source folder only"
+        None,
+        description="folder of IDX files, or of one folder of pictures per class, for data.source "
+        "folder only",
+    )
+    label_column: Annotated[int | None, BeforeValidator(_read_whole), Neutral(None)] = Field(
+        None,
+        ge=0,
+        le=65_535,
+        description="column that holds the class, counted from 0, where IDX labels have several",
+    )
+    transpose: Annotated[bool | None, BeforeValidator(_read_word), Neutral(None)] = Field(
+        None,
+        description="whether rows and columns of each image are exchanged (empty: for IDX files "
+        "named emnist-*, which are published so)",
+    )
+    image_size: Annotated[ImageSize | None, BeforeValidator(_read_size), Neutral(None)] = Field(
+        None, description="size to which pictures are resized (empty: they must have one size)"
+    )
+    channels: Annotated[Literal[1, 3] | None, BeforeValidator(_read_channels), Neutral(None)] = (
+        Field(None, description="1 makes pictures gray, 3 keeps their colours (empty: gray)")
     )
     split_seed: Whole = Field(
         0, ge=0, le=2**32 - 1, description="seed of the split into training and validation images"
@@ -118,6 +156,9 @@ class DataConfig(Settings):
     def _path_belongs_to_folder(self) -> Self:
         if (self.source == "folder") != (self.path is not None):
             raise ValueError("data.path goes with data.source folder, and only with it")
+        given = [name for name in _OF_FOLDERS if getattr(self, name) is not None]
+        if given and self.source != "folder":
+            raise ValueError(f"data.{given[0]} goes with data.source folder only")
         return self
 
 
@@ -325,11 +366,11 @@ def fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Fiel
 
 def describe(error: ValidationError) -> str:
     """Return one line per refused field: its name, the value received, the values allowed."""
-    return "\n".join(_describe_one(dict(item)) for item in error.errors())
+    return "\n".join(dict.fromkeys(_describe_one(dict(item)) for item in error.errors()))
 
 
 def _describe_one(item: dict[str, Any]) -> str:
-    name = ".".join(str(part) for part in item["loc"] if part != "config")
+    name = ".".join(part for part in item["loc"] if isinstance(part, str) and part != "config")
     known = dict(fields(RunConfig))
     if item["type"] == "extra_forbidden":
         close = difflib.get_close_matches(name, [*known, *RunConfig.model_fields], n=1, cutoff=0.5)
@@ -352,13 +393,15 @@ def allowed(field: FieldInfo) -> str:
     if isinstance(choices, tuple):
         words = "one of " + ", ".join(str(choice) for choice in choices)
     else:
-        limits = [*field.metadata, *_nested_limits(field.annotation)]
-        words = " ".join([_NAMES.get(choices, "a value"), " and ".join(_limits(limits))]).strip()
+        limits = dict.fromkeys(_limits([*field.metadata, *_nested_limits(field.annotation)]))
+        name = _NAMES.get(get_origin(choices) or choices, "a value")
+        words = " ".join([name, " and ".join(limits)]).strip()
     return f"{words} (or null)" if optional else words
 
 
 _NAMES: dict[Any, str] = {int: "a whole number", float: "a finite number", bool: "true or false"}
 _NAMES[Path] = "the path of a folder"
+_NAMES[tuple] = "one side or [height, width] in pixels, each"
 
 
 def _unwrap(annotation: Any) -> tuple[Any, bool]:

@@ -60,9 +60,9 @@ def load(path: Path) -> Payload:
         wanted = math.prod(shape) * dtype.itemsize
         _refuse_impossible(path, wanted)
         body = _read_body(path, stream, wanted, shape)
-    sha256 = hashlib.sha256(header + body).hexdigest()
-    array = np.frombuffer(body, dtype).reshape(shape)
-    return Payload(array.astype(dtype.newbyteorder("="), copy=dtype.itemsize > 1), sha256)
+    sha256 = hashlib.sha256(header)
+    sha256.update(body)
+    return Payload(_native(np.frombuffer(body, dtype).reshape(shape)), sha256.hexdigest())
 
 
 def digest(path: Path) -> str:
@@ -197,6 +197,13 @@ def _read_body(path: Path, stream: IO[bytes], wanted: int, shape: tuple[int, ...
     if stream.read(1):
         raise _wrong_length(path, shape, wanted, "more")
     return body
+
+
+def _native(array: NDArray[Any]) -> NDArray[Any]:
+    """Return an array in native byte order, in the memory that it has: there is no second copy."""
+    if array.dtype.isnative:
+        return array
+    return array.byteswap(inplace=True).view(array.dtype.newbyteorder("="))
 
 
 def _wrong_length(path: Path, shape: tuple[int, ...], wanted: int, found: str) -> DataError:

@@ -26,7 +26,7 @@ TITLES = {
     "fashion-mnist": "Fashion-MNIST, articles of clothing",
     "kmnist": "Kuzushiji-MNIST, cursive hiragana",
     "digits": "digits, 1,797 scans that ship with scikit-learn",
-    "folder": "a folder of IDX files",
+    "folder": "a folder of own images",
 }
 
 _UI_WIDTH = 600  # pixels

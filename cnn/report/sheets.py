@@ -69,7 +69,7 @@ class Sheet:
         axes.text(
             x + picture.shape[1] / 2,
             y + place.tile_height + 4,
-            "\n".join(tile.lines),
+            "\n".join(theme.fitted(line, place.column - 10, theme.SMALL) for line in tile.lines),
             fontsize=theme.SMALL,
             color=tile.colour,
             ha="center",

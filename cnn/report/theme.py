@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.ticker import LogLocator, NullFormatter
 
 WIDTH = 1040  # pixels; text of 15 pixels still reads where the page shows 600
@@ -50,3 +52,34 @@ def make_log(axes: Axes, marks: Sequence[float]) -> None:
 def save(made: Figure, path: Path) -> None:
     """Write a figure as PNG, the same bytes for the same figure."""
     made.savefig(path, dpi=DPI, metadata={"Software": None})
+
+
+def can_draw(text: str) -> bool:
+    """Return whether the figures' font has every letter of a text."""
+    font = _font(TEXT)
+    return all(font.get_char_index(ord(letter)) for letter in text)
+
+
+def width(text: str, points: float) -> float:
+    """Return how wide a text of one line is, in pixels."""
+    font = _font(points)
+    return float(sum(font.load_char(ord(letter)).linearHoriAdvance for letter in text)) / 65536
+
+
+def fitted(text: str, room: float, points: float) -> str:
+    """Return a text that is no wider than `room` pixels, letters of its middle left out."""
+    if width(text, points) <= room:
+        return text
+    for n_kept in range(len(text) - 1, 1, -1):
+        n_first = (n_kept + 1) // 2
+        shorter = f"{text[:n_first].rstrip()}…{text[len(text) - n_kept + n_first :].lstrip()}"
+        if width(shorter, points) <= room:
+            return shorter
+    return text[:1]
+
+
+def _font(points: float) -> Any:
+    """Return the font that matplotlib draws with unless told otherwise."""
+    font = get_font(findfont(FontProperties(family="DejaVu Sans")))
+    font.set_size(points, DPI)
+    return font
