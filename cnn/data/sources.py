@@ -136,7 +136,11 @@ def _identify_folder(config: DataConfig, path: Path, downloads: Path) -> Source:
         return _identify_pictures(config, path)
     _refuse_options(config, "image_size", "channels", "pictures, and this folder has IDX files")
     found = folder.find(path)
-    digests = _remembered_digests(found.paths, downloads / f".digests/{_short(path)}.json")
+    memory = Memory(downloads.with_name("store") / ".verified" / f"folder-{_short(path)}.json")
+    digests = {
+        role: memory.digest(file, str(file), idx.digest) for role, file in found.paths.items()
+    }
+    memory.keep()
     name = next((name for name, known in KNOWN.items() if known == digests), "folder")
     transposed = found.transposed if config.transpose is None else config.transpose
     name = "folder" if transposed else name
@@ -152,14 +156,6 @@ def _identify_pictures(config: DataConfig, path: Path) -> Source:
         options["image_size"] = list(config.image_size)
     digests = {"pictures": found.digest}
     return Source("folder", digests, {}, bool(config.transpose), options, pictures=found)
-
-
-def _remembered_digests(paths: Mapping[str, Path], memory_path: Path) -> dict[str, str]:
-    """Return the digest of each file's unpacked bytes, of unchanged ones from memory."""
-    memory = Memory(memory_path)
-    digests = {role: memory.digest(path, str(path), idx.digest) for role, path in paths.items()}
-    memory.keep()
-    return digests
 
 
 def _short(path: Path) -> str:

@@ -124,7 +124,8 @@ def class_folders(
 def load(folder: Path, **options: Any) -> Dataset:
     """Return what the product makes of a folder."""
     config = DataConfig(source="folder", path=folder, **options)
-    return sources.load(sources.identify(config), config, folder / "no downloads")
+    downloads = folder / "no downloads"
+    return sources.load(sources.identify(config, downloads), config, downloads)
 
 
 def as_files(dataset: Dataset) -> Arrays:

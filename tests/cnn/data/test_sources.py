@@ -147,11 +147,11 @@ def test_a_mapping_file_names_the_classes_and_enters_the_key(
 ) -> None:
     """EMNIST's mapping gives each label its character; every label needs one."""
     config = put(tmp_path, arrays, "emnist-x-")
-    plain = sources.identify(config).identity()
+    plain = sources.identify(config, tmp_path / "downloads").identity()
     mapping = tmp_path / "emnist-x-mapping.txt"
     mapping.write_text("0 65 97\n1 66 98\n2 67 99\n")
     assert load(config, tmp_path).class_names == ("Aa", "Bb", "Cc")
-    assert sources.identify(config).identity() != plain
+    assert sources.identify(config, tmp_path / "downloads").identity() != plain
     mapping.write_text("0 65 97\n1 66 98\n")
     with pytest.raises(DataError, match=f"{tmp_path}: the file of class names.*for the label 2"):
         load(config, tmp_path)
@@ -199,7 +199,7 @@ def test_settings_of_pictures_are_refused_for_idx_files(
     """A setting that would be ignored is refused in its place."""
     config = put(tmp_path, arrays).model_copy(update=options)
     with pytest.raises(ConfigError, match=f"data.{next(iter(options))} is for pictures, and this"):
-        sources.identify(config)
+        sources.identify(config, tmp_path / "downloads")
 
 
 def test_settings_that_change_nothing_leave_the_key_as_it_was(
@@ -207,12 +207,12 @@ def test_settings_that_change_nothing_leave_the_key_as_it_was(
 ) -> None:
     """Artifacts of before these settings are found; each choice that matters is in the key."""
     config = put(tmp_path, arrays)
-    before = sources.identify(config).identity()
+    before = sources.identify(config, tmp_path / "downloads").identity()
     assert before.keys() == {"name", "transposed", "payloads"}
     for options in ({"transpose": False}, {"transpose": None}):
-        assert sources.identify(config.model_copy(update=options)).identity() == before
+        assert identity(config.model_copy(update=options), tmp_path) == before
     for options in ({"transpose": True}, {"label_column": 0}):
-        assert sources.identify(config.model_copy(update=options)).identity() != before
+        assert identity(config.model_copy(update=options), tmp_path) != before
 
 
 @pytest.mark.parametrize(("inverted", "n_warnings"), [(False, 0), (True, 1)])
@@ -353,3 +353,8 @@ def test_mnist_trains_on_55000_images_and_holds_out_5000(mnist_dir: Path, tmp_pa
     ids = np.concatenate([dataset.splits[name].ids for name in ("train", "validation")])
     assert np.array_equal(np.sort(ids), np.arange(60_000))
     assert dataset.splits["validation"].ids.max() > 50_000
+
+
+def identity(config: DataConfig, tmp_path: Path) -> dict[str, Any]:
+    """What decides the arrays of a source."""
+    return sources.identify(config, tmp_path / "downloads").identity()
