@@ -1,8 +1,8 @@
 """How every figure looks: one size, one set of colours, no global state of matplotlib."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -56,14 +56,24 @@ def save(made: Figure, path: Path) -> None:
 
 def can_draw(text: str) -> bool:
     """Return whether the figures' font has every letter of a text."""
-    font = _font(TEXT)
-    return all(font.get_char_index(ord(letter)) for letter in text)
+    return all(_advance(letter, TEXT) is not None for letter in text)
 
 
 def width(text: str, points: float) -> float:
-    """Return how wide a text of one line is, in pixels."""
-    font = _font(points)
-    return float(sum(font.load_char(ord(letter)).linearHoriAdvance for letter in text)) / 65536
+    """Return how wide a text of one line is, in pixels; letters the font lacks do not count."""
+    return sum(_advance(letter, points) or 0.0 for letter in text)
+
+
+def wrapped(text: str, room: float, points: float, most: int) -> list[str]:
+    """Return a text in lines no wider than `room` pixels, at most so many, the last one fitted."""
+    lines: list[str] = []
+    while len(lines) < most - 1 and width(text, points) > room:
+        n_fitting = sum(width(text[: n + 1], points) <= room for n in range(len(text)))
+        space = text.rfind(" ", 0, n_fitting + 1)
+        n = space if space > 0 else max(1, n_fitting)
+        lines.append(text[:n])
+        text = text[n:].lstrip()
+    return [*lines, fitted(text, room, points)]
 
 
 def fitted(text: str, room: float, points: float) -> str:
@@ -78,8 +88,11 @@ def fitted(text: str, room: float, points: float) -> str:
     return text[:1]
 
 
-def _font(points: float) -> Any:
-    """Return the font that matplotlib draws with unless told otherwise."""
+@lru_cache(maxsize=4096)
+def _advance(letter: str, points: float) -> float | None:
+    """Return a letter's width in pixels in the font that matplotlib draws with, if it has it."""
     font = get_font(findfont(FontProperties(family="DejaVu Sans")))
     font.set_size(points, DPI)
-    return font
+    if not font.get_char_index(ord(letter)):
+        return None
+    return float(font.load_char(ord(letter)).linearHoriAdvance) / 65536
