@@ -36,8 +36,9 @@ class Memory:
         match self._known.get(name):
             case [*before, str(digest)] if before == seen:
                 return digest
+        settled = time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) > _SETTLED
         digest = compute(path)
-        if time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) > _SETTLED:
+        if settled:
             self._known[name] = [*seen, digest]
             self._learned = True
         return digest

@@ -6,7 +6,6 @@ manifest.json. A folder gets that name in one rename, complete.
 
 import logging
 import os
-import shutil
 import tempfile
 import time
 import uuid
@@ -70,7 +69,8 @@ class Store:
     def ensure_writable(self) -> None:
         """Create the root and try to write there; raises StoreUnwritableError."""
         try:
-            for folder in (self.root, self.root / "store", self.runs, self.downloads):
+            parts = (self.root / "store", self.runs, self.downloads, self.checkpoints)
+            for folder in (self.root, *parts):
                 if folder == self.root or folder.exists():
                     folder.mkdir(parents=True, exist_ok=True)
                     with tempfile.TemporaryFile(dir=folder) as stream:
@@ -93,11 +93,12 @@ class Store:
                 log.info("%s was left half-written by an interrupted run; removed", path)
         for folder in self.checkpoints.glob("*/"):
             if self._folder("model", folder.name).exists() and not leases.is_live(folder):
-                shutil.rmtree(folder, ignore_errors=True)
+                leases.discard(folder)
 
     def finish(self, key: Key) -> None:
-        """Remove the checkpoints and the lease of a training whose model is published."""
-        shutil.rmtree(self.checkpoints / key.digest, ignore_errors=True)
+        """Remove the checkpoints of a training whose model is published; its lease is its own."""
+        for path in (self.checkpoints / key.digest).glob("*.npz"):
+            path.unlink(missing_ok=True)
 
     def find(self, key: Key) -> Found:
         """Return the artifact of a key, every file of it verified, or what is wrong with it."""
@@ -112,7 +113,12 @@ class Store:
         return Found(None, problem) if problem else Found(manifest)
 
     def quarantine(self, key: Key, problem: str) -> None:
-        """Set an artifact aside that did not verify, and say so."""
+        """Set an artifact aside that did not verify, and say so.
+
+        One that another process has made anew by now stays.
+        """
+        if self.find(key).manifest:
+            return
         folder = self._folder(key.kind, key.digest)
         self._set_aside(folder)
         log.warning("%s %s: %s; set aside in quarantine", key.kind, key.digest[:12], problem)

@@ -246,8 +246,21 @@ def test_damage_is_found_and_set_aside(
 def test_setting_aside_what_another_process_set_aside_is_no_error(store: Store) -> None:
     """Two runs may find the same damage at once."""
     store.publish(KEY, (), writes("weights"))
+    (folder_of(store) / "model.txt").write_text("changed")
     for _ in range(2):
         store.quarantine(KEY, "model.txt was changed")
+    assert len(names(store.root / "quarantine")) == 1
+
+
+def test_what_another_process_made_anew_meanwhile_is_not_set_aside(store: Store) -> None:
+    """Damage that was found a while ago says nothing about the artifact that is there now."""
+    made = store.publish(KEY, (), writes("weights"))
+    (folder_of(store) / "model.txt").write_text("changed")
+    seen = store.find(KEY)
+    store.quarantine(KEY, seen.problem)
+    store.publish(KEY, (), writes("weights"))
+    store.quarantine(KEY, seen.problem)
+    assert store.open(made.ref) == folder_of(store)
     assert len(names(store.root / "quarantine")) == 1
 
 
