@@ -5,7 +5,6 @@ import logging
 import os
 import re
 import shutil
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -14,8 +13,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from cnn import documents, files
 from cnn.errors import ArtifactError, ConfigError
 from cnn.store import tables
+from cnn.store.manifests import Headline, Moment, Whole
 from cnn.store.refs import Kind, Ref
 
 log = logging.getLogger(__name__)
@@ -38,22 +39,25 @@ class StepOutcome(BaseModel):
 
 
 class RunRecord(BaseModel):
-    """Everything about one run; stands in its folder as run.json."""
+    """Everything about one run; stands in its folder as run.json.
+
+    `run` is the folder's name, whatever run.json says.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     schema_version: int = 1
     run: str
-    created: datetime
+    created: Moment
     status: Literal["completed", "failed"]
     data: str
     note: str = ""
     recipe: str
-    seed: int
+    seed: Whole
     config: dict[str, Any]
     training: dict[str, Any]
     steps: tuple[StepOutcome, ...]
-    headline: dict[str, float | int | str | None] = {}
+    headline: Headline = {}
     seconds: float
     environment: dict[str, Any] = {}
     flow_run_id: str | None = None
@@ -72,27 +76,30 @@ def publish(
     """Return the record and the folder of a run, in place with everything in it.
 
     artifacts: folders whose figures, tables, arrays and model are copied, the data set's
-    aside. The folder
-    appears complete, in one rename; the index is made anew. Where the name is taken, a
-    number is added to it. Raises ArtifactError where the disk is full or not writable.
+    aside. The folder appears complete, in one rename; the index is made anew. Where the name
+    is taken, a number is added to it. Raises StoreUnwritableError where the disk is full.
     """
-    temporary = runs / f".{uuid.uuid4().hex}"
-    try:
-        temporary.mkdir(parents=True)
-        for kind, folder in artifacts.items():
-            if kind != "dataset":
-                _copy(folder, temporary)
-        if report:
-            (temporary / REPORT_NAME).write_text(report, encoding="utf-8")
-        record, folder = _put(runs, temporary, record)
+    with files.disk_faults("the run's folder", runs):
+        runs.mkdir(parents=True, exist_ok=True)
+        with files.temporary_folder(_workplace(runs), record.run) as temporary:
+            for kind, folder in artifacts.items():
+                if kind != "dataset":
+                    _copy(folder, temporary)
+            if report:
+                (temporary / REPORT_NAME).write_text(report, encoding="utf-8")
+            record, folder = _put(runs, temporary, record)
         rebuild_index(runs)
         return record, folder
-    except OSError as error:
-        raise ArtifactError(
-            f"the run's folder could not be written to {runs}: {error.strerror or error}"
-        ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _workplace(runs: Path) -> Path:
+    """Return where a run's folder is put together: beside `runs`, out of every reader's glob.
+
+    polars, duckdb and pathlib look into hidden folders too. Only where `runs` is a
+    disk of its own it has to be inside.
+    """
+    same_disk = runs.stat().st_dev == runs.parent.stat().st_dev
+    return runs.parent if same_disk else runs
 
 
 def records(runs: Path) -> Iterator[RunRecord]:
@@ -107,12 +114,23 @@ def records(runs: Path) -> Iterator[RunRecord]:
 
 
 def read(folder: Path) -> RunRecord:
-    """Return the record of a run's folder; raises ArtifactError."""
+    """Return the record of a run's folder, named as the folder is; raises ArtifactError."""
     path = folder / RECORD_NAME
+    if folder.is_symlink():
+        raise ArtifactError(f"{path}: cannot be read (its folder is a link, which is not followed)")
     try:
-        return RunRecord.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        raise ArtifactError(f"{path}: cannot be read ({type(error).__name__})") from None
+        return RunRecord.model_validate(documents.read(path) | {"run": folder.name})
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path}: cannot be read ({_reason(error)})") from None
+
+
+def _reason(error: OSError | ValueError) -> str:
+    """Return in a line why a record cannot be read: of several wrong fields the first."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"]) or "it"
+        return f"{name}: {first['msg']}"
+    return str(error)
 
 
 def find(runs: Path, name: str) -> tuple[RunRecord, Path]:
@@ -134,23 +152,22 @@ def find(runs: Path, name: str) -> tuple[RunRecord, Path]:
 
 def rebuild_index(runs: Path) -> None:
     """Write index.parquet anew from the run.json files; several processes may do so at once."""
-    with _locked(runs / ".index.lock"):
-        rows = [_index_row(record) for record in records(runs)]
-        temporary = runs / f".{INDEX_NAME}.{uuid.uuid4().hex}"
-        try:
-            tables.write_rows(temporary, "runs", rows)
-            temporary.replace(runs / INDEX_NAME)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with _locked(runs / ".index.lock"), files.temporary_file(runs / INDEX_NAME) as temporary:
+        tables.write_rows(temporary, "runs", [_index_row(record) for record in records(runs)])
+        temporary.replace(runs / INDEX_NAME)
 
 
 def _copy(folder: Path, target: Path) -> None:
-    for path in sorted(folder.iterdir()):
-        place = "model" if path.name in _MODEL_FILES else _PLACES.get(path.suffix)
-        if place is None:
-            continue
-        (target / place).mkdir(exist_ok=True)
-        shutil.copyfile(path, target / place / path.name)
+    try:
+        for path in sorted(folder.iterdir()):
+            place = "model" if path.name in _MODEL_FILES else _PLACES.get(path.suffix)
+            if place is not None:
+                (target / place).mkdir(exist_ok=True)
+                shutil.copyfile(path, target / place / path.name)
+    except FileNotFoundError as error:
+        raise ArtifactError(
+            f"{error.filename} vanished while the run's folder was made; run again"
+        ) from None
 
 
 def _put(runs: Path, temporary: Path, record: RunRecord) -> tuple[RunRecord, Path]:
@@ -181,15 +198,20 @@ def _index_row(record: RunRecord) -> dict[str, Any]:
         "data": record.data,
         "recipe": record.recipe,
         "seed": record.seed,
-        "test_accuracy": headline.get("test_accuracy"),
-        "test_accuracy_ci_low": headline.get("test_accuracy_ci_low"),
-        "test_accuracy_ci_high": headline.get("test_accuracy_ci_high"),
-        "validation_accuracy": headline.get("validation_accuracy"),
+        "test_accuracy": _number(headline, "test_accuracy"),
+        "test_accuracy_ci_low": _number(headline, "test_accuracy_ci_low"),
+        "test_accuracy_ci_high": _number(headline, "test_accuracy_ci_high"),
+        "validation_accuracy": _number(headline, "validation_accuracy"),
         "n_steps_run": states.count("ran"),
         "n_steps_cached": states.count("cached"),
         "seconds": record.seconds,
         "model_digest": models[0].digest if models else None,
     }
+
+
+def _number(headline: Headline, name: str) -> float | None:
+    value = headline.get(name)
+    return None if value is None or isinstance(value, str) else float(value)
 
 
 @contextmanager
