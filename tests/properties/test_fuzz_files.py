@@ -1,4 +1,4 @@
-"""IDX files, tables, artifacts and models with any bytes: the right content, or refused in words."""
+"""IDX files, tables, artifacts, models with any bytes: the right content, or refused in words."""
 
 import gzip
 import hashlib
@@ -223,5 +223,5 @@ def test_an_archive_with_other_members_is_refused(tmp_path: Path, name: str) -> 
     keras_file(path, CONFIG)
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(name, "planted")
-    with pytest.raises(ArtifactError, match="not a complete .keras archive"):
+    with pytest.raises(ArtifactError, match="not a complete"):
         archives.read(path)
