@@ -148,7 +148,8 @@ def write_rows(path: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> None
 def read(path: Path) -> pa.Table:
     """Return a table, read whole; raises ArtifactError where a file is no complete parquet."""
     try:
-        return pq.read_table(path, partitioning=None)
+        with pq.ParquetFile(path) as file:
+            return file.read()
     except (OSError, ValueError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0]
         raise ArtifactError(f"{path}: not a complete parquet file ({reason})") from None
