@@ -6,6 +6,7 @@ does not fit is refused. No default ever replaces a bad value.
 
 import difflib
 import json
+import re
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,12 +19,15 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ModelWrapValidatorHandler,
     ValidationError,
     create_model,
     model_validator,
 )
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
 
+from cnn import documents
 from cnn.errors import ConfigError
 
 RecipeName = Literal["notebook", "spec", "fast", "best"]
@@ -38,16 +42,12 @@ StepName = Literal[
 ]
 
 
-def _refuse_constant(token: str) -> float:
-    raise ValueError(f"{token} is not a JSON value")
-
-
 def _read_word(value: Any) -> Any:
     """Return the JSON value that a command-line word spells, or the word itself."""
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value, parse_constant=_refuse_constant)
+        return json.loads(value, parse_constant=documents.refuse_constant)
     except (ValueError, RecursionError):
         return value
 
@@ -60,10 +60,12 @@ def _read_whole(value: Any) -> Any:
 def _read_path(value: Any) -> Any:
     if not isinstance(value, str) or not value:
         return value
+    if _NO_TEXT.search(value):  # run.json could not hold it
+        raise ValueError(f"data.path: {shown(value)} is refused; a path in UTF-8 is expected")
     try:
         return Path(value).expanduser().absolute()
     except RuntimeError:
-        raise ValueError(f"data.path: {value!r} is refused; there is no such user") from None
+        raise ValueError(f"data.path: {shown(value)} is refused; there is no such user") from None
 
 
 def _read_channels(value: Any) -> Any:
@@ -88,6 +90,7 @@ Side = Annotated[int, Ge(1), Le(1024)]
 ImageSize = tuple[Side, Side]
 
 
+_NO_TEXT = re.compile("[\\0\\ud800-\\udfff]")
 _LONGEST_SHOWN = 80  # characters of a refused value
 
 
@@ -307,6 +310,17 @@ class RunConfig(Settings):
     report: ReportConfig = ReportConfig()
     runtime: RuntimeConfig = RuntimeConfig()
 
+    @model_validator(mode="wrap")
+    @classmethod
+    def _refuse_in_words(cls, values: Any, validated: ModelWrapValidatorHandler[Self]) -> Self:
+        """Say whatever is refused as the command says it, in Prefect's messages too."""
+        try:
+            return validated(values)
+        except ValidationError as error:
+            raise PydanticCustomError(
+                "refused_settings", "{refusals}", {"refusals": describe(error)}
+            ) from None
+
 
 def validate(values: Mapping[str, Any]) -> RunConfig:
     """Return the settings that nested `values` describe.
@@ -317,7 +331,7 @@ def validate(values: Mapping[str, Any]) -> RunConfig:
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(describe(error)) from None
+        raise ConfigError(error.errors()[0]["msg"]) from None
 
 
 def keyed(settings: Settings) -> dict[str, Any]:
@@ -333,24 +347,12 @@ def keyed(settings: Settings) -> dict[str, Any]:
 def read_file(path: Path) -> dict[str, Any]:
     """Return the nested values of a JSON settings file; raises ConfigError."""
     try:
-        values = json.loads(
-            path.read_text(encoding="utf-8"),
-            parse_constant=_refuse_constant,
-            object_pairs_hook=_without_repeats,
-        )
-    except (OSError, ValueError, RecursionError) as error:
+        with path.open("rb") as stream:
+            values = documents.load(stream)
+    except (OSError, ValueError) as error:
         raise ConfigError(f"settings file {path}: {error}; a JSON object is expected") from None
     if not isinstance(values, dict):
         raise ConfigError(f"settings file {path}: a JSON object is expected at the top")
-    return values
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        names = [name for name, _ in pairs]
-        repeated = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{repeated!r} stands there twice")
     return values
 
 
@@ -370,7 +372,7 @@ def describe(error: ValidationError) -> str:
 
 
 def _describe_one(item: dict[str, Any]) -> str:
-    name = ".".join(part for part in item["loc"] if isinstance(part, str) and part != "config")
+    name = ".".join(part for part in item["loc"] if isinstance(part, str))
     known = dict(fields(RunConfig))
     if item["type"] == "extra_forbidden":
         close = difflib.get_close_matches(name, [*known, *RunConfig.model_fields], n=1, cutoff=0.5)
@@ -379,11 +381,15 @@ def _describe_one(item: dict[str, Any]) -> str:
     if item["type"] == "value_error":
         return str(item["ctx"]["error"])
     wanted = allowed(known[name]) if name in known else "an object of settings"
-    return f"{name or 'settings'}: {_shown(item['input'])} is refused; expected {wanted}"
+    return f"{name or 'settings'}: {shown(item['input'])} is refused; expected {wanted}"
 
 
-def _shown(value: Any) -> str:
-    text = repr(value)
+def shown(value: Any) -> str:
+    """Return a value as its user wrote it: JSON, but a text as Python shows it; cut if long."""
+    try:
+        text = repr(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):
+        text = repr(value)
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 

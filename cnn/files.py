@@ -104,8 +104,10 @@ def disk_faults(what: str, folder: Path) -> Iterator[None]:
 
 def free_bytes(folder: Path) -> int:
     """Return the bytes that are free where a folder is, or would be."""
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
-    return shutil.disk_usage(existing).free
+    for path in (folder, *folder.parents):
+        with suppress(OSError):  # not there yet, or not ours to look into
+            return shutil.disk_usage(path).free
+    return 0
 
 
 @contextmanager

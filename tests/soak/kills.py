@@ -120,7 +120,7 @@ def _moments(store: Path, chance: random.Random) -> dict[str, Callable[[], str]]
     n_bytes = chance.randrange(9_000_000)
     place = chance.choice(kinds)
     publishing = (
-        _appears(store / "runs", ".2*.part/tables", 0.0)
+        _appears(store, ".2*.part/tables", 0.0)
         if place == "run"
         else _appears(store / "store", f".{place}-*.part/*", chance.uniform(0, 0.05))
     )
