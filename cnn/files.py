@@ -72,6 +72,31 @@ def sweep(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.glob(f".*{SUFFIX}")) if _removed(path)]
 
 
+def abandoned(folder: Path) -> list[Path]:
+    """Return the temporary files and folders in `folder` that the next sweep would remove."""
+    return [path for path in sorted(folder.glob(f".*{SUFFIX}")) if not _is_written(path)]
+
+
+def discard(path: Path, folder: Path) -> None:
+    """Give a file or folder a temporary name in `folder`, for the next sweep there to remove.
+
+    That is one rename: a reader finds the path whole or not at all, and a process that is
+    killed before it swept leaves nothing that looks like more than a leftover.
+    """
+    path.rename(_temporary_path(folder, path.name))
+
+
+@contextmanager
+def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
+    """Hold a file's lock, made where it is missing; it ends with the process, however that ends."""
+    handle = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
 @contextmanager
 def disk_faults(what: str, folder: Path) -> Iterator[None]:
     """Turn a disk that is full, limited or read-only into StoreUnwritableError.
@@ -108,13 +133,26 @@ def _locked_new(parent: Path, name: str, make: Callable[[Path], None]) -> Iterat
 def _new(parent: Path, name: str, make: Callable[[Path], None]) -> tuple[Path, int]:
     """Return a new path and its locked handle; one that a sweep was faster to take is left."""
     while True:
-        path = parent / f".{name}.{uuid.uuid4().hex}{SUFFIX}"
+        path = _temporary_path(parent, name)
         make(path)
         with suppress(FileNotFoundError):
             handle = _locked(path)
             if _names(path, handle):
                 return path, handle
             os.close(handle)
+
+
+def _temporary_path(parent: Path, name: str) -> Path:
+    return parent / f".{name}.{uuid.uuid4().hex}{SUFFIX}"
+
+
+def _is_written(path: Path) -> bool:
+    """Return whether some process holds the lock of a temporary path, or it is no such path."""
+    try:
+        os.close(_locked(path, fcntl.LOCK_NB))
+    except OSError:
+        return True
+    return False
 
 
 def _removed(path: Path) -> bool:

@@ -71,6 +71,7 @@ def step_task(step: Step) -> Callable[[Produce], StepTask]:
             step.fetch(settings, run.store.downloads)
             resolved = step.resolve(settings, run.store.downloads)
             key = step.key(resolved, refs)
+            run.uses(key)
             decision = planning.decide(run.store, step, key, run.refresh)
             if decision.manifest:
                 ref = _take(step, decision.manifest.ref, decision.why)

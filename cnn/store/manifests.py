@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -85,19 +85,28 @@ def digest(files: Sequence[File]) -> str:
     return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
 
 
-def problem(folder: Path, manifest: Manifest) -> str:
+def problem(
+    folder: Path, manifest: Manifest, file_digest: Callable[[Path], str] = contents.file_digest
+) -> str:
     """Return what is wrong with an artifact's files, or "" if every one is as it was made."""
+    return next(problems(folder, manifest, file_digest), "")
+
+
+def problems(
+    folder: Path, manifest: Manifest, file_digest: Callable[[Path], str] = contents.file_digest
+) -> Iterator[str]:
+    """Yield what is wrong with each of an artifact's files, and what does not belong there."""
     for file in manifest.files:
         path = folder / file.path
         if not path.is_file() or path.is_symlink():
-            return f"{file.path} is missing"
-        if path.stat().st_size != file.bytes:
-            return f"{file.path} has {path.stat().st_size:,} bytes, not {file.bytes:,}"
-        if contents.file_digest(path) != file.sha256:
-            return f"{file.path} was changed"
+            yield f"{file.path} is missing"
+        elif path.stat().st_size != file.bytes:
+            yield f"{file.path} has {path.stat().st_size:,} bytes, not {file.bytes:,}"
+        elif file_digest(path) != file.sha256:
+            yield f"{file.path} was changed"
     known = {NAME, *(file.path for file in manifest.files)}
     added = sorted(path.name for path in folder.iterdir() if path.name not in known)
-    return f"{added[0]} does not belong there" if added else ""
+    yield from (f"{name} does not belong there" for name in added)
 
 
 def environment(device: Mapping[str, Any] | None) -> dict[str, Any]:

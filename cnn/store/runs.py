@@ -1,8 +1,6 @@
 """Run folders: what one run did and made, for people; and the index of all runs."""
 
-import fcntl
 import logging
-import os
 import re
 import shutil
 import uuid
@@ -14,13 +12,15 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from cnn import files
 from cnn.errors import ArtifactError, ConfigError
-from cnn.store import tables
+from cnn.store import inuse, tables
 from cnn.store.refs import Kind, Ref
 
 log = logging.getLogger(__name__)
 
 RECORD_NAME, INDEX_NAME, REPORT_NAME = "run.json", "index.parquet", "report.html"
+PIN_NAME = "pinned"
 _PLACES = {".png": "figures", ".parquet": "tables", ".npy": "arrays", ".keras": "model"}
 _MODEL_FILES = ("model.json", "training.json")
 
@@ -134,8 +134,8 @@ def find(runs: Path, name: str) -> tuple[RunRecord, Path]:
 
 def rebuild_index(runs: Path) -> None:
     """Write index.parquet anew from the run.json files; several processes may do so at once."""
-    with _locked(runs / ".index.lock"):
-        rows = [_index_row(record) for record in records(runs)]
+    with files.locked(runs / ".index.lock"):
+        rows = index_rows(runs)
         temporary = runs / f".{INDEX_NAME}.{uuid.uuid4().hex}"
         try:
             tables.write_rows(temporary, "runs", rows)
@@ -144,9 +144,48 @@ def rebuild_index(runs: Path) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def place_of(name: str) -> str | None:
+    """Return the folder of a run in which copies of artifacts' files of that name lie, if any."""
+    return "model" if name in _MODEL_FILES else _PLACES.get(Path(name).suffix)
+
+
+def is_pinned(folder: Path) -> bool:
+    """Return whether a run is pinned: `gc` keeps it and what it was made from."""
+    return (folder / PIN_NAME).is_file()
+
+
+def pin(runs: Path, name: str) -> Path:
+    """Have `gc` keep a run and what it was made from; return its folder. Raises as `find`."""
+    with _pinning(runs, name) as folder:
+        (folder / PIN_NAME).touch()
+    return folder
+
+
+def unpin(runs: Path, name: str) -> Path:
+    """Let `gc` free a run again; return its folder. Raises as `find`."""
+    with _pinning(runs, name) as folder:
+        (folder / PIN_NAME).unlink(missing_ok=True)
+    return folder
+
+
+@contextmanager
+def _pinning(runs: Path, name: str) -> Iterator[Path]:
+    """Yield the folder of a run; `gc`, which must not be in the middle, waits meanwhile."""
+    _, folder = find(runs, name)
+    with files.disk_faults("the pin", folder), inuse.growing(runs.parent):
+        if not folder.is_dir():
+            raise ConfigError(f"run {name!r}: gc has just freed it")
+        yield folder
+
+
+def index_rows(runs: Path) -> list[dict[str, Any]]:
+    """Return the rows of index.parquet as the run.json files have them."""
+    return [_index_row(record) for record in records(runs)]
+
+
 def _copy(folder: Path, target: Path) -> None:
     for path in sorted(folder.iterdir()):
-        place = "model" if path.name in _MODEL_FILES else _PLACES.get(path.suffix)
+        place = place_of(path.name)
         if place is None:
             continue
         (target / place).mkdir(exist_ok=True)
@@ -190,14 +229,3 @@ def _index_row(record: RunRecord) -> dict[str, Any]:
         "seconds": record.seconds,
         "model_digest": models[0].digest if models else None,
     }
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock; it is gone when the process is, however that ends."""
-    handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)

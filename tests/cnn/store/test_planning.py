@@ -28,7 +28,9 @@ def run(store: Store, values: RunConfig) -> dict[Kind, Ref]:
     """Publish an artifact for every step, its content a function of its key."""
     refs: dict[Kind, Ref] = {}
     for step in STEPS:
-        key = step.key(step.resolve(step.slice(values), Path()), [refs[kind] for kind in step.reads])
+        key = step.key(
+            step.resolve(step.slice(values), Path()), [refs[kind] for kind in step.reads]
+        )
 
         def produce(folder: Path, content: str = key.digest) -> Headline:
             (folder / "result.txt").write_text(content)
@@ -211,7 +213,8 @@ def test_the_same_result_leaves_what_follows_cached(full: Store) -> None:
     """Keys are made of digests: a step that makes the same again runs nothing else."""
     other = settings(data={"source": "digits", "split_seed": 7})
     first, second = (
-        LOAD_DATASET.key(LOAD_DATASET.resolve(values.data, Path()), []) for values in (settings(), other)
+        LOAD_DATASET.key(LOAD_DATASET.resolve(values.data, Path()), [])
+        for values in (settings(), other)
     )
 
     def produce(folder: Path) -> Headline:
