@@ -246,6 +246,14 @@ class RuntimeConfig(Settings):
         None, ge=1, le=1024, description="threads per operation (empty: TensorFlow's choice)"
     )
 
+    checkpoint_seconds: Number = Field(
+        10.0,
+        gt=0,
+        le=86_400,
+        description="seconds between two checkpoints of the training, or more where they would "
+        "take over 2 % of its time",
+    )
+
 
 class RunConfig(Settings):
     """All settings of one run."""

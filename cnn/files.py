@@ -87,14 +87,20 @@ def discard(path: Path, folder: Path) -> None:
 
 
 @contextmanager
-def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
-    """Hold a file's lock, made where it is missing; it ends with the process, however that ends."""
-    handle = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+def exclusive(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on a file during the block; it ends with the process at the latest.
+
+    The file is made if need be, and may be removed by whoever holds the lock.
+    """
+    with _holding(path, fcntl.LOCK_EX):
         yield
-    finally:
-        os.close(handle)
+
+
+@contextmanager
+def shared(path: Path) -> Iterator[None]:
+    """Hold a lock on a file that others may share, and that waits for an exclusive one."""
+    with _holding(path, fcntl.LOCK_SH):
+        yield
 
 
 @contextmanager
@@ -149,15 +155,36 @@ def _temporary_path(parent: Path, name: str) -> Path:
 def _is_written(path: Path) -> bool:
     """Return whether some process holds the lock of a temporary path, or it is no such path."""
     try:
-        os.close(_locked(path, fcntl.LOCK_NB))
+        os.close(_locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB))
     except OSError:
         return True
     return False
 
 
+@contextmanager
+def _holding(path: Path, how: int) -> Iterator[None]:
+    """Hold a file's lock while the block runs."""
+    handle = _locked_for_good(path, how)
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def _locked_for_good(path: Path, how: int) -> int:
+    """Return a handle that holds the lock of the file that the path names now."""
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            handle = _locked(path, how, os.O_CREAT | os.O_RDWR)
+            if _names(path, handle):
+                return handle
+            os.close(handle)
+
+
 def _removed(path: Path) -> bool:
     try:
-        handle = _locked(path, fcntl.LOCK_NB)
+        handle = _locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:  # somebody writes it, it is gone, or it is not ours to remove
         return False
     try:
@@ -172,11 +199,11 @@ def _removed(path: Path) -> bool:
     return not path.exists()
 
 
-def _locked(path: Path, how: int = 0) -> int:
+def _locked(path: Path, how: int = fcntl.LOCK_EX, flags: int = os.O_RDONLY) -> int:
     """Return a handle that holds the path's lock until it is closed."""
-    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    handle = os.open(path, flags | os.O_NOFOLLOW, 0o644)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | how)
+        fcntl.flock(handle, how)
     except BaseException:
         os.close(handle)
         raise

@@ -16,7 +16,7 @@ from cnn.data import sources
 from cnn.errors import ConfigError, FilterscopeError
 from cnn.store import collecting, planning, runs, verifying
 from cnn.store.store import Store, default_root
-from flows import console
+from flows import console, prefect_settings
 from flows.words import Words, merged
 
 app = App(
@@ -65,10 +65,15 @@ def run(
     if chosen.data.source == "folder" and planned[0].state != "cached":
         # Bad data end the run here, within a second, before Prefect starts.
         sources.load(sources.identify(chosen.data), chosen.data, root.downloads)
-    from flows import start
+    there = _nothing_to_do(root, planned)
+    if there:
+        console.tell("nothing to do: every step is in the store, verified, as this run made it")
+        record, folder = there
+    else:
+        from flows import start
 
-    folder = start.train_and_explain(chosen, root.root, names, note)
-    record = runs.read(folder)
+        folder = start.train_and_explain(chosen, root.root, names, note)
+        record = runs.read(folder)
     if json:
         console.as_json(record.model_dump(mode="json"))
     else:
@@ -177,7 +182,6 @@ def show(run: str = "latest", /, *, store: StoreRoot = None, json: AsJson = Fals
 def doctor(*, store: StoreRoot = None, json: AsJson = False) -> None:
     """Look at versions, device, data sources, Prefect's API and the store."""
     from cnn import doctor as looking
-    from flows import prefect_settings
 
     prefect_settings.apply()
     api = looking.Check("prefect api", *prefect_settings.api_state())
@@ -223,6 +227,26 @@ def _count(word: str) -> int:
     if not word.isdecimal():
         raise ConfigError(f"--keep: {word!r} is refused; expected a whole number >= 0")
     return int(word)
+
+
+def _nothing_to_do(
+    store: Store, planned: Sequence[planning.Planned]
+) -> tuple[runs.RunRecord, Path] | None:
+    """Return the run that made all that a plan asks for, unless a new one is to be recorded.
+
+    Its steps are given as they are now: cached.
+    """
+    refs = [item.ref for item in planned if item.ref]
+    if len(refs) < len(planned) or prefect_settings.api_is_configured():
+        return None
+    found = runs.latest_of(store.runs, refs)
+    if found is None:
+        return None
+    steps = tuple(
+        runs.StepOutcome(step=item.step.name, state="cached", why=item.why, seconds=0, ref=item.ref)
+        for item in planned
+    )
+    return found[0].model_copy(update={"steps": steps}), found[1]
 
 
 def _without_auto(wanted: RunConfig, store: Store) -> tuple[RunConfig, str]:

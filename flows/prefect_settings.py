@@ -1,6 +1,8 @@
 """The Prefect settings that a first run needs, where environment and profile are silent."""
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 DEFAULTS = {
     # The temporary server needs more than its 20 s on a small or busy machine.
@@ -27,6 +29,35 @@ def apply() -> None:
             os.environ.setdefault(name, value)
     refresh_global_settings_context()
     setup_logging()
+
+
+def api_is_configured() -> bool:
+    """Return whether runs are recorded at an API that environment, profile or a file name.
+
+    Prefect is asked, which takes a second to import, only where something speaks of it.
+    """
+    named = ("PREFECT_API_URL", "PREFECT_PROFILE", "PREFECT_PROFILES_PATH")
+    if not any(os.environ.get(name) for name in named) and not any(_mentions()):
+        return False
+    from prefect.settings import get_current_settings
+
+    return bool(get_current_settings().api.url)
+
+
+def _mentions() -> Iterator[bool]:
+    """Yield for each file that may hold Prefect's settings whether it speaks of them."""
+    home = Path(os.environ.get("PREFECT_HOME") or Path.home() / ".prefect")
+    words = {
+        home / "profiles.toml": "PREFECT_API_URL",
+        Path(".env"): "PREFECT_",
+        Path("prefect.toml"): "",
+        Path("pyproject.toml"): "[tool.prefect",
+    }
+    for path, word in words.items():
+        try:
+            yield word in path.read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            yield False
 
 
 def api_state() -> tuple[bool, str]:

@@ -1,7 +1,7 @@
 """One run of a flow: where its artifacts are, what it was asked for, what became of each step."""
 
 import logging
-import tempfile
+import sys
 import threading
 import time
 from collections.abc import Collection, Iterator
@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
+from cnn import files
 from cnn.config import RunConfig, StepName
 from cnn.store import inuse
 from cnn.store.keys import Key
@@ -51,6 +52,7 @@ class Run:
         self._device: Any = None
         self._held = ExitStack()
         self.store.ensure_writable()
+        self.store.sweep()
         if note:
             log.warning("%s", note)
 
@@ -67,13 +69,19 @@ class Run:
         """Keep the artifact of a key, made already or not, until the run is over."""
         self._uses.add(key)
 
-    def device(self) -> Any:
-        """Return what computes; imports TensorFlow on the first call, here and now."""
+    def device(self, threads: int | None = None) -> Any:
+        """Return what computes; imports TensorFlow on the first call, here and now.
+
+        threads: per operation, where the settings name none and TensorFlow did not start yet.
+        """
         from cnn.train import device
 
         with self._lock:
             if self._device is None:
-                self._device = device.prepare(self.config.runtime)
+                runtime = self.config.runtime
+                if runtime.threads is None and "tensorflow" not in sys.modules:
+                    runtime = runtime.model_copy(update={"threads": threads})
+                self._device = device.prepare(runtime)
             return self._device
 
     def add(self, outcome: StepOutcome) -> None:
@@ -84,8 +92,8 @@ class Run:
     @contextmanager
     def scratch(self) -> Iterator[Path]:
         """Yield an empty folder in the store's root that is gone afterwards."""
-        with tempfile.TemporaryDirectory(prefix=".", dir=self.store.root) as folder:
-            yield Path(folder)
+        with files.temporary_folder(self.store.root, "scratch") as folder:
+            yield folder
 
     def record(self, refs: dict[str, Ref], error: str = "", **more: Any) -> RunRecord:
         """Return the run's record as of now; the refs say what it made."""

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from cnn import files
 from cnn.errors import ArtifactError, StoreUnwritableError
-from cnn.store import inuse, layout, promoted, runs
+from cnn.store import inuse, layout, leases, promoted, runs
 from cnn.store.runs import RunRecord
 from cnn.store.store import Store
 
@@ -187,7 +187,8 @@ def _checkpoints(store: Store, now: float) -> Iterator[tuple[bool, Item]]:
         age = now - _changed(path)
         finished = (store.root / layout.STORE / "model" / path.name).exists()
         keep, why = True, "a training is under way"
-        if path.name not in in_use and age >= (YOUNG_SECONDS if finished else DEAD_SECONDS):
+        live = path.name in in_use or leases.is_live(path)
+        if not live and age >= (YOUNG_SECONDS if finished else DEAD_SECONDS):
             keep, why = False, "the training is over" if finished else "untouched for a day"
         yield keep, Item("checkpoint", path, why, _size(path))
 

@@ -54,14 +54,14 @@ def listed(root: Path) -> Iterator[Uses]:
 @contextmanager
 def growing(root: Path) -> Iterator[None]:
     """Hold the lock that lets lists and pins be added: shared, and never held for long."""
-    with files.locked(root / _LOCK_NAME, shared=True):
+    with files.shared(root / _LOCK_NAME):
         yield
 
 
 @contextmanager
 def settled(root: Path) -> Iterator[None]:
     """Hold the lock under which no list grows and no run is pinned."""
-    with files.locked(root / _LOCK_NAME):
+    with files.exclusive(root / _LOCK_NAME):
         yield
 
 

@@ -4,7 +4,7 @@ import logging
 import re
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -72,27 +72,20 @@ def publish(
     """Return the record and the folder of a run, in place with everything in it.
 
     artifacts: folders whose figures, tables, arrays and model are copied, the data set's
-    aside. The folder
-    appears complete, in one rename; the index is made anew. Where the name is taken, a
-    number is added to it. Raises ArtifactError where the disk is full or not writable.
+    aside. The folder appears complete, in one rename; the index is made anew. Where the name
+    is taken, a number is added to it. Raises StoreUnwritableError where the disk is full.
     """
-    temporary = runs / f".{uuid.uuid4().hex}"
-    try:
-        temporary.mkdir(parents=True)
-        for kind, folder in artifacts.items():
-            if kind != "dataset":
-                _copy(folder, temporary)
-        if report:
-            (temporary / REPORT_NAME).write_text(report, encoding="utf-8")
-        record, folder = _put(runs, temporary, record)
+    with files.disk_faults("the run's folder", runs):
+        runs.mkdir(parents=True, exist_ok=True)
+        with files.temporary_folder(runs, record.run) as temporary:
+            for kind, folder in artifacts.items():
+                if kind != "dataset":
+                    _copy(folder, temporary)
+            if report:
+                (temporary / REPORT_NAME).write_text(report, encoding="utf-8")
+            record, folder = _put(runs, temporary, record)
         rebuild_index(runs)
         return record, folder
-    except OSError as error:
-        raise ArtifactError(
-            f"the run's folder could not be written to {runs}: {error.strerror or error}"
-        ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def records(runs: Path) -> Iterator[RunRecord]:
@@ -132,9 +125,23 @@ def find(runs: Path, name: str) -> tuple[RunRecord, Path]:
     raise ConfigError(f"run {name!r}: {found} of that name in {runs}; there are {shown}")
 
 
+def latest_of(runs: Path, refs: Collection[Ref]) -> tuple[RunRecord, Path] | None:
+    """Return the newest completed run that is made of exactly these artifacts, with its folder."""
+    for path in sorted(runs.glob(f"[!.]*/{RECORD_NAME}"), reverse=True):
+        try:
+            record = read(path.parent)
+        except ArtifactError:
+            continue
+        made_of = {step.ref for step in record.steps if step.ref}
+        whole = record.status == "completed" and (path.parent / REPORT_NAME).exists()
+        if whole and made_of == set(refs):
+            return record, path.parent
+    return None
+
+
 def rebuild_index(runs: Path) -> None:
     """Write index.parquet anew from the run.json files; several processes may do so at once."""
-    with files.locked(runs / ".index.lock"):
+    with files.exclusive(runs / ".index.lock"):
         rows = index_rows(runs)
         temporary = runs / f".{INDEX_NAME}.{uuid.uuid4().hex}"
         try:
@@ -184,12 +191,16 @@ def index_rows(runs: Path) -> list[dict[str, Any]]:
 
 
 def _copy(folder: Path, target: Path) -> None:
-    for path in sorted(folder.iterdir()):
-        place = place_of(path.name)
-        if place is None:
-            continue
-        (target / place).mkdir(exist_ok=True)
-        shutil.copyfile(path, target / place / path.name)
+    try:
+        for path in sorted(folder.iterdir()):
+            place = place_of(path.name)
+            if place is not None:
+                (target / place).mkdir(exist_ok=True)
+                shutil.copyfile(path, target / place / path.name)
+    except FileNotFoundError as error:
+        raise ArtifactError(
+            f"{error.filename} vanished while the run's folder was made; run again"
+        ) from None
 
 
 def _put(runs: Path, temporary: Path, record: RunRecord) -> tuple[RunRecord, Path]:

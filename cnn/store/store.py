@@ -4,7 +4,6 @@ Layout: `store/<kind>/<key>/` holds the files of one immutable artifact and its
 manifest.json. A folder gets that name in one rename, complete.
 """
 
-import errno
 import logging
 import os
 import shutil
@@ -20,18 +19,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from cnn import files
 from cnn.errors import ArtifactError, StoreUnwritableError
-from cnn.store import manifests
+from cnn.store import leases, manifests
 from cnn.store.keys import Key
 from cnn.store.manifests import Headline, Manifest
+from cnn.store.memory import Memory
 from cnn.store.refs import Kind, Ref
 
 log = logging.getLogger(__name__)
-
-_DISK_ERRORS = {
-    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS),
-    *(errno.EACCES, errno.EPERM, errno.ENOTDIR),
-}
 
 Produce = Callable[[Path], Headline]
 
@@ -66,6 +62,11 @@ class Store:
         """Folder of the run folders."""
         return self.root / "runs"
 
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the trainings that are under way, one folder each, named by its key."""
+        return self.root / "checkpoints"
+
     def ensure_writable(self) -> None:
         """Create the root and try to write there; raises StoreUnwritableError."""
         try:
@@ -80,6 +81,24 @@ class Store:
                 "choose another folder with --store or FILTERSCOPE_STORE"
             ) from None
 
+    def sweep(self) -> None:
+        """Remove what interrupted processes left half-written; what is being written stays.
+
+        Checkpoints of trainings whose model is there by now go too.
+        """
+        folders = (self.root, self.root / "store", self.root / "store/.verified", self.runs)
+        nested = (*self.downloads.glob("*/"), *self.checkpoints.glob("*/"))
+        for folder in (*folders, *nested):
+            for path in files.sweep(folder):
+                log.info("%s was left half-written by an interrupted run; removed", path)
+        for folder in self.checkpoints.glob("*/"):
+            if self._folder("model", folder.name).exists() and not leases.is_live(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def finish(self, key: Key) -> None:
+        """Remove the checkpoints and the lease of a training whose model is published."""
+        shutil.rmtree(self.checkpoints / key.digest, ignore_errors=True)
+
     def find(self, key: Key) -> Found:
         """Return the artifact of a key, every file of it verified, or what is wrong with it."""
         folder = self._folder(key.kind, key.digest)
@@ -89,7 +108,7 @@ class Store:
             manifest = self._manifest(folder)
         except ArtifactError as error:
             return Found(None, str(error))
-        problem = manifests.problem(folder, manifest)
+        problem = self._problem(folder, manifest)
         return Found(None, problem) if problem else Found(manifest)
 
     def quarantine(self, key: Key, problem: str) -> None:
@@ -105,7 +124,7 @@ class Store:
         """
         folder = self._folder(ref.kind, ref.key)
         manifest = self._manifest(folder)
-        problem = manifests.problem(folder, manifest)
+        problem = self._problem(folder, manifest)
         if not problem and manifest.ref != ref:
             problem = f"its digest is {manifest.ref.digest[:12]}, not {ref.digest[:12]}"
         if problem:
@@ -142,38 +161,30 @@ class Store:
 
         The folder gets its final name when it is complete; where an artifact of that key
         is there by then and verifies, that one is kept unless `replace`. Raises
-        ArtifactError where the disk is full or not writable.
+        StoreUnwritableError where the disk is full or not writable.
         """
-        temporary = self._temporary(key)
-        try:
-            temporary.mkdir(parents=True)
-            started = time.monotonic()
-            headline = produce(temporary)
-            manifest = Manifest(
-                kind=key.kind,
-                key=key.digest,
-                components=dict(key.components),
-                reads=reads,
-                files=manifests.describe(temporary),
-                environment=manifests.environment(device),
-                created=datetime.now(UTC),
-                seconds=time.monotonic() - started,
-                headline=headline,
-            ).sealed()
-            text = manifest.model_dump_json(indent=2)
-            (temporary / manifests.NAME).write_text(text, encoding="utf-8")
-            _flush(temporary)
-            return self._put(temporary, key, manifest, replace)
-        except OSError as error:
-            if error.errno not in _DISK_ERRORS:
-                raise
-            free = shutil.disk_usage(self.root).free if self.root.exists() else 0
-            raise ArtifactError(
-                f"{key.kind} could not be written to {self.root}: {error.strerror or error}; "
-                f"{free:,} bytes are free there"
-            ) from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        store = self.root / "store"
+        with files.disk_faults(key.kind, self.root):
+            store.mkdir(parents=True, exist_ok=True)
+            with files.temporary_folder(store, f"{key.kind}-{key.digest[:12]}") as temporary:
+                started = time.monotonic()
+                headline = produce(temporary)
+                manifest = Manifest(
+                    kind=key.kind,
+                    key=key.digest,
+                    components=dict(key.components),
+                    reads=reads,
+                    files=manifests.describe(temporary),
+                    environment=manifests.environment(device),
+                    created=datetime.now(UTC),
+                    seconds=time.monotonic() - started,
+                    headline=headline,
+                ).sealed()
+                text = manifest.model_dump_json(indent=2)
+                (temporary / manifests.NAME).write_text(text, encoding="utf-8")
+                for path in (*temporary.iterdir(), temporary):
+                    files.flush(path)
+                return self._put(temporary, key, manifest, replace)
 
     def _put(self, temporary: Path, key: Key, manifest: Manifest, replace: bool) -> Manifest:
         """Give a complete folder its final name, unless a good artifact is there already."""
@@ -193,8 +204,15 @@ class Store:
             if there is None:
                 raise
             return there
-        _flush_folder(folder.parent)
+        files.flush(folder.parent)
         return manifest
+
+    def _problem(self, folder: Path, manifest: Manifest) -> str:
+        memory = Memory(self.root / "store/.verified" / f"{manifest.kind}-{manifest.key}.json")
+        problem = manifests.problem(folder, manifest, memory.file_digest)
+        if not problem:
+            memory.keep(file.path for file in manifest.files)
+        return problem
 
     def _manifest(self, folder: Path) -> Manifest:
         try:
@@ -215,22 +233,3 @@ class Store:
 
     def _folder(self, kind: Kind, key: str) -> Path:
         return self.root / "store" / kind / key
-
-    def _temporary(self, key: Key) -> Path:
-        return self.root / "store" / f".{key.kind}-{key.digest[:12]}-{uuid.uuid4().hex}"
-
-
-def _flush(folder: Path) -> None:
-    """Make a folder's files survive a loss of power."""
-    for path in folder.iterdir():
-        with path.open("rb") as stream:
-            os.fsync(stream.fileno())
-    _flush_folder(folder)
-
-
-def _flush_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -128,7 +128,7 @@ def test_a_full_disk_is_said_as_such(store: Store) -> None:
     def produce(folder: Path) -> Headline:
         raise OSError(28, os.strerror(28))
 
-    with pytest.raises(ArtifactError, match=r"model could not be written to .*No space left.*free"):
+    with pytest.raises(StoreUnwritableError, match=r"could not be written.*No space left.*free"):
         store.publish(KEY, (), produce)
     assert names(store.root / "store") == []
 
@@ -332,7 +332,7 @@ def test_an_artifact_that_cannot_be_put_in_place_is_an_error(store: Store) -> No
     """A file where a folder belongs ends as a message, not a traceback."""
     store.root.mkdir()
     (store.root / "store").touch()
-    with pytest.raises(ArtifactError, match="could not be written"):
+    with pytest.raises(StoreUnwritableError, match="could not be written"):
         store.publish(KEY, (), writes("weights"))
 
 
