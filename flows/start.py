@@ -39,7 +39,6 @@ def _reach_server() -> None:
     That server inherits a blocked SIGINT: Ctrl-C then ends the run but not the server, to which the
     run still has to say that it ended. It does not outlive a run that is killed.
     """
-    from prefect.server.api.server import SubprocessASGIServer
     from prefect.settings import get_current_settings
 
     settings = get_current_settings()
@@ -48,6 +47,8 @@ def _reach_server() -> None:
         if not reached:
             raise ServerError(f"Prefect's API cannot be reached: {detail}")
         return
+    from prefect.server.api.server import SubprocessASGIServer  # a second and a half
+
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     server = SubprocessASGIServer()
     try:

@@ -27,7 +27,6 @@ TITLES = {
     "folder": "a folder of IDX files",
 }
 
-BODY_NAME, PICTURES_NAME = "body.html", "pictures.md"
 _UI_WIDTH = 600  # pixels
 
 
@@ -72,8 +71,8 @@ def write(
         uris[name] = html.data_uri(path.read_bytes())
         report(progress.Progress(done, len(drawn)))
     page = html.render("body.html", **_values(material), figures=uris)
-    (folder / BODY_NAME).write_text(page, encoding="utf-8")
-    (folder / PICTURES_NAME).write_text(_pictures(folder, drawn), encoding="utf-8")
+    (folder / html.BODY_NAME).write_text(page, encoding="utf-8")
+    (folder / html.PICTURES_NAME).write_text(_pictures(folder, drawn), encoding="utf-8")
 
 
 def _figures(material: Material, n_mistakes: int) -> dict[str, Figure]:

@@ -145,7 +145,7 @@ def rebuild_index(runs: Path) -> None:
         rows = index_rows(runs)
         temporary = runs / f".{INDEX_NAME}.{uuid.uuid4().hex}"
         try:
-            tables.write_rows(temporary, "runs", rows)
+            tables.write_records(temporary, "runs", rows)
             temporary.replace(runs / INDEX_NAME)
         finally:
             temporary.unlink(missing_ok=True)

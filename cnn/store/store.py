@@ -21,10 +21,10 @@ from pydantic import ValidationError
 
 from cnn import files
 from cnn.errors import ArtifactError, StoreUnwritableError
-from cnn.store import leases, manifests
+from cnn.memory import Memory
+from cnn.store import contents, leases, manifests
 from cnn.store.keys import Key
 from cnn.store.manifests import Headline, Manifest
-from cnn.store.memory import Memory
 from cnn.store.refs import Kind, Ref
 
 log = logging.getLogger(__name__)
@@ -209,9 +209,11 @@ class Store:
 
     def _problem(self, folder: Path, manifest: Manifest) -> str:
         memory = Memory(self.root / "store/.verified" / f"{manifest.kind}-{manifest.key}.json")
-        problem = manifests.problem(folder, manifest, memory.file_digest)
+        problem = manifests.problem(
+            folder, manifest, lambda path: memory.digest(path, path.name, contents.file_digest)
+        )
         if not problem:
-            memory.keep(file.path for file in manifest.files)
+            memory.keep()
         return problem
 
     def _manifest(self, folder: Path) -> Manifest:
