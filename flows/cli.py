@@ -1,5 +1,6 @@
 """The `filterscope` command."""
 
+import dataclasses
 import logging
 import sys
 from collections.abc import Iterator, Sequence
@@ -11,10 +12,11 @@ from typing import Annotated, get_args
 from cyclopts import App, CycloptsError, Parameter
 
 from cnn import config as settings
+from cnn import files
 from cnn.config import RunConfig, StepName
 from cnn.data import sources
 from cnn.errors import ConfigError, FilterscopeError
-from cnn.store import planning, runs
+from cnn.store import collecting, planning, runs, verifying
 from cnn.store.planning import Planned
 from cnn.store.store import Store, default_root
 from flows import console, prefect_settings
@@ -43,6 +45,9 @@ Refresh = Annotated[
     ),
 ]
 AsJson = Annotated[bool, Parameter(name="--json", negative=(), help="print JSON")]
+Apply = Annotated[
+    bool, Parameter(negative=(), help="remove it; without this, gc only says what it would do")
+]
 AllWords = Annotated[Words, Parameter(name="*", show_default=False)]
 
 
@@ -99,14 +104,71 @@ def plan(
         console.table(("step", "state", "why"), rows, note)
 
 
+@app.command
+def verify(*, store: StoreRoot = None, json: AsJson = False) -> None:
+    """Hash everything in the store anew and say what is broken; ends with 1 if anything is."""
+    with console.progress("verify") as report:
+        found = verifying.verify(Store(store or default_root()), report)
+    if json:
+        console.as_json(dataclasses.asdict(found))
+    else:
+        console.verified(found)
+    sys.exit(1 if found.broken else 0)
+
+
+@app.command
+def gc(
+    *,
+    apply: Apply = False,
+    keep: Annotated[str, Parameter(help="how many of the last runs are kept")] = "10",
+    store: StoreRoot = None,
+    json: AsJson = False,
+) -> None:
+    """Say what no run needs any more, and why; with --apply, remove it.
+
+    Kept are promoted and pinned runs, the last ones, completed and failed, and what they
+    were made from; also what a run or a training under way needs, and what is younger
+    than an hour. Downloads stay.
+    """
+    root, n_last = Store(store or default_root()), _count(keep)
+    free = files.free_bytes(root.root)
+    found = (collecting.collect if apply else collecting.survey)(root, n_last)
+    if json:
+        console.as_json(
+            {
+                **dataclasses.asdict(found),
+                "applied": apply,
+                "free_bytes_before": free,
+                "free_bytes": files.free_bytes(root.root),
+            }
+        )
+    else:
+        console.collected(found, apply, free, files.free_bytes(root.root))
+
+
+@app.command
+def pin(run: str = "latest", /, *, store: StoreRoot = None) -> None:
+    """Have gc keep a run, with what it was made from; RUN is named as for show."""
+    folder = runs.pin(Store(store or default_root()).runs, run)
+    console.tell(f"{folder.name} is pinned: gc keeps it and what it was made from")
+
+
+@app.command
+def unpin(run: str, /, *, store: StoreRoot = None) -> None:
+    """Let gc free a run again."""
+    folder = runs.unpin(Store(store or default_root()).runs, run)
+    console.tell(f"{folder.name} is not pinned")
+
+
 @app.command(name="runs")
 def list_runs(*, store: StoreRoot = None, json: AsJson = False) -> None:
     """List all runs, oldest first."""
-    records = list(runs.records(Store(store or default_root()).runs))
+    root = Store(store or default_root()).runs
+    found = [(record, runs.is_pinned(root / record.run)) for record in runs.records(root)]
     if json:
-        console.as_json([record.model_dump(mode="json") for record in records])
+        console.as_json([{**item.model_dump(mode="json"), "pinned": pin} for item, pin in found])
     else:
-        console.all_runs(records)
+        console.all_runs(found)
 
 
 @app.command
@@ -114,7 +176,8 @@ def show(run: str = "latest", /, *, store: StoreRoot = None, json: AsJson = Fals
     """Show one run: its full name, the beginning or end of it, or "latest"."""
     record, folder = runs.find(Store(store or default_root()).runs, run)
     if json:
-        console.as_json(record.model_dump(mode="json"))
+        pinned = runs.is_pinned(folder)
+        console.as_json({**record.model_dump(mode="json"), "pinned": pinned})
     else:
         console.run(record, folder)
 
@@ -162,6 +225,12 @@ def _steps(names: tuple[str, ...]) -> list[StepName]:
         if name not in known:
             raise ConfigError(f"--refresh {name}: no such step; steps are {', '.join(known)}")
     return list(names)  # type: ignore[arg-type]
+
+
+def _count(word: str) -> int:
+    if not word.isdecimal():
+        raise ConfigError(f"--keep: {word!r} is refused; expected a whole number >= 0")
+    return int(word)
 
 
 def _nothing_to_do(store: Store, planned: Sequence[Planned]) -> tuple[runs.RunRecord, Path] | None:

@@ -4,6 +4,7 @@ import logging
 import re
 import shutil
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -12,13 +13,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cnn import documents, files
 from cnn.errors import ArtifactError, ConfigError
-from cnn.store import tables
+from cnn.store import inuse, tables
 from cnn.store.manifests import Headline, Moment, Whole
 from cnn.store.refs import Kind, Ref
 
 log = logging.getLogger(__name__)
 
 RECORD_NAME, INDEX_NAME, REPORT_NAME = "run.json", "index.parquet", "report.html"
+PIN_NAME = "pinned"
 _PLACES = {".png": "figures", ".parquet": "tables", ".npy": "arrays", ".keras": "model"}
 _MODEL_FILES = ("model.json", "training.json")
 
@@ -167,15 +169,53 @@ def rebuild_index(runs: Path) -> None:
         files.exclusive(runs / ".index.lock"),
         files.temporary_file(runs / INDEX_NAME) as temporary,
     ):
-        rows = [_index_row(record) for record in records(runs)]
-        tables.write_records(temporary, "runs", rows)
+        tables.write_records(temporary, "runs", index_rows(runs))
         temporary.replace(runs / INDEX_NAME)
+
+
+def place_of(name: str) -> str | None:
+    """Return the folder of a run in which copies of artifacts' files of that name lie, if any."""
+    return "model" if name in _MODEL_FILES else _PLACES.get(Path(name).suffix)
+
+
+def is_pinned(folder: Path) -> bool:
+    """Return whether a run is pinned: `gc` keeps it and what it was made from."""
+    return (folder / PIN_NAME).is_file()
+
+
+def pin(runs: Path, name: str) -> Path:
+    """Have `gc` keep a run and what it was made from; return its folder. Raises as `find`."""
+    with _pinning(runs, name) as folder:
+        (folder / PIN_NAME).touch()
+    return folder
+
+
+def unpin(runs: Path, name: str) -> Path:
+    """Let `gc` free a run again; return its folder. Raises as `find`."""
+    with _pinning(runs, name) as folder:
+        (folder / PIN_NAME).unlink(missing_ok=True)
+    return folder
+
+
+@contextmanager
+def _pinning(runs: Path, name: str) -> Iterator[Path]:
+    """Yield the folder of a run; `gc`, which must not be in the middle, waits meanwhile."""
+    _, folder = find(runs, name)
+    with files.disk_faults("the pin", folder), inuse.growing(runs.parent):
+        if not folder.is_dir():
+            raise ConfigError(f"run {name!r}: gc has just freed it")
+        yield folder
+
+
+def index_rows(runs: Path) -> list[dict[str, Any]]:
+    """Return the rows of index.parquet as the run.json files have them."""
+    return [_index_row(record) for record in records(runs)]
 
 
 def _copy(folder: Path, target: Path) -> None:
     try:
         for path in sorted(folder.iterdir()):
-            place = "model" if path.name in _MODEL_FILES else _PLACES.get(path.suffix)
+            place = place_of(path.name)
             if place is not None:
                 (target / place).mkdir(exist_ok=True)
                 shutil.copyfile(path, target / place / path.name)

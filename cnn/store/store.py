@@ -139,6 +139,10 @@ class Store:
         """Return the manifest of an artifact; raises ArtifactError."""
         return self._manifest(self._folder(ref.kind, ref.key))
 
+    def manifest_in(self, folder: Path) -> Manifest:
+        """Return the manifest in an artifact's folder; raises ArtifactError."""
+        return self._manifest(folder)
+
     def manifests(self, kind: Kind) -> Iterator[Manifest]:
         """Yield the readable manifests of a kind."""
         folder = self.root / "store" / kind
