@@ -87,6 +87,8 @@ def _opened(path: Path) -> Iterator[tuple[Image.Image, IO[bytes]]]:
     except Image.DecompressionBombError:
         raise _too_large(path) from None
     except Exception as error:  # Pillow raises whatever the content leads to
+        if isinstance(error, OSError) and error.errno:
+            raise DataError(f"{path}: cannot be read ({error.strerror})") from None
         raise DataError(f"{path}: the picture is cut off or damaged ({error})") from None
 
 
