@@ -9,7 +9,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
-from cnn.report import body, html, page
+from cnn.report import html, page
 from cnn.store import runs, tables
 from cnn.store.refs import Ref
 from cnn.store.runs import RunRecord, StepOutcome
@@ -21,7 +21,7 @@ def publish_run(run: Run, *refs: Ref) -> Path:
     """Return the run's folder, in place, with the run's pages in the UI."""
     folders = {ref.kind: run.store.open(ref) for ref in refs}
     record = run.record({ref.kind: ref for ref in refs}, flow_run_id=_flow_run_id())
-    text = (folders["report"] / body.BODY_NAME).read_text(encoding="utf-8")
+    text = (folders["report"] / html.BODY_NAME).read_text(encoding="utf-8")
     record, folder = runs.publish(run.store.runs, record, folders, page.compose(record, text))
     _show(record, folders["report"])
     accuracy = html.percent(record.headline["test_accuracy"])
@@ -58,7 +58,7 @@ def _show(record: RunRecord, report: Path) -> None:
         key="why-each-step-ran",
         description="What ran, what was cached, and why",
     )
-    pictures = (report / body.PICTURES_NAME).read_text(encoding="utf-8")
+    pictures = (report / html.PICTURES_NAME).read_text(encoding="utf-8")
     create_markdown_artifact(
         "\n\n".join([page.headline(record), pictures]),
         key="pictures",

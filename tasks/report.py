@@ -1,6 +1,5 @@
 """Task: draw the figures and write the report's body."""
 
-from cnn.report import body
 from cnn.store.manifests import Headline
 from cnn.store.steps import WRITE_REPORT
 from tasks.step import Work, step_task
@@ -9,6 +8,8 @@ from tasks.step import Work, step_task
 @step_task(WRITE_REPORT)
 def write_report(work: Work) -> Headline:
     """Write every figure as PNG, and the page body with the figures inside."""
+    from cnn.report import body
+
     material = body.gather(work.inputs)
     body.write(work.folder, material, work.settings.mistakes, work.report)
     return {"n_figures": len(list(work.folder.glob("*.png")))}

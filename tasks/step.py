@@ -21,19 +21,26 @@ from cnn.store.manifests import Headline
 from cnn.store.refs import Kind, Ref
 from cnn.store.runs import StepOutcome
 from cnn.store.steps import Resolved, Step
+from cnn.train.checkpoints import Checkpoint
+from tasks import resume
 from tasks.progress import Artifact, reported
 from tasks.run import Run
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a step's work is given: the run, a folder to write to, verified folders to read."""
+    """What a step's work is given: the run, its key, folders to write and read, settings.
+
+    The inputs were just verified. A step that resumes goes on from `checkpoint`, if any.
+    """
 
     run: Run
+    key: Key
     folder: Path
     inputs: Mapping[Kind, Path]
     settings: Any
     report: progress.Report
+    checkpoint: Checkpoint | None
 
 
 Produce = Callable[[Work], Headline]
@@ -71,18 +78,23 @@ def step_task(step: Step) -> Callable[[Produce], StepTask]:
             step.fetch(settings, run.store.downloads)
             resolved = step.resolve(settings, run.store.downloads)
             key = step.key(resolved, refs)
-            decision = planning.decide(run.store, step, key, run.refresh)
-            if decision.manifest:
-                ref = _take(step, decision.manifest.ref, decision.why)
-            else:
-                ref = _make(step, produce, run, refs, resolved, key, decision)
-            state = "cached" if decision.manifest else "ran"
-            seconds = time.monotonic() - started
-            run.add(
-                StepOutcome(step=step.name, state=state, why=decision.why, seconds=seconds, ref=ref)
+            run.uses(key)
+            with resume.turn(step, run, key) as decision:
+                words = [decision.why]
+                if decision.manifest:
+                    ref = _take(step, decision.manifest.ref, decision.why)
+                else:
+                    ref = _make(step, produce, run, refs, resolved, key, decision, words)
+            outcome = StepOutcome(
+                step=step.name,
+                state="cached" if decision.manifest else "ran",
+                why="; ".join(words),
+                seconds=time.monotonic() - started,
+                ref=ref,
             )
+            run.add(outcome)
             name = "Cached" if decision.manifest else None
-            return Completed(name=name, message=f"{ref}: {decision.why}", data=ref)
+            return Completed(name=name, message=f"{ref}: {outcome.why}", data=ref)
 
         return StepTask(step, perform)
 
@@ -104,17 +116,26 @@ def _make(
     resolved: Resolved,
     key: Key,
     decision: planning.Decision,
+    words: list[str],
 ) -> Ref:
-    """Do a step's work and return the ref of what it published."""
-    get_run_logger().info("%s runs: %s", step.name, decision.why)
+    """Do a step's work and return the ref of what it published; `words` say more on why."""
+    log = get_run_logger()
+    log.info("%s runs: %s", step.name, decision.why)
     if decision.problem:
         run.store.quarantine(key, decision.problem)
+    checkpoint, said = resume.newest(run, key) if step.resumes else (None, [])
+    for text in said:
+        log.info("%s", text)
+    words += said
     device = run.device().describe() if step.computes else None
     inputs = {ref.kind: run.store.open(ref) for ref in refs}
 
     def into(folder: Path) -> Headline:
         with reported(step.name, run.bars) as report:
-            return produce(Work(run, folder, inputs, resolved.value, report))
+            return produce(Work(run, key, folder, inputs, resolved.value, report, checkpoint))
 
     replace = step.name in run.refresh
-    return run.store.publish(key, refs, into, device, replace=replace).ref
+    made = run.store.publish(key, refs, into, device, replace=replace)
+    if step.resumes:
+        run.store.finish(key)
+    return made.ref

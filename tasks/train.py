@@ -15,13 +15,19 @@ from tasks.step import Work, step_task
 @step_task(TRAIN_MODEL)
 def train_model(work: Work) -> Headline:
     """Write the trained model, its settings and its history; a diverged one's history is kept."""
-    from cnn.train import fit
+    from cnn.train import checkpoints, fit
 
     training, seed = work.settings
     dataset = datasets.read(work.inputs["dataset"])
+    state = work.checkpoint.state if work.checkpoint else None
+    keeper = checkpoints.Keeper(
+        work.run.store.checkpoints / work.key.digest,
+        work.run.device(),
+        work.run.config.runtime.checkpoint_seconds,
+    )
     started = time.monotonic()
     try:
-        fitted = fit.fit(dataset, training, seed, work.report)
+        fitted = fit.fit(dataset, training, seed, work.report, state, keeper.offer)
     except fit.DivergedError as error:
         keep_failed(work.run, [asdict(point) for point in error.history], error, started)
         raise

@@ -32,6 +32,8 @@ TYPES: dict[int, np.dtype[Any]] = {
 _CODES = {dtype.newbyteorder("="): code for code, dtype in TYPES.items()}
 _GZIP_MAGIC = b"\x1f\x8b"
 _LARGEST_GZIP_RATIO = 1032  # deflate cannot compress further: zlib, "Technical Details"
+_LARGEST_USUAL_RATIO = 100  # MNIST's is 5; beyond _LARGEST_GAIN more is taken for a bomb
+_LARGEST_GAIN = 100 << 20  # bytes
 _MOST_DIMENSIONS, _MOST_BYTES = 64, 2**63 - 1  # of a NumPy array
 _CHUNK = 1 << 20
 
@@ -60,9 +62,9 @@ def load(path: Path) -> Payload:
         wanted = math.prod(shape) * dtype.itemsize
         _refuse_impossible(path, wanted)
         body = _read_body(path, stream, wanted, shape)
-    sha256 = hashlib.sha256(header + body).hexdigest()
-    array = np.frombuffer(body, dtype).reshape(shape)
-    return Payload(array.astype(dtype.newbyteorder("="), copy=dtype.itemsize > 1), sha256)
+    sha256 = hashlib.sha256(header)
+    sha256.update(body)
+    return Payload(_native(np.frombuffer(body, dtype).reshape(shape)), sha256.hexdigest())
 
 
 def digest(path: Path) -> str:
@@ -71,6 +73,7 @@ def digest(path: Path) -> str:
     with _opened(path) as stream:
         header, dtype, shape = _read_header(path, stream)
         wanted = math.prod(shape) * dtype.itemsize
+        _refuse_impossible(path, wanted)
         sha256.update(header)
         n_read = 0
         while chunk := stream.read(_CHUNK):
@@ -179,12 +182,17 @@ def _read_header(path: Path, stream: IO[bytes]) -> tuple[bytes, np.dtype[Any], t
 
 
 def _refuse_impossible(path: Path, wanted: int) -> None:
-    """Refuse a header that promises more than a file of this size can hold."""
-    largest = path.stat().st_size * _LARGEST_GZIP_RATIO
-    if wanted > largest:
+    """Refuse a header that promises more than a file of this size can hold, or ever does."""
+    size = path.stat().st_size
+    if wanted > size * _LARGEST_GZIP_RATIO:
         raise DataError(
             f"{path}: the header promises {wanted:,} bytes of elements, more than this file can "
             "hold; it is cut off or its header is wrong"
+        )
+    if wanted > size * _LARGEST_USUAL_RATIO and wanted > size + _LARGEST_GAIN:
+        raise DataError(
+            f"{path}: the header promises {wanted:,} bytes of elements in a file of {size:,}; no "
+            "images are packed that well, so it is damaged or made to fill the memory"
         )
 
 
@@ -197,6 +205,13 @@ def _read_body(path: Path, stream: IO[bytes], wanted: int, shape: tuple[int, ...
     if stream.read(1):
         raise _wrong_length(path, shape, wanted, "more")
     return body
+
+
+def _native(array: NDArray[Any]) -> NDArray[Any]:
+    """Return an array in native byte order, in the memory that it has: there is no second copy."""
+    if array.dtype.isnative:
+        return array
+    return array.byteswap(inplace=True).view(array.dtype.newbyteorder("="))
 
 
 def _wrong_length(path: Path, shape: tuple[int, ...], wanted: int, found: str) -> DataError:

@@ -26,10 +26,9 @@ TITLES = {
     "fashion-mnist": "Fashion-MNIST, articles of clothing",
     "kmnist": "Kuzushiji-MNIST, cursive hiragana",
     "digits": "digits, 1,797 scans that ship with scikit-learn",
-    "folder": "a folder of IDX files",
+    "folder": "a folder of own images",
 }
 
-BODY_NAME, PICTURES_NAME = "body.html", "pictures.md"
 _UI_WIDTH = 600  # pixels
 
 
@@ -74,8 +73,8 @@ def write(
         uris[name] = html.data_uri(path.read_bytes())
         report(progress.Progress(done, len(drawn)))
     page = html.render("body.html", **_values(material), figures=uris)
-    (folder / BODY_NAME).write_text(page, encoding="utf-8")
-    (folder / PICTURES_NAME).write_text(_pictures(folder, drawn), encoding="utf-8")
+    (folder / html.BODY_NAME).write_text(page, encoding="utf-8")
+    (folder / html.PICTURES_NAME).write_text(_pictures(folder, drawn), encoding="utf-8")
 
 
 def _figures(material: Material, n_mistakes: int) -> dict[str, Figure]:

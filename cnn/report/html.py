@@ -8,6 +8,7 @@ from typing import Any
 
 import jinja2
 
+BODY_NAME, PICTURES_NAME = "body.html", "pictures.md"  # of a report's artifact
 _FOLDER = Path(__file__).parent
 
 

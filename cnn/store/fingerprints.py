@@ -14,7 +14,10 @@ from typing import Any
 
 import cnn
 
-PLUMBING = ("cnn.config", "cnn.errors", "cnn.files", "cnn.progress", "cnn.store")
+PLUMBING = (
+    *("cnn.config", "cnn.documents", "cnn.errors", "cnn.files", "cnn.memory", "cnn.progress"),
+    "cnn.store",
+)
 _ROOT = Path(next(iter(cnn.__path__)))
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
@@ -29,10 +32,18 @@ def of(module: str) -> dict[str, str]:
         path = _path(name)
         if path is None or name in found or _is_plumbing(name):
             continue
-        tree = ast.parse(path.read_bytes())
-        found[name] = _digest(tree, path)
-        waiting += _imports(tree, name if path.name == "__init__.py" else name.rpartition(".")[0])
+        found[name], imports = _read(name, path)
+        waiting += imports
     return dict(sorted(found.items()))
+
+
+@cache
+def _read(name: str, path: Path) -> tuple[str, list[str]]:
+    """Return a module's digest and the names that it imports."""
+    tree = ast.parse(path.read_bytes())
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    imports = list(_imports(tree, package))  # before the digest takes the docstrings out
+    return _digest(tree, path), imports
 
 
 def _digest(tree: ast.Module, path: Path) -> str:

@@ -28,6 +28,7 @@ class Planned:
     step: Step
     state: str
     why: str
+    ref: Ref | None = None
 
 
 def decide(store: Store, step: Step, key: Key, refresh: Collection[StepName] = ()) -> Decision:
@@ -40,7 +41,7 @@ def decide(store: Store, step: Step, key: Key, refresh: Collection[StepName] = (
             found.manifest, f"made {found.manifest.created:%Y-%m-%d %H:%M} UTC, verified"
         )
     if found.problem:
-        return Decision(None, f"artifact: {found.problem}", found.problem)
+        return Decision(None, f"artifact {found.problem}", found.problem)
     return Decision(None, _reason(store, step, key))
 
 
@@ -63,9 +64,10 @@ def plan(store: Store, config: RunConfig, refresh: Collection[StepName] = ()) ->
             continue
         key = step.key(resolved, [refs[kind] for kind in step.reads])
         decision = decide(store, step, key, refresh)
-        if decision.manifest:
-            refs[step.makes] = decision.manifest.ref
-        planned.append(Planned(step, "cached" if decision.manifest else "run", decision.why))
+        ref = decision.manifest.ref if decision.manifest else None
+        if ref:
+            refs[step.makes] = ref
+        planned.append(Planned(step, "cached" if ref else "run", decision.why, ref))
     return planned
 
 

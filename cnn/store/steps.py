@@ -32,6 +32,7 @@ class Step:
 
     `fetch` brings in what must be there before the settings can be resolved; `resolve`
     makes them definite and needs no network. Both are given the folder of downloads.
+    A step that `resumes` is done by one process at a time, which keeps checkpoints.
     """
 
     name: StepName
@@ -41,6 +42,7 @@ class Step:
     section: str = ""
     tables: tuple[str, ...] = ()
     computes: bool = False
+    resumes: bool = False
     fetch: Callable[[Any, Path], None] = lambda settings, downloads: None
     resolve: Callable[[Any, Path], Resolved] = lambda settings, downloads: Resolved({})
 
@@ -113,6 +115,7 @@ TRAIN_MODEL = Step(
     code="cnn.train.fit",
     tables=("history",),
     computes=True,
+    resumes=True,
     resolve=_training,
 )
 EVALUATE_MODEL = Step(

@@ -1,12 +1,20 @@
 """The parquet tables: each schema declared once, the same for 0 rows and for 10 million."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import io
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.json as pa_json
 import pyarrow.parquet as pq
+
+from cnn.errors import ArtifactError
+
+log = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
 
@@ -140,9 +148,45 @@ def write_rows(path: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> None
     write(path, name, {column: [row[column] for row in rows] for column in columns})
 
 
+def write_records(path: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write the table `name` from rows of plain values, without importing pandas.
+
+    pyarrow imports it, which takes half a second, as soon as it is handed Python lists.
+    """
+    lines = [json.dumps({"schema_version": SCHEMA_VERSION, **row}, default=str) for row in rows]
+    options = pa_json.ParseOptions(explicit_schema=SCHEMAS[name], unexpected_field_behavior="error")
+    source = io.BytesIO("\n".join(lines).encode())
+    table = pa_json.read_json(source, parse_options=options) if rows else None
+    pq.write_table(table or SCHEMAS[name].empty_table(), path)
+
+
 def read(path: Path) -> pa.Table:
-    """Return a table, read whole."""
-    return pq.read_table(path)
+    """Return a table, read whole; raises ArtifactError where a file is no complete parquet."""
+    try:
+        with pq.ParquetFile(path) as file:
+            return file.read()
+    except (OSError, ValueError, pa.ArrowException) as error:
+        reason = str(error).splitlines()[0]
+        raise ArtifactError(f"{path}: not a complete parquet file ({reason})") from None
+
+
+def read_all(paths: Iterable[Path], name: str) -> pa.Table:
+    """Return the rows of many files of the table `name` as one; files that are none are left out.
+
+    One warning names those that were left out.
+    """
+    whole, faults = [SCHEMAS[name].empty_table()], []
+    for path in paths:
+        try:
+            table = read(path)
+            if not table.schema.equals(SCHEMAS[name]):
+                raise ArtifactError(f"{path}: not a table {name} of version {SCHEMA_VERSION}")
+            whole.append(table)
+        except ArtifactError as error:
+            faults.append(str(error))
+    if faults:
+        log.warning("%s; left out", "; ".join(faults))
+    return pa.concat_tables(whole)
 
 
 def digest(name: str) -> str:

@@ -2,11 +2,12 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cnn import progress
 from cnn.config import Training
@@ -38,6 +39,27 @@ class LogPoint:
 
 
 @dataclass(frozen=True)
+class State:
+    """A training between two blocks: everything that decides how it goes on.
+
+    arrays: weights, then Adam's means, then its squares, float32. sums: loss, hits and
+    steps since the last log point.
+    """
+
+    step: int
+    arrays: list[NDArray[np.float32]]
+    sums: tuple[float, int, int]
+    history: list[LogPoint]
+
+
+Keep = Callable[[Callable[[], State]], None]
+
+
+def keep_nothing(capture: Callable[[], State]) -> None:
+    """Do nothing: the callback of those who want no checkpoints."""
+
+
+@dataclass(frozen=True)
 class Fitted:
     """A trained keras.Model and its history."""
 
@@ -55,26 +77,39 @@ class DivergedError(TrainingError):
 
 
 def fit(
-    dataset: Dataset, settings: Training, seed: int, report: progress.Report = progress.ignore
+    dataset: Dataset,
+    settings: Training,
+    seed: int,
+    report: progress.Report = progress.ignore,
+    state: State | None = None,
+    keep: Keep = keep_nothing,
 ) -> Fitted:
     """Return the model trained on the training images, with its history.
 
     The history has a row for the training batches since the last log point, with
-    dropout as trained, and one for the images of `settings.log_split`, without. Raises
-    DivergedError at the first step whose loss is not finite, or above _LARGEST_LOSS.
+    dropout as trained, and one for the images of `settings.log_split`, without. From a
+    `state` the training goes on to the same result; `keep` is offered the state after
+    each block but the last. Raises DivergedError at the first step whose loss is not
+    finite, or above _LARGEST_LOSS, and ArtifactError for a state of another network.
     """
     network = model.build(settings, dataset.image_shape, len(dataset.class_names), seed)
     train = dataset.splits["train"]
     training = loop.Loop(network, settings, seed, train.images, train.labels)
     run = _Run(dataset, settings, training, report)
-    for first_step, n_steps in _blocks(settings):
+    if state:
+        run.restore(state)
+    for first_step, n_steps in _blocks(settings, state.step if state else 0):
         run.train(first_step, n_steps)
+        if first_step + n_steps < settings.steps:
+            keep(run.state)
     return Fitted(network, run.history)
 
 
-def _blocks(settings: Training) -> Iterator[tuple[int, int]]:
-    """Yield first step and number of steps of each block; blocks end at log points."""
-    step = 0
+def _blocks(settings: Training, step: int) -> Iterator[tuple[int, int]]:
+    """Yield first step and number of steps of each block from a step on, a block's end.
+
+    Blocks end at log points, and are the same wherever a training begins.
+    """
     while step < settings.steps:
         to_log_point = settings.log_every - step % settings.log_every
         n_steps = min(to_log_point, settings.steps - step, _LONGEST_BLOCK)
@@ -97,6 +132,18 @@ class _Run:
         n = None if self._watched_split != "train" else _N_OWN_WATCHED
         self._watched = loop.hold(watched.images[:n], watched.labels[:n])
         self._loss, self._n_correct, self._n_steps = 0.0, 0, 0
+        self._step = 0
+
+    def state(self) -> State:
+        """Return the training as it stands, in arrays of its own."""
+        sums = (self._loss, self._n_correct, self._n_steps)
+        return State(self._step, self._loop.arrays(), sums, list(self.history))
+
+    def restore(self, state: State) -> None:
+        """Go on from a state; raises ArtifactError where it is another network's."""
+        self._loop.restore(state.arrays)
+        self._step, self.history = state.step, list(state.history)
+        self._loss, self._n_correct, self._n_steps = state.sums
 
     def train(self, first_step: int, n_steps: int) -> None:
         """Train one block; log where it ends at a log point."""
@@ -110,7 +157,7 @@ class _Run:
         self._loss += float(block.losses.sum(dtype=np.float64))
         self._n_correct += int(block.n_correct.sum())
         self._n_steps += n_steps
-        done = first_step + n_steps
+        self._step = done = first_step + n_steps
         if done % self._settings.log_every == 0 or done == self._settings.steps:
             self._log(done)
         figures = {"images_per_second": n_steps * self._settings.batch_size / seconds}

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnn.config import Training
+from cnn.errors import ArtifactError
 from cnn.train import augment, order, schedule
 
 _DROPOUT_STREAM, _AUGMENT_STREAM, _N_STREAMS = 0, 1, 2
@@ -48,7 +49,8 @@ class Loop:
         self._weights = [weight.value for weight in model.trainable_variables]
         self._means = [tf.Variable(tf.zeros_like(weight)) for weight in self._weights]
         self._squares = [tf.Variable(tf.zeros_like(weight)) for weight in self._weights]
-        self._images, self._labels = _hold(tf, images, labels)
+        self._variables = [*self._weights, *self._means, *self._squares]
+        self._images, self._labels = hold(images, labels)
         self._block = tf.function(self._run, autograph=False)
         self._count = tf.function(self._count_correct, autograph=False)
 
@@ -68,6 +70,18 @@ class Loop:
             tf.constant(first_step, tf.int64),
         )
         return Block(losses.numpy(), n_correct.numpy())
+
+    def arrays(self) -> list[NDArray[np.float32]]:
+        """Return copies of the weights, Adam's means and its squares, in this order."""
+        return [np.array(variable.numpy()) for variable in self._variables]
+
+    def restore(self, arrays: Sequence[NDArray[np.float32]]) -> None:
+        """Take over what `arrays` returned; raises ArtifactError where the shapes differ."""
+        wanted = [tuple(variable.shape) for variable in self._variables]
+        if [array.shape for array in arrays] != wanted:
+            raise ArtifactError("the checkpoint is that of another network")
+        for variable, array in zip(self._variables, arrays, strict=True):
+            variable.assign(array)
 
     def evaluate(self, images: Any, labels: Any) -> tuple[float, int]:
         """Return the mean loss and the number of hits; images, labels as `hold` returns them."""
@@ -185,10 +199,6 @@ def hold(images: NDArray[Any], labels: NDArray[np.int64]) -> tuple[Any, Any]:
     """Return images and labels as tensors on the device."""
     import tensorflow as tf
 
-    return _hold(tf, images, labels)
-
-
-def _hold(tf: Any, images: NDArray[Any], labels: NDArray[np.int64]) -> tuple[Any, Any]:
     return tf.constant(images), tf.constant(labels.astype(np.int32))
 
 

@@ -121,14 +121,40 @@ def test_images_of_emnist_are_set_upright(tmp_path: Path, arrays: dict[str, NDAr
     assert load(put(tmp_path / "b", arrays), tmp_path).origin["transposed"] is False
 
 
-def test_classes_are_counted_over_both_files(
-    tmp_path: Path, arrays: dict[str, NDArray[Any]]
-) -> None:
-    """A class that only the test images have is a class, and so is one that nobody has."""
+def test_classes_are_the_labels_that_occur(tmp_path: Path, arrays: dict[str, NDArray[Any]]) -> None:
+    """A class that only the test images have is a class; a label that nobody has is none."""
     arrays["test-labels"][-1] = 6
     dataset = load(put(tmp_path, arrays), tmp_path)
-    assert dataset.class_names == tuple("0123456")
-    assert dataset.class_counts("train")[3:] == [0, 0, 0, 0]
+    assert dataset.class_names == ("0", "1", "2", "6")
+    assert dataset.class_counts("test") == [4, 4, 3, 1]
+    assert dataset.class_counts("train")[3:] == [0]
+
+
+def test_labels_that_begin_at_1_give_no_empty_class(
+    tmp_path: Path, arrays: dict[str, NDArray[Any]]
+) -> None:
+    """The network has one output for each letter of EMNIST, 1..26; names keep the labels."""
+    shifted = {role: a + 1 if "labels" in role else a for role, a in arrays.items()}
+    dataset = load(put(tmp_path, shifted), tmp_path)
+    assert dataset.class_names == ("1", "2", "3")
+    for name, split in dataset.splits.items():
+        part = "test" if name == "test" else "train"
+        np.testing.assert_array_equal(split.labels, arrays[f"{part}-labels"][split.ids])
+
+
+def test_a_mapping_file_names_the_classes_and_enters_the_key(
+    tmp_path: Path, arrays: dict[str, NDArray[Any]]
+) -> None:
+    """EMNIST's mapping gives each label its character; every label needs one."""
+    config = put(tmp_path, arrays, "emnist-x-")
+    plain = sources.identify(config, tmp_path / "downloads").identity()
+    mapping = tmp_path / "emnist-x-mapping.txt"
+    mapping.write_text("0 65 97\n1 66 98\n2 67 99\n")
+    assert load(config, tmp_path).class_names == ("Aa", "Bb", "Cc")
+    assert sources.identify(config, tmp_path / "downloads").identity() != plain
+    mapping.write_text("0 65 97\n1 66 98\n")
+    with pytest.raises(DataError, match=f"{tmp_path}: the file of class names.*for the label 2"):
+        load(config, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -155,11 +181,54 @@ def test_a_folder_whose_files_do_not_fit_is_refused(
     assert str(tmp_path / NAMES[role]) in str(caught.value)
 
 
-def test_one_class_is_too_few(tmp_path: Path, arrays: dict[str, NDArray[Any]]) -> None:
-    """There is nothing to learn where all labels are 0."""
-    nothing = {role: array * 0 for role, array in arrays.items() if "labels" in role}
-    with pytest.raises(DataError, match="at least 2 classes"):
+@pytest.mark.parametrize("label", [0, 5])
+def test_one_class_is_too_few(tmp_path: Path, arrays: dict[str, NDArray[Any]], label: int) -> None:
+    """There is nothing to learn where all labels are the same."""
+    nothing = {role: array * 0 + label for role, array in arrays.items() if "labels" in role}
+    with pytest.raises(DataError, match=f"all images have the label {label}; at least 2 classes"):
         load(put(tmp_path, {**arrays, **nothing}), tmp_path)
+
+
+OPTIONS: list[dict[str, Any]] = [{"image_size": (28, 28)}, {"channels": 3}]
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_settings_of_pictures_are_refused_for_idx_files(
+    tmp_path: Path, arrays: dict[str, NDArray[Any]], options: dict[str, Any]
+) -> None:
+    """A setting that would be ignored is refused in its place."""
+    config = put(tmp_path, arrays).model_copy(update=options)
+    with pytest.raises(ConfigError, match=f"data.{next(iter(options))} is for pictures, and this"):
+        sources.identify(config, tmp_path / "downloads")
+
+
+def test_settings_that_change_nothing_leave_the_key_as_it_was(
+    tmp_path: Path, arrays: dict[str, NDArray[Any]]
+) -> None:
+    """Artifacts of before these settings are found; each choice that matters is in the key."""
+    config = put(tmp_path, arrays)
+    before = sources.identify(config, tmp_path / "downloads").identity()
+    assert before.keys() == {"name", "transposed", "payloads"}
+    for options in ({"transpose": False}, {"transpose": None}):
+        assert identity(config.model_copy(update=options), tmp_path) == before
+    for options in ({"transpose": True}, {"label_column": 0}):
+        assert identity(config.model_copy(update=options), tmp_path) != before
+
+
+@pytest.mark.parametrize(("inverted", "n_warnings"), [(False, 0), (True, 1)])
+def test_bright_borders_are_warned_of_once_and_left_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, inverted: bool, n_warnings: int
+) -> None:
+    """Ink on paper as a scanner sees it is pointed out, and used as it is."""
+    images = np.zeros((20, 9, 9), np.uint8)
+    images[:, 3:6, 3:6] = 250
+    images = 255 - images if inverted else images
+    labels = np.arange(20, dtype=np.uint8) % 2
+    parts = (images, labels, images, labels)
+    dataset = load(put(tmp_path, dict(zip(folder.ROLES, parts, strict=True))), tmp_path)
+    found = [message for message in caplog.messages if "looks inverted" in message]
+    assert len(found) == n_warnings
+    np.testing.assert_array_equal(dataset.splits["test"].images[..., 0], images)
 
 
 @pytest.mark.parametrize("role", folder.ROLES)
@@ -284,3 +353,8 @@ def test_mnist_trains_on_55000_images_and_holds_out_5000(mnist_dir: Path, tmp_pa
     ids = np.concatenate([dataset.splits[name].ids for name in ("train", "validation")])
     assert np.array_equal(np.sort(ids), np.arange(60_000))
     assert dataset.splits["validation"].ids.max() > 50_000
+
+
+def identity(config: DataConfig, tmp_path: Path) -> dict[str, Any]:
+    """What decides the arrays of a source."""
+    return sources.identify(config, tmp_path / "downloads").identity()

@@ -65,7 +65,7 @@ class _Page(HTMLParser):
 
 def _written(material: Material, folder: Path, n_mistakes: int = 24) -> _Page:
     body.write(folder, material, n_mistakes)
-    return _Page((folder / body.BODY_NAME).read_text(encoding="utf-8"))
+    return _Page((folder / html.BODY_NAME).read_text(encoding="utf-8"))
 
 
 def _decoded(uri: str) -> bytes:
@@ -85,13 +85,13 @@ def folder(material: Material, tmp_path_factory: pytest.TempPathFactory) -> Path
 @pytest.fixture(scope="module")
 def page(folder: Path) -> _Page:
     """Its body, parsed."""
-    return _Page((folder / body.BODY_NAME).read_text(encoding="utf-8"))
+    return _Page((folder / html.BODY_NAME).read_text(encoding="utf-8"))
 
 
 def test_every_figure_is_written_and_stands_in_the_body(folder: Path, page: _Page) -> None:
     """The pictures of the body are the bytes of the files, each once, in reading order."""
     assert sorted(path.name for path in folder.iterdir()) == sorted(
-        [f"{name}.png" for name in FIGURES] + [body.BODY_NAME, body.PICTURES_NAME]
+        [f"{name}.png" for name in FIGURES] + [html.BODY_NAME, html.PICTURES_NAME]
     )
     expected = [(folder / f"{name}.png").read_bytes() for name in FIGURES]
     assert [_decoded(uri) for uri in page.pictures] == expected
@@ -110,7 +110,7 @@ def test_the_same_material_gives_the_same_bytes(
 
 def test_the_body_needs_no_network_and_runs_no_script(folder: Path, page: _Page) -> None:
     """No address outside of the file, no script, no handler."""
-    text = (folder / body.BODY_NAME).read_text(encoding="utf-8")
+    text = (folder / html.BODY_NAME).read_text(encoding="utf-8")
     assert not page.tags & {"script", "link", "iframe", "object", "embed", "form"}
     assert "://" not in text
     assert not re.search(r"<[^>]*\son\w+=", text)
@@ -162,7 +162,7 @@ def test_each_class_and_each_filter_has_its_row(page: _Page, material: Material)
 
 def test_pictures_for_the_ui_are_600_pixels_wide(folder: Path) -> None:
     """One markdown picture for each figure, smaller than the original, no word beside them."""
-    text = (folder / body.PICTURES_NAME).read_text(encoding="utf-8")
+    text = (folder / html.PICTURES_NAME).read_text(encoding="utf-8")
     found = re.findall(r"!\[(\S+)\]\((\S+)\)", text)
     assert [name for name, _ in found] == FIGURES
     assert re.sub(r"!\[\S+\]\(\S+\)", "", text).strip() == ""
@@ -242,7 +242,7 @@ def test_class_names_are_text_and_nothing_else(
     }
     material = assemble(Dataset("<b>folder", AWKWARD, splits, {}))
     page = _written(material, tmp_path)
-    text = (tmp_path / body.BODY_NAME).read_text(encoding="utf-8")
+    text = (tmp_path / html.BODY_NAME).read_text(encoding="utf-8")
     assert "<script" not in text
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
     assert "salt &amp; pepper" in text

@@ -34,6 +34,7 @@ class Package:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
         fingerprints.of.cache_clear()
+        fingerprints._read.cache_clear()
 
     def edit(self, name: str, old: str, new: str) -> None:
         text = (self.root / name).read_text()
@@ -46,8 +47,10 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Package
     """An empty package in the place of `cnn`."""
     monkeypatch.setattr(fingerprints, "_ROOT", tmp_path / "cnn")
     fingerprints.of.cache_clear()
+    fingerprints._read.cache_clear()
     yield Package(tmp_path / "cnn")
     fingerprints.of.cache_clear()
+    fingerprints._read.cache_clear()
 
 
 @pytest.fixture

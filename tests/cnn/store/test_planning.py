@@ -188,7 +188,7 @@ def test_damage_is_the_reason_and_stays_where_it_is(full: Store) -> None:
     (full.open(ref) / "result.txt").write_text("x" * 64)
     before = sorted(full.root.rglob("*"))
     plan = planned(full, settings())
-    assert plan["train_model"] == ("run", "artifact: result.txt was changed")
+    assert plan["train_model"] == ("run", "artifact result.txt was changed")
     assert plan["write_report"] == ("depends", "depends on train_model")
     assert sorted(full.root.rglob("*")) == before
 

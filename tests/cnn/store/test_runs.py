@@ -189,7 +189,7 @@ def test_an_index_that_is_made_slowly_loses_no_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who publishes while another one makes the index waits for it, and then makes it anew."""
-    write_rows, collected, go_on = tables.write_rows, threading.Event(), threading.Event()
+    write_rows, collected, go_on = tables.write_records, threading.Event(), threading.Event()
 
     def slow_at_first(path: Path, name: str, rows: list[dict[str, Any]]) -> None:
         if not collected.is_set():
@@ -197,7 +197,7 @@ def test_an_index_that_is_made_slowly_loses_no_row(
             assert go_on.wait(10)
         write_rows(path, name, rows)
 
-    monkeypatch.setattr(tables, "write_rows", slow_at_first)
+    monkeypatch.setattr(tables, "write_records", slow_at_first)
     with ThreadPoolExecutor(2) as pool:
         slow = pool.submit(publish, tmp_path, record("slow"))
         assert collected.wait(10)
