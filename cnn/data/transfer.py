@@ -124,11 +124,12 @@ def _attempt(
 
 @contextmanager
 def _answer(through: httpx.Client, url: str, limit: Deadline) -> Iterator[httpx.Response]:
-    """Yield a good answer's response; the body is asked for as it is, without compression."""
+    """Yield a good answer's response."""
+    if not limit.left:
+        raise httpx.TimeoutException("no time was left")
     connect, read = (min(seconds, limit.left) for seconds in (CONNECT_SECONDS, READ_SECONDS))
     timeout = httpx.Timeout(read, connect=connect)
-    headers = {"Accept-Encoding": "identity"}
-    with through.stream("GET", url, headers=headers, timeout=timeout) as response:
+    with through.stream("GET", url, timeout=timeout) as response:
         response.raise_for_status()
         yield response
 

@@ -85,7 +85,7 @@ def test_bad_answers_are_reported_and_never_kept(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("place", [place for place, _, _ in BAD])
+@pytest.mark.parametrize("place", ["dead", "overloaded", "reset", "page", "endless", "changed"])
 def test_the_next_address_is_tried(
     tmp_path: Path,
     server: Server,
