@@ -21,6 +21,7 @@ from cnn.errors import ArtifactError
 _CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 _WITH_KERNEL = ("Conv2D", "Dense")
 _NAMING = {"module", "class_name", "registered_name"}
+_LONGEST_VERSION = 24  # characters
 _SMALLEST_ITEM = 64  # bytes; an HDF5 group or data set takes more, however empty
 _MOST_ADDED = 100 << 20  # bytes that an archive may unpack to beyond its own size
 
@@ -83,8 +84,8 @@ def read(path: Path) -> Archive:
         config, metadata = (documents.parse(archive.read(name)) for name in (_CONFIG, _METADATA))
         if not isinstance(config, dict) or not isinstance(metadata, dict):
             raise ValueError("its JSON files are no objects")
-        version = str(metadata.get("keras_version", "of an unknown version"))
-        return Archive(path, config, version[:20], archive.read(_WEIGHTS))
+        version = " ".join(str(metadata.get("keras_version", "of an unknown version")).split())
+        return Archive(path, config, version[:_LONGEST_VERSION], archive.read(_WEIGHTS))
 
 
 def refuse_foreign(config: dict[str, Any]) -> None:

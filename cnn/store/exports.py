@@ -45,6 +45,8 @@ def load_model(folder: Path) -> Any:
         archives.refuse_foreign(archive.config)
         archive.refuse_odd_weights()
         return _opened(archive.path)
+    except ArtifactError:
+        raise
     except Exception as error:  # Keras raises whatever the archive's content leads to
         raise ArtifactError(
             f"{archive.path}: written by Keras {archive.keras_version}, and Keras "

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnn import documents
@@ -22,6 +22,7 @@ plain = st.recursive(
 )
 
 
+@settings(max_examples=40)
 @given(value=plain, spaces=st.integers(0, 2))
 def test_json_is_read_as_it_stands(value: Any, spaces: int) -> None:
     """Whatever a writer wrote, in any layout."""
@@ -49,6 +50,14 @@ def test_what_is_no_json_is_refused_with_its_reason(content: bytes, wanted: str)
     """Every reason is a ValueError in words."""
     with pytest.raises(ValueError, match=wanted):
         documents.parse(content)
+
+
+def test_a_document_is_not_cut_where_reading_ends() -> None:
+    """The largest is read, and one byte more is refused, not left out."""
+    content = b"{}" + b" " * (documents.LARGEST - 2)
+    assert documents.load(io.BytesIO(content)) == {}
+    with pytest.raises(ValueError, match="larger than"):
+        documents.load(io.BytesIO(content + b" "))
 
 
 @pytest.mark.parametrize(
