@@ -118,6 +118,7 @@ def read(folder: Path) -> RunRecord:
     if folder.is_symlink():
         raise ArtifactError(f"{path}: cannot be read (its folder is a link, which is not followed)")
     try:
+        folder.name.encode()  # the index cannot hold a name that is no text
         return RunRecord.model_validate(documents.read(path) | {"run": folder.name})
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{path}: cannot be read ({_reason(error)})") from None
