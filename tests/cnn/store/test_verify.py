@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from cnn.data import idx, sources
+from cnn.memory import Memory
 from cnn.progress import Progress
 from cnn.store import runs, tables, verifying
-from cnn.store.memory import Memory
 from cnn.store.runs import RunRecord
 from cnn.store.store import Store
 from tests.cnn.store import filled
@@ -184,11 +184,6 @@ RUN_FAULTS: dict[str, tuple[Callable[[Path], Any], str, str]] = {
     ),
     "no record": (lambda f: (f / "run.json").unlink(), "", "run.json is missing or damaged"),
     "half a record": (text("run.json", '{"run":'), "", "run.json is missing or damaged"),
-    "another's record": (
-        edited("run.json", run="20200101T000000Z-x"),
-        "",
-        "belongs to the run 20200101",
-    ),
     "no report": (lambda f: (f / "report.html").unlink(), "", "report.html is missing"),
 }
 
