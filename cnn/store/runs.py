@@ -87,7 +87,11 @@ def publish(
             if report:
                 (temporary / REPORT_NAME).write_text(report, encoding="utf-8")
             record, folder = _put(runs, temporary, record)
-        rebuild_index(runs)
+            try:
+                rebuild_index(runs)
+            except OSError:  # a run that the index lacks is not published
+                folder.rename(temporary)
+                raise
         return record, folder
 
 

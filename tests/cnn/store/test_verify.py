@@ -184,11 +184,6 @@ RUN_FAULTS: dict[str, tuple[Callable[[Path], Any], str, str]] = {
     ),
     "no record": (lambda f: (f / "run.json").unlink(), "", "run.json is missing or damaged"),
     "half a record": (text("run.json", '{"run":'), "", "run.json is missing or damaged"),
-    "another's record": (
-        edited("run.json", run="20200101T000000Z-x"),
-        "",
-        "belongs to the run 20200101",
-    ),
     "no report": (lambda f: (f / "report.html").unlink(), "", "report.html is missing"),
 }
 
