@@ -133,12 +133,21 @@ def _new(parent: Path, name: str, make: Callable[[Path], None]) -> tuple[Path, i
 def _locked_for_good(path: Path) -> int:
     """Return a handle that holds the lock of the file that the path names now."""
     while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         with suppress(FileNotFoundError):
             handle = _locked(path, flags=os.O_CREAT | os.O_RDWR)
             if _names(path, handle):
                 return handle
             os.close(handle)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder that is not there; some tries, as others may be removing it meanwhile."""
+    for _ in range(20):
+        with suppress(FileExistsError, FileNotFoundError):
+            folder.mkdir(parents=True, exist_ok=True)
+            return
+    folder.mkdir(parents=True, exist_ok=True)
 
 
 def _removed(path: Path) -> bool:
