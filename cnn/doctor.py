@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 
 from cnn.config import RuntimeConfig
-from cnn.data import sources
+from cnn.data import published
 from cnn.errors import FilterscopeError
 from cnn.store.store import Store
 
@@ -64,8 +64,8 @@ def _instructions() -> list[str]:
 
 
 def _sources(store: Store) -> Iterator[Check]:
-    for name, addresses in sources.ADDRESSES.items():
-        if sources.is_fetched(name, store.downloads):
+    for name, addresses in published.ADDRESSES.items():
+        if published.is_fetched(name, store.downloads):
             yield Check(f"data {name}", True, f"fetched and verified in {store.downloads / name}")
             continue
         with ThreadPoolExecutor() as pool:
@@ -77,7 +77,7 @@ def _sources(store: Store) -> Iterator[Check]:
 
 def _answer(address: str) -> str:
     try:
-        url = address + sources.SMALLEST_FILE
+        url = address + published.FILE_NAMES["test-labels"]
         answer = httpx.head(url, timeout=_SECONDS, follow_redirects=True)
         answer.raise_for_status()
     except httpx.HTTPStatusError as error:

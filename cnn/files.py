@@ -72,17 +72,35 @@ def sweep(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.glob(f".*{SUFFIX}")) if _removed(path)]
 
 
+def abandoned(folder: Path) -> list[Path]:
+    """Return the temporary files and folders in `folder` that the next sweep would remove."""
+    return [path for path in sorted(folder.glob(f".*{SUFFIX}")) if not _is_written(path)]
+
+
+def discard(path: Path, folder: Path) -> None:
+    """Give a file or folder a temporary name in `folder`, for the next sweep there to remove.
+
+    That is one rename: a reader finds the path whole or not at all, and a process that is
+    killed before it swept leaves nothing that looks like more than a leftover.
+    """
+    path.rename(_temporary_path(folder, path.name))
+
+
 @contextmanager
 def exclusive(path: Path) -> Iterator[None]:
     """Hold an exclusive lock on a file during the block; it ends with the process at the latest.
 
     The file is made if need be, and may be removed by whoever holds the lock.
     """
-    handle = _locked_for_good(path)
-    try:
+    with _holding(path, fcntl.LOCK_EX):
         yield
-    finally:
-        os.close(handle)
+
+
+@contextmanager
+def shared(path: Path) -> Iterator[None]:
+    """Hold a lock on a file that others may share, and that waits for an exclusive one."""
+    with _holding(path, fcntl.LOCK_SH):
+        yield
 
 
 @contextmanager
@@ -104,8 +122,10 @@ def disk_faults(what: str, folder: Path) -> Iterator[None]:
 
 def free_bytes(folder: Path) -> int:
     """Return the bytes that are free where a folder is, or would be."""
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
-    return shutil.disk_usage(existing).free
+    for path in (folder, *folder.parents):
+        with suppress(OSError):  # not there yet, or not ours to look into
+            return shutil.disk_usage(path).free
+    return 0
 
 
 @contextmanager
@@ -121,7 +141,7 @@ def _locked_new(parent: Path, name: str, make: Callable[[Path], None]) -> Iterat
 def _new(parent: Path, name: str, make: Callable[[Path], None]) -> tuple[Path, int]:
     """Return a new path and its locked handle; one that a sweep was faster to take is left."""
     while True:
-        path = parent / f".{name}.{uuid.uuid4().hex}{SUFFIX}"
+        path = _temporary_path(parent, name)
         make(path)
         with suppress(FileNotFoundError):
             handle = _locked(path)
@@ -130,12 +150,35 @@ def _new(parent: Path, name: str, make: Callable[[Path], None]) -> tuple[Path, i
             os.close(handle)
 
 
-def _locked_for_good(path: Path) -> int:
+def _temporary_path(parent: Path, name: str) -> Path:
+    return parent / f".{name}.{uuid.uuid4().hex}{SUFFIX}"
+
+
+def _is_written(path: Path) -> bool:
+    """Return whether some process holds the lock of a temporary path, or it is no such path."""
+    try:
+        os.close(_locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB))
+    except OSError:
+        return True
+    return False
+
+
+@contextmanager
+def _holding(path: Path, how: int) -> Iterator[None]:
+    """Hold a file's lock while the block runs."""
+    handle = _locked_for_good(path, how)
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def _locked_for_good(path: Path, how: int) -> int:
     """Return a handle that holds the lock of the file that the path names now."""
     while True:
         _make_folder(path.parent)
         with suppress(FileNotFoundError):
-            handle = _locked(path, flags=os.O_CREAT | os.O_RDWR)
+            handle = _locked(path, how, os.O_CREAT | os.O_RDWR)
             if _names(path, handle):
                 return handle
             os.close(handle)
@@ -152,7 +195,7 @@ def _make_folder(folder: Path) -> None:
 
 def _removed(path: Path) -> bool:
     try:
-        handle = _locked(path, fcntl.LOCK_NB)
+        handle = _locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:  # somebody writes it, it is gone, or it is not ours to remove
         return False
     try:
@@ -167,11 +210,11 @@ def _removed(path: Path) -> bool:
     return not path.exists()
 
 
-def _locked(path: Path, how: int = 0, flags: int = os.O_RDONLY) -> int:
+def _locked(path: Path, how: int = fcntl.LOCK_EX, flags: int = os.O_RDONLY) -> int:
     """Return a handle that holds the path's lock until it is closed."""
     handle = os.open(path, flags | os.O_NOFOLLOW, 0o644)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | how)
+        fcntl.flock(handle, how)
     except BaseException:
         os.close(handle)
         raise

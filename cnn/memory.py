@@ -44,8 +44,12 @@ class Memory:
         return digest
 
     def keep(self) -> None:
-        """Write what was learned, of the names that were asked for; a read-only disk forgets it."""
+        """Write what was learned of the names that were asked for.
+
+        Where the disk is read-only, or the folder's parent is not there, it is forgotten.
+        """
         if self._learned:
             known = {name: self._known[name] for name in self._asked if name in self._known}
             with suppress(OSError):
+                self._path.parent.mkdir(exist_ok=True)
                 files.replace(self._path, json.dumps(known).encode())

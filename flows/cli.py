@@ -1,7 +1,10 @@
 """The `filterscope` command."""
 
+import dataclasses
+import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, get_args
@@ -9,10 +12,12 @@ from typing import Annotated, get_args
 from cyclopts import App, CycloptsError, Parameter
 
 from cnn import config as settings
+from cnn import files
 from cnn.config import RunConfig, StepName
 from cnn.data import sources
 from cnn.errors import ConfigError, FilterscopeError
-from cnn.store import planning, runs
+from cnn.store import collecting, planning, runs, verifying
+from cnn.store.planning import Planned
 from cnn.store.store import Store, default_root
 from flows import console, prefect_settings
 from flows.words import Words, merged
@@ -40,6 +45,9 @@ Refresh = Annotated[
     ),
 ]
 AsJson = Annotated[bool, Parameter(name="--json", negative=(), help="print JSON")]
+Apply = Annotated[
+    bool, Parameter(negative=(), help="remove it; without this, gc only says what it would do")
+]
 AllWords = Annotated[Words, Parameter(name="*", show_default=False)]
 
 
@@ -57,9 +65,8 @@ def run(
     root.ensure_writable()
     chosen, note = _without_auto(wanted, root)
     planned = planning.plan(root, chosen, names)
-    if chosen.data.source == "folder" and planned[0].state != "cached":
-        # Bad data end the run here, within a second, before Prefect starts.
-        sources.load(sources.identify(chosen.data), chosen.data, root.downloads)
+    with _without_warnings():  # the run repeats them in its log
+        _refuse_bad_data(chosen, planned, root)
     there = _nothing_to_do(root, planned)
     if there:
         console.tell("nothing to do: every step is in the store, verified, as this run made it")
@@ -87,7 +94,9 @@ def plan(
     """Say which steps are cached, which would run, and why; nothing is run or changed."""
     wanted, names, root = _read(config, words), _steps(refresh), Store(store or default_root())
     chosen, note = sources.guess_auto(wanted.data, root.downloads)
-    planned = planning.plan(root, wanted.model_copy(update={"data": chosen}), names)
+    settled = wanted.model_copy(update={"data": chosen})
+    planned = planning.plan(root, settled, names)
+    _refuse_bad_data(settled, planned, root)
     rows = [(item.step.name, item.state, item.why) for item in planned]
     if json:
         console.as_json([dict(zip(("step", "state", "why"), row, strict=True)) for row in rows])
@@ -95,14 +104,71 @@ def plan(
         console.table(("step", "state", "why"), rows, note)
 
 
+@app.command
+def verify(*, store: StoreRoot = None, json: AsJson = False) -> None:
+    """Hash everything in the store anew and say what is broken; ends with 1 if anything is."""
+    with console.progress("verify") as report:
+        found = verifying.verify(Store(store or default_root()), report)
+    if json:
+        console.as_json(dataclasses.asdict(found))
+    else:
+        console.verified(found)
+    sys.exit(1 if found.broken else 0)
+
+
+@app.command
+def gc(
+    *,
+    apply: Apply = False,
+    keep: Annotated[str, Parameter(help="how many of the last runs are kept")] = "10",
+    store: StoreRoot = None,
+    json: AsJson = False,
+) -> None:
+    """Say what no run needs any more, and why; with --apply, remove it.
+
+    Kept are promoted and pinned runs, the last ones, completed and failed, and what they
+    were made from; also what a run or a training under way needs, and what is younger
+    than an hour. Downloads stay.
+    """
+    root, n_last = Store(store or default_root()), _count(keep)
+    free = files.free_bytes(root.root)
+    found = (collecting.collect if apply else collecting.survey)(root, n_last)
+    if json:
+        console.as_json(
+            {
+                **dataclasses.asdict(found),
+                "applied": apply,
+                "free_bytes_before": free,
+                "free_bytes": files.free_bytes(root.root),
+            }
+        )
+    else:
+        console.collected(found, apply, free, files.free_bytes(root.root))
+
+
+@app.command
+def pin(run: str = "latest", /, *, store: StoreRoot = None) -> None:
+    """Have gc keep a run, with what it was made from; RUN is named as for show."""
+    folder = runs.pin(Store(store or default_root()).runs, run)
+    console.tell(f"{folder.name} is pinned: gc keeps it and what it was made from")
+
+
+@app.command
+def unpin(run: str, /, *, store: StoreRoot = None) -> None:
+    """Let gc free a run again."""
+    folder = runs.unpin(Store(store or default_root()).runs, run)
+    console.tell(f"{folder.name} is not pinned")
+
+
 @app.command(name="runs")
 def list_runs(*, store: StoreRoot = None, json: AsJson = False) -> None:
     """List all runs, oldest first."""
-    records = list(runs.records(Store(store or default_root()).runs))
+    root = Store(store or default_root()).runs
+    found = [(record, runs.is_pinned(root / record.run)) for record in runs.records(root)]
     if json:
-        console.as_json([record.model_dump(mode="json") for record in records])
+        console.as_json([{**item.model_dump(mode="json"), "pinned": pin} for item, pin in found])
     else:
-        console.all_runs(records)
+        console.all_runs(found)
 
 
 @app.command
@@ -110,7 +176,8 @@ def show(run: str = "latest", /, *, store: StoreRoot = None, json: AsJson = Fals
     """Show one run: its full name, the beginning or end of it, or "latest"."""
     record, folder = runs.find(Store(store or default_root()).runs, run)
     if json:
-        console.as_json(record.model_dump(mode="json"))
+        pinned = runs.is_pinned(folder)
+        console.as_json({**record.model_dump(mode="json"), "pinned": pinned})
     else:
         console.run(record, folder)
 
@@ -160,9 +227,13 @@ def _steps(names: tuple[str, ...]) -> list[StepName]:
     return list(names)  # type: ignore[arg-type]
 
 
-def _nothing_to_do(
-    store: Store, planned: Sequence[planning.Planned]
-) -> tuple[runs.RunRecord, Path] | None:
+def _count(word: str) -> int:
+    if not word.isdecimal():
+        raise ConfigError(f"--keep: {word!r} is refused; expected a whole number >= 0")
+    return int(word)
+
+
+def _nothing_to_do(store: Store, planned: Sequence[Planned]) -> tuple[runs.RunRecord, Path] | None:
     """Return the run that made all that a plan asks for, unless a new one is to be recorded.
 
     Its steps are given as they are now: cached.
@@ -178,6 +249,24 @@ def _nothing_to_do(
         for item in planned
     )
     return found[0].model_copy(update={"steps": steps}), found[1]
+
+
+def _refuse_bad_data(chosen: RunConfig, planned: Sequence[Planned], store: Store) -> None:
+    """Load own data that no step has loaded yet: bad ones end the command here, at once."""
+    if chosen.data.source == "folder" and planned[0].state != "cached":
+        source = sources.identify(chosen.data, store.downloads)
+        sources.load(source, chosen.data, store.downloads)
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    logger = logging.getLogger("cnn.data")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _without_auto(wanted: RunConfig, store: Store) -> tuple[RunConfig, str]:

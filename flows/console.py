@@ -1,17 +1,22 @@
 """What the command prints: tables for people, JSON for machines."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
+from cnn.progress import Report
 from cnn.report import html
 from cnn.store import runs
+from cnn.store.collecting import Item, Survey
 from cnn.store.runs import RunRecord
+from cnn.store.verifying import Findings
 
 console = Console()
 
@@ -45,6 +50,8 @@ def run(record: RunRecord, folder: Path) -> None:
     title = f"{record.run}\n{record.data}, recipe {record.recipe}, seed {record.seed}"
     rows = [(step.step, step.state, html.seconds(step.seconds), step.why) for step in record.steps]
     table(("step", "outcome", "time", "why"), rows, title)
+    if runs.is_pinned(folder):
+        console.print(Text("Pinned: gc keeps it and what it was made from", style="bold"))
     if record.note:
         console.print(Text(f"Note: {record.note}", style="bold yellow"))
     if record.error:
@@ -55,16 +62,61 @@ def run(record: RunRecord, folder: Path) -> None:
         console.print(Text(f"report         {folder / runs.REPORT_NAME}"), soft_wrap=True)
 
 
-def all_runs(records: Sequence[RunRecord]) -> None:
-    """Print one line a run, the newest last."""
+def all_runs(found: Sequence[tuple[RunRecord, bool]]) -> None:
+    """Print one line a run, with whether it is pinned, the newest last."""
     rows = [
         (
             record.run,
-            record.status,
+            f"{record.status}, pinned" if pinned else record.status,
             record.data,
             html.percent(record.headline.get("test_accuracy")),
             html.seconds(record.seconds),
         )
-        for record in records
+        for record, pinned in found
     ]
     table(("run", "status", "data", "test accuracy", "time"), rows)
+
+
+@contextmanager
+def progress(name: str) -> Iterator[Report]:
+    """Yield the callback that shows a bar on a terminal while the block runs."""
+    with Progress(console=(there := Console(stderr=True)), disable=not there.is_terminal) as bars:
+        task = bars.add_task(name, total=None)
+        yield lambda now: bars.update(task, completed=now.done, total=now.total)
+
+
+def verified(found: Findings) -> None:
+    """Print a line for each broken thing, and what was looked at."""
+    for item in found.broken:
+        print(f"{item.path}: {item.what}")
+    if found.broken:
+        print("A run makes broken artifacts anew, and the index; gc frees what no run needs.")
+        print("Copies in a run's folder are not made again: take them from the artifact.")
+    looked_at = (
+        f"{_counted(found.n_artifacts, 'artifact')}, {_counted(found.n_runs, 'run')}, "
+        f"{_counted(found.n_files, 'file')}, {found.n_bytes:,} bytes"
+    )
+    n_broken = _counted(len(found.broken), "broken thing") if found.broken else "nothing is broken"
+    print(f"{n_broken} in {looked_at}")
+
+
+def collected(found: Survey, applied: bool, free_before: int, free_now: int) -> None:
+    """Print what goes and why, how much is kept, and what was left alone."""
+    for item in found.freed:
+        print(f"{item.n_bytes:>15,}  {item.what:<10}  {item.path}  ({item.why})")
+    for path, what in found.left:
+        print(f"left alone: {path} {what}")
+    verb = "freed" if applied else "would be freed; gc --apply does it"
+    print(f"{_total(found.freed)} {verb}")
+    print(f"{_total(found.kept)} kept")
+    if applied:
+        print(f"{free_now:,} bytes are free on the disk; before, {free_before:,} were")
+
+
+def _total(items: Sequence[Item]) -> str:
+    n_bytes = sum(item.n_bytes for item in items)
+    return f"{_counted(len(items), 'thing')}, {n_bytes:,} bytes"
+
+
+def _counted(n: int, thing: str) -> str:
+    return f"{n:,} {thing}" if n == 1 else f"{n:,} {thing}s"

@@ -19,6 +19,7 @@ from tasks.train import train_model
     name="train-and-explain",
     flow_run_name="{config.data.source}-{config.train.recipe}-seed{config.train.seed}",
     persist_result=False,
+    result_serializer="json",  # of a failure, which Prefect stores all the same: never a pickle
 )
 def train_and_explain(
     config: RunConfig = RunConfig(),
@@ -37,12 +38,12 @@ def train_and_explain(
         note: what a reader of the report should know about this run.
 
     """
-    run = Run(config, store, refresh, note)
-    dataset = load_dataset(run, settings=config.data)
-    model = train_model(run, dataset, settings=config.train)
-    evaluation = evaluate_model.submit(run, model, dataset, settings=config.evaluate)
-    filters = export_filters.submit(run, model, dataset)
-    patches = mine_patches.submit(run, model, dataset, settings=config.explain)
-    made = (dataset, model, evaluation.result(), filters.result(), patches.result())
-    report = write_report(run, *made, settings=config.report)
-    return publish_run(run, *made, report)
+    with Run(config, store, refresh, note) as run:
+        dataset = load_dataset(run, settings=config.data)
+        model = train_model(run, dataset, settings=config.train)
+        evaluation = evaluate_model.submit(run, model, dataset, settings=config.evaluate)
+        filters = export_filters.submit(run, model, dataset)
+        patches = mine_patches.submit(run, model, dataset, settings=config.explain)
+        made = (dataset, model, evaluation.result(), filters.result(), patches.result())
+        report = write_report(run, *made, settings=config.report)
+        return publish_run(run, *made, report)

@@ -5,13 +5,15 @@ import sys
 import threading
 import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from cnn import files
 from cnn.config import RunConfig, StepName
+from cnn.store import inuse
+from cnn.store.keys import Key
 from cnn.store.refs import Ref
 from cnn.store.runs import RunRecord, StepOutcome, folder_name
 from cnn.store.steps import STEPS, with_followers
@@ -24,7 +26,10 @@ log = logging.getLogger("cnn.run")
 
 
 class Run:
-    """What the tasks of one flow run share; safe to use from several threads."""
+    """What the tasks of one flow run share; safe to use from several threads.
+
+    It lasts as long as its `with` block: what it uses is not freed meanwhile.
+    """
 
     def __init__(
         self,
@@ -45,10 +50,24 @@ class Run:
         self._outcomes: dict[str, StepOutcome] = {}
         self._lock = threading.Lock()
         self._device: Any = None
+        self._held = ExitStack()
         self.store.ensure_writable()
         self.store.sweep()
         if note:
             log.warning("%s", note)
+
+    def __enter__(self) -> Self:
+        """Begin to list what is used; raises StoreUnwritableError."""
+        self._uses = self._held.enter_context(inuse.listed(self.store.root))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let go of what was used."""
+        self._held.close()
+
+    def uses(self, key: Key) -> None:
+        """Keep the artifact of a key, made already or not, until the run is over."""
+        self._uses.add(key)
 
     def device(self, threads: int | None = None) -> Any:
         """Return what computes; imports TensorFlow on the first call, here and now.

@@ -78,6 +78,7 @@ def step_task(step: Step) -> Callable[[Produce], StepTask]:
             step.fetch(settings, run.store.downloads)
             resolved = step.resolve(settings, run.store.downloads)
             key = step.key(resolved, refs)
+            run.uses(key)
             with resume.turn(step, run, key) as decision:
                 words = [decision.why]
                 if decision.manifest:

@@ -3,22 +3,24 @@
 import logging
 import re
 import shutil
-import uuid
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cnn import files
+from cnn import documents, files
 from cnn.errors import ArtifactError, ConfigError
-from cnn.store import tables
+from cnn.store import inuse, tables
+from cnn.store.manifests import Headline, Moment, Whole
 from cnn.store.refs import Kind, Ref
 
 log = logging.getLogger(__name__)
 
 RECORD_NAME, INDEX_NAME, REPORT_NAME = "run.json", "index.parquet", "report.html"
+PIN_NAME = "pinned"
 _PLACES = {".png": "figures", ".parquet": "tables", ".npy": "arrays", ".keras": "model"}
 _MODEL_FILES = ("model.json", "training.json")
 
@@ -36,22 +38,25 @@ class StepOutcome(BaseModel):
 
 
 class RunRecord(BaseModel):
-    """Everything about one run; stands in its folder as run.json."""
+    """Everything about one run; stands in its folder as run.json.
+
+    `run` is the folder's name, whatever run.json says.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     schema_version: int = 1
     run: str
-    created: datetime
+    created: Moment
     status: Literal["completed", "failed"]
     data: str
     note: str = ""
     recipe: str
-    seed: int
+    seed: Whole
     config: dict[str, Any]
     training: dict[str, Any]
     steps: tuple[StepOutcome, ...]
-    headline: dict[str, float | int | str | None] = {}
+    headline: Headline = {}
     seconds: float
     environment: dict[str, Any] = {}
     flow_run_id: str | None = None
@@ -75,7 +80,7 @@ def publish(
     """
     with files.disk_faults("the run's folder", runs):
         runs.mkdir(parents=True, exist_ok=True)
-        with files.temporary_folder(runs, record.run) as temporary:
+        with files.temporary_folder(_workplace(runs), record.run) as temporary:
             for kind, folder in artifacts.items():
                 if kind != "dataset":
                     _copy(folder, temporary)
@@ -84,6 +89,16 @@ def publish(
             record, folder = _put(runs, temporary, record)
         rebuild_index(runs)
         return record, folder
+
+
+def _workplace(runs: Path) -> Path:
+    """Return where a run's folder is put together: beside `runs`, out of every reader's glob.
+
+    polars, duckdb and pathlib look into hidden folders too. Only where `runs` is a
+    disk of its own it has to be inside.
+    """
+    same_disk = runs.stat().st_dev == runs.parent.stat().st_dev
+    return runs.parent if same_disk else runs
 
 
 def records(runs: Path) -> Iterator[RunRecord]:
@@ -98,12 +113,23 @@ def records(runs: Path) -> Iterator[RunRecord]:
 
 
 def read(folder: Path) -> RunRecord:
-    """Return the record of a run's folder; raises ArtifactError."""
+    """Return the record of a run's folder, named as the folder is; raises ArtifactError."""
     path = folder / RECORD_NAME
+    if folder.is_symlink():
+        raise ArtifactError(f"{path}: cannot be read (its folder is a link, which is not followed)")
     try:
-        return RunRecord.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        raise ArtifactError(f"{path}: cannot be read ({type(error).__name__})") from None
+        return RunRecord.model_validate(documents.read(path) | {"run": folder.name})
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path}: cannot be read ({_reason(error)})") from None
+
+
+def _reason(error: OSError | ValueError) -> str:
+    """Return in a line why a record cannot be read: of several wrong fields the first."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"]) or "it"
+        return f"{name}: {first['msg']}"
+    return str(error)
 
 
 def find(runs: Path, name: str) -> tuple[RunRecord, Path]:
@@ -139,20 +165,57 @@ def latest_of(runs: Path, refs: Collection[Ref]) -> tuple[RunRecord, Path] | Non
 
 def rebuild_index(runs: Path) -> None:
     """Write index.parquet anew from the run.json files; several processes may do so at once."""
-    with files.exclusive(runs / ".index.lock"):
-        rows = [_index_row(record) for record in records(runs)]
-        temporary = runs / f".{INDEX_NAME}.{uuid.uuid4().hex}"
-        try:
-            tables.write_records(temporary, "runs", rows)
-            temporary.replace(runs / INDEX_NAME)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with (
+        files.exclusive(runs / ".index.lock"),
+        files.temporary_file(runs / INDEX_NAME) as temporary,
+    ):
+        tables.write_records(temporary, "runs", index_rows(runs))
+        temporary.replace(runs / INDEX_NAME)
+
+
+def place_of(name: str) -> str | None:
+    """Return the folder of a run in which copies of artifacts' files of that name lie, if any."""
+    return "model" if name in _MODEL_FILES else _PLACES.get(Path(name).suffix)
+
+
+def is_pinned(folder: Path) -> bool:
+    """Return whether a run is pinned: `gc` keeps it and what it was made from."""
+    return (folder / PIN_NAME).is_file()
+
+
+def pin(runs: Path, name: str) -> Path:
+    """Have `gc` keep a run and what it was made from; return its folder. Raises as `find`."""
+    with _pinning(runs, name) as folder:
+        (folder / PIN_NAME).touch()
+    return folder
+
+
+def unpin(runs: Path, name: str) -> Path:
+    """Let `gc` free a run again; return its folder. Raises as `find`."""
+    with _pinning(runs, name) as folder:
+        (folder / PIN_NAME).unlink(missing_ok=True)
+    return folder
+
+
+@contextmanager
+def _pinning(runs: Path, name: str) -> Iterator[Path]:
+    """Yield the folder of a run; `gc`, which must not be in the middle, waits meanwhile."""
+    _, folder = find(runs, name)
+    with files.disk_faults("the pin", folder), inuse.growing(runs.parent):
+        if not folder.is_dir():
+            raise ConfigError(f"run {name!r}: gc has just freed it")
+        yield folder
+
+
+def index_rows(runs: Path) -> list[dict[str, Any]]:
+    """Return the rows of index.parquet as the run.json files have them."""
+    return [_index_row(record) for record in records(runs)]
 
 
 def _copy(folder: Path, target: Path) -> None:
     try:
         for path in sorted(folder.iterdir()):
-            place = "model" if path.name in _MODEL_FILES else _PLACES.get(path.suffix)
+            place = place_of(path.name)
             if place is not None:
                 (target / place).mkdir(exist_ok=True)
                 shutil.copyfile(path, target / place / path.name)
@@ -190,12 +253,17 @@ def _index_row(record: RunRecord) -> dict[str, Any]:
         "data": record.data,
         "recipe": record.recipe,
         "seed": record.seed,
-        "test_accuracy": headline.get("test_accuracy"),
-        "test_accuracy_ci_low": headline.get("test_accuracy_ci_low"),
-        "test_accuracy_ci_high": headline.get("test_accuracy_ci_high"),
-        "validation_accuracy": headline.get("validation_accuracy"),
+        "test_accuracy": _number(headline, "test_accuracy"),
+        "test_accuracy_ci_low": _number(headline, "test_accuracy_ci_low"),
+        "test_accuracy_ci_high": _number(headline, "test_accuracy_ci_high"),
+        "validation_accuracy": _number(headline, "validation_accuracy"),
         "n_steps_run": states.count("ran"),
         "n_steps_cached": states.count("cached"),
         "seconds": record.seconds,
         "model_digest": models[0].digest if models else None,
     }
+
+
+def _number(headline: Headline, name: str) -> float | None:
+    value = headline.get(name)
+    return None if value is None or isinstance(value, str) else float(value)

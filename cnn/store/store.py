@@ -16,8 +16,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from cnn import files
 from cnn.errors import ArtifactError, StoreUnwritableError
 from cnn.memory import Memory
@@ -141,6 +139,10 @@ class Store:
         """Return the manifest of an artifact; raises ArtifactError."""
         return self._manifest(self._folder(ref.kind, ref.key))
 
+    def manifest_in(self, folder: Path) -> Manifest:
+        """Return the manifest in an artifact's folder; raises ArtifactError."""
+        return self._manifest(folder)
+
     def manifests(self, kind: Kind) -> Iterator[Manifest]:
         """Yield the readable manifests of a kind."""
         folder = self.root / "store" / kind
@@ -219,15 +221,7 @@ class Store:
         return problem
 
     def _manifest(self, folder: Path) -> Manifest:
-        try:
-            manifest = Manifest.model_validate_json((folder / manifests.NAME).read_bytes())
-        except (OSError, ValidationError):
-            raise ArtifactError(f"{manifests.NAME} is missing or damaged") from None
-        if (manifest.kind, manifest.key) != (folder.parent.name, folder.name):
-            raise ArtifactError(f"{manifests.NAME} belongs to another artifact")
-        if not manifest.is_sealed():
-            raise ArtifactError(f"{manifests.NAME} was changed")
-        return manifest
+        return manifests.read(folder)
 
     def _set_aside(self, folder: Path) -> None:
         quarantine = self.root / "quarantine"

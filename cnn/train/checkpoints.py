@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 LARGEST_SHARE = 0.02  # of the training's time that is spent on checkpoints
 _N_KEPT = 2
-_BYTES_PER_SECOND = 50e6  # expected of a disk until the first checkpoint has shown it
+_BYTES_PER_SECOND = 200e6  # expected of a disk until the first checkpoint has shown it
 _ABOUT = "about"
 _ANY_SUFFIX = r"-[a-z]+-\d+\.npz"
 
