@@ -114,8 +114,9 @@ def disk_faults(what: str, folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _DISK_ERRORS:
             raise
+        reason = error.strerror or f"the disk took only a part ({error})"
         raise StoreUnwritableError(
-            f"{what} could not be written to {folder}: {error.strerror or error}; "
+            f"{what} could not be written to {folder}: {reason}; "
             f"{free_bytes(folder):,} bytes are free there"
         ) from error
 
@@ -176,12 +177,21 @@ def _holding(path: Path, how: int) -> Iterator[None]:
 def _locked_for_good(path: Path, how: int) -> int:
     """Return a handle that holds the lock of the file that the path names now."""
     while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         with suppress(FileNotFoundError):
             handle = _locked(path, how, os.O_CREAT | os.O_RDWR)
             if _names(path, handle):
                 return handle
             os.close(handle)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder that is not there; some tries, as others may be removing it meanwhile."""
+    for _ in range(20):
+        with suppress(FileExistsError, FileNotFoundError):
+            folder.mkdir(parents=True, exist_ok=True)
+            return
+    folder.mkdir(parents=True, exist_ok=True)
 
 
 def _removed(path: Path) -> bool:

@@ -80,7 +80,7 @@ def collect(store: Store, n_last: int) -> Survey:
     root = store.root.resolve()
     if not root.is_dir():
         return Survey((), (), ())
-    with files.disk_faults("gc", root):
+    with files.disk_faults("gc's changes", root):
         with inuse.settled(root):
             found = survey(store, n_last)
             for item in found.freed:

@@ -94,8 +94,6 @@ def _run(store: Store, folder: Path, found: Findings) -> None:
     except ArtifactError:
         found.note(folder, f"{runs.RECORD_NAME} is missing or damaged")
         return
-    if record.run != folder.name:
-        found.note(folder, f"{runs.RECORD_NAME} belongs to the run {record.run}")
     if record.status == "completed" and not (folder / runs.REPORT_NAME).is_file():
         found.note(folder, f"{runs.REPORT_NAME} is missing")
     _copies(store, record, folder, found)
