@@ -68,7 +68,8 @@ def transfer(
 ) -> None:
     """Bring a file to its final name once it is verified; busy servers are asked again.
 
-    Raises one of ERRORS, which `reason` puts into words, or OSError where the disk fails.
+    Raises one of ERRORS, which `reason` puts into words; StoreUnwritableError or OSError
+    where the disk fails.
     """
     for attempt in range(1, ATTEMPTS + 1):
         try:
@@ -115,7 +116,11 @@ def _left_behind_at(limit: Deadline, work: Callable[[], None]) -> None:
 def _attempt(
     through: httpx.Client, url: str, wanted: Wanted, target: Path, limit: Deadline
 ) -> None:
-    with _answer(through, url, limit) as response, files.temporary_file(target) as part:
+    with (
+        _answer(through, url, limit) as response,
+        files.temporary_file(target) as part,
+        files.disk_faults(target.name, target.parent),  # says what is free beside the part
+    ):
         _write(response, part, wanted.most_bytes, limit)
         _verify(part, wanted)
         part.replace(target)
