@@ -150,8 +150,10 @@ def _index_problem(folder: Path) -> str:
     try:
         rows: Sequence[Mapping[str, Any]] = tables.read(path).to_pylist()
         there = {row["run"]: row for row in rows}
-    except (OSError, ValueError, KeyError) as error:  # pyarrow's errors are among them
-        return f"cannot be read ({type(error).__name__})"
+    except ArtifactError as error:
+        return str(error).removeprefix(f"{path}: ")
+    except KeyError:
+        return "has no column of runs"
     if len(there) < len(rows):
         return "has a run twice"
     if there.keys() != wanted.keys():

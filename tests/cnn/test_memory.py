@@ -167,7 +167,9 @@ def test_each_part_counts(
     later(10)
     ask(tmp_path, file)
     kept = tmp_path / "memory.json"
-    known = json.loads(kept.read_text())
+    known, stat = json.loads(kept.read_text()), file.stat()
+    parts = (stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns)
+    assert known["file"][part] == parts[part]
     known["file"][part] += 1
     kept.write_text(json.dumps(known))
     assert ask(tmp_path, file) == ("weights", 1)
