@@ -100,7 +100,10 @@ def _complete(
     fault = problem(path, wanted)
     if not fault:
         return
-    with suppress(FileNotFoundError):  # the usual case: there is none yet
+    with (
+        suppress(FileNotFoundError),  # the usual case: there is none yet
+        files.disk_faults(f"{fault}; its replacement", path.parent),
+    ):
         path.replace(_aside(path))
         log.warning("%s; it is set aside and fetched again", fault)
     answers = []

@@ -388,6 +388,20 @@ def test_a_disk_that_fails_is_named(
     assert only_good_files(tmp_path)
 
 
+def test_a_bad_file_on_a_read_only_disk_is_refused_with_its_reason(
+    tmp_path: Path, server: Server, wanted: dict[str, Wanted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That nothing can be written there is the smaller half of the story."""
+
+    def refuse(path: Path, target: Path) -> None:
+        raise OSError(30, "Read-only file system")
+
+    (tmp_path / IMAGES).write_bytes(PAGE)
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(StoreUnwritableError, match=f"{IMAGES}: this is an HTML page.*Read-only"):
+        download.fetch(wanted, server.at("good"), tmp_path, Deadline.after(20))
+
+
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, wanted: dict[str, Wanted]) -> None:
     """A file is in the way."""
     (tmp_path / "downloads").touch()
