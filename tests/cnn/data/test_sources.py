@@ -362,11 +362,6 @@ def test_mnist_trains_on_55000_images_and_holds_out_5000(mnist_dir: Path, tmp_pa
     assert dataset.splits["validation"].ids.max() > 50_000
 
 
-<<<<<<< HEAD
-def identity(config: DataConfig, tmp_path: Path) -> dict[str, Any]:
-    """What decides the arrays of a source."""
-    return sources.identify(config, tmp_path / "downloads").identity()
-=======
 @pytest.mark.parametrize("kind", ["u1", "f4", "f8", "i4"])
 @pytest.mark.parametrize("prefix", ["", "emnist-x-"])
 def test_reading_takes_the_memory_of_the_files_and_little_more(
@@ -387,4 +382,8 @@ def test_reading_takes_the_memory_of_the_files_and_little_more(
         tracemalloc.stop()
     assert dataset.splits["test"].images[9, 0, 0, 0] == 9
     assert peak < 1.125 * 40_000_000 + 30_000_000  # the first for a buffer that grows
->>>>>>> formats
+
+
+def identity(config: DataConfig, tmp_path: Path) -> dict[str, Any]:
+    """What decides the arrays of a source."""
+    return sources.identify(config, tmp_path / "downloads").identity()
