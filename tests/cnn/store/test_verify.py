@@ -120,7 +120,7 @@ def test_what_is_remembered_of_digests_is_not_believed(
     """Verifying hashes bytes, where a run may trust size and times."""
     path = model_of(store) / "model.json"
     path.write_text("model 9")
-    monkeypatch.setattr(Memory, "file_digest", lambda *_: pytest.fail("the memory was asked"))
+    monkeypatch.setattr(Memory, "digest", lambda *_: pytest.fail("the memory was asked"))
     assert len(broken(store)) == 1
 
 
