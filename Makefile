@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTHONS := python3.11 python3.12 python3.13 python3
 
-.PHONY: run test check format lock clean
+.PHONY: run test check soak format lock clean
 
 run: $(READY)  ## Train, measure and explain: MNIST, or digits where it cannot be reached
 	$(BIN)/filterscope run --data.source auto --train.recipe fast
@@ -18,6 +18,10 @@ check: $(READY)  ## Format, lint, types, import rules
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+soak: $(READY)  ## Kill real MNIST runs over and over; takes most of an hour
+	FILTERSCOPE_KILLS=7 FILTERSCOPE_RUNS=10 $(BIN)/python -m pytest -q -m slow tests/soak \
+	  -o log_cli=true -o log_cli_level=INFO
 
 format: $(READY)  ## Format and mend what can be mended
 	$(BIN)/ruff format .

@@ -6,6 +6,7 @@ does not fit is refused. No default ever replaces a bad value.
 
 import difflib
 import json
+import re
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,12 +19,15 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ModelWrapValidatorHandler,
     ValidationError,
     create_model,
     model_validator,
 )
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
 
+from cnn import documents
 from cnn.errors import ConfigError
 
 RecipeName = Literal["notebook", "spec", "fast", "best"]
@@ -38,16 +42,12 @@ StepName = Literal[
 ]
 
 
-def _refuse_constant(token: str) -> float:
-    raise ValueError(f"{token} is not a JSON value")
-
-
 def _read_word(value: Any) -> Any:
     """Return the JSON value that a command-line word spells, or the word itself."""
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value, parse_constant=_refuse_constant)
+        return json.loads(value, parse_constant=documents.refuse_constant)
     except (ValueError, RecursionError):
         return value
 
@@ -60,18 +60,37 @@ def _read_whole(value: Any) -> Any:
 def _read_path(value: Any) -> Any:
     if not isinstance(value, str) or not value:
         return value
+    if _NO_TEXT.search(value):  # run.json could not hold it
+        raise ValueError(f"data.path: {shown(value)} is refused; a path in UTF-8 is expected")
     try:
         return Path(value).expanduser().absolute()
     except RuntimeError:
-        raise ValueError(f"data.path: {value!r} is refused; there is no such user") from None
+        raise ValueError(f"data.path: {shown(value)} is refused; there is no such user") from None
+
+
+def _read_channels(value: Any) -> Any:
+    """Return a whole number; true, which Python takes for 1, is none."""
+    value = _read_whole(value)
+    return repr(value) if isinstance(value, bool) else value
+
+
+def _read_size(value: Any) -> Any:
+    """Return [height, width] as a tuple; one number stands for both."""
+    value = _read_whole(value)
+    if isinstance(value, list):
+        return tuple(_read_whole(side) for side in value)
+    return (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 Whole = Annotated[int, BeforeValidator(_read_whole)]
 Number = Annotated[float, BeforeValidator(_read_word)]
 Flag = Annotated[bool, BeforeValidator(_read_word)]
 FolderPath = Annotated[Path, BeforeValidator(_read_path)]
+Side = Annotated[int, Ge(1), Le(1024)]
+ImageSize = tuple[Side, Side]
 
 
+_NO_TEXT = re.compile("[\\0\\ud800-\\udfff]")
 _LONGEST_SHOWN = 80  # characters of a refused value
 
 
@@ -92,16 +111,39 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
+_OF_FOLDERS = ("label_column", "transpose", "image_size", "channels")
+
+
 class DataConfig(Settings):
     """Which images and labels to use, and how to split them."""
 
-    source: Literal["mnist", "folder", "digits", "auto"] = Field(
+    source: Literal["mnist", "fashion-mnist", "kmnist", "folder", "digits", "auto"] = Field(
         "mnist",
-        description="mnist is fetched; folder reads the IDX files in data.path; digits are the "
-        "1,797 scans that scikit-learn ships; auto is mnist, or digits where it cannot be reached",
+        description="mnist, fashion-mnist and kmnist are fetched; folder reads the IDX files or "
+        "pictures in data.path; digits are the 1,797 scans that scikit-learn ships; auto is mnist, "
+        "or digits where it cannot be reached",
     )
     path: FolderPath | None = Field(
-        None, description="folder of IDX files, for data.source folder only"
+        None,
+        description="folder of IDX files, or of one folder of pictures per class, for data.source "
+        "folder only",
+    )
+    label_column: Annotated[int | None, BeforeValidator(_read_whole), Neutral(None)] = Field(
+        None,
+        ge=0,
+        le=65_535,
+        description="column that holds the class, counted from 0, where IDX labels have several",
+    )
+    transpose: Annotated[bool | None, BeforeValidator(_read_word), Neutral(None)] = Field(
+        None,
+        description="whether rows and columns of each image are exchanged (empty: for IDX files "
+        "named emnist-*, which are published so)",
+    )
+    image_size: Annotated[ImageSize | None, BeforeValidator(_read_size), Neutral(None)] = Field(
+        None, description="size to which pictures are resized (empty: they must have one size)"
+    )
+    channels: Annotated[Literal[1, 3] | None, BeforeValidator(_read_channels), Neutral(None)] = (
+        Field(None, description="1 makes pictures gray, 3 keeps their colours (empty: gray)")
     )
     split_seed: Whole = Field(
         0, ge=0, le=2**32 - 1, description="seed of the split into training and validation images"
@@ -117,6 +159,9 @@ class DataConfig(Settings):
     def _path_belongs_to_folder(self) -> Self:
         if (self.source == "folder") != (self.path is not None):
             raise ValueError("data.path goes with data.source folder, and only with it")
+        given = [name for name in _OF_FOLDERS if getattr(self, name) is not None]
+        if given and self.source != "folder":
+            raise ValueError(f"data.{given[0]} goes with data.source folder only")
         return self
 
 
@@ -265,6 +310,17 @@ class RunConfig(Settings):
     report: ReportConfig = ReportConfig()
     runtime: RuntimeConfig = RuntimeConfig()
 
+    @model_validator(mode="wrap")
+    @classmethod
+    def _refuse_in_words(cls, values: Any, validated: ModelWrapValidatorHandler[Self]) -> Self:
+        """Say whatever is refused as the command says it, in Prefect's messages too."""
+        try:
+            return validated(values)
+        except ValidationError as error:
+            raise PydanticCustomError(
+                "refused_settings", "{refusals}", {"refusals": describe(error)}
+            ) from None
+
 
 def validate(values: Mapping[str, Any]) -> RunConfig:
     """Return the settings that nested `values` describe.
@@ -275,7 +331,7 @@ def validate(values: Mapping[str, Any]) -> RunConfig:
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(describe(error)) from None
+        raise ConfigError(error.errors()[0]["msg"]) from None
 
 
 def keyed(settings: Settings) -> dict[str, Any]:
@@ -291,24 +347,12 @@ def keyed(settings: Settings) -> dict[str, Any]:
 def read_file(path: Path) -> dict[str, Any]:
     """Return the nested values of a JSON settings file; raises ConfigError."""
     try:
-        values = json.loads(
-            path.read_text(encoding="utf-8"),
-            parse_constant=_refuse_constant,
-            object_pairs_hook=_without_repeats,
-        )
-    except (OSError, ValueError, RecursionError) as error:
+        with path.open("rb") as stream:
+            values = documents.load(stream)
+    except (OSError, ValueError) as error:
         raise ConfigError(f"settings file {path}: {error}; a JSON object is expected") from None
     if not isinstance(values, dict):
         raise ConfigError(f"settings file {path}: a JSON object is expected at the top")
-    return values
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        names = [name for name, _ in pairs]
-        repeated = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{repeated!r} stands there twice")
     return values
 
 
@@ -324,11 +368,11 @@ def fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Fiel
 
 def describe(error: ValidationError) -> str:
     """Return one line per refused field: its name, the value received, the values allowed."""
-    return "\n".join(_describe_one(dict(item)) for item in error.errors())
+    return "\n".join(dict.fromkeys(_describe_one(dict(item)) for item in error.errors()))
 
 
 def _describe_one(item: dict[str, Any]) -> str:
-    name = ".".join(str(part) for part in item["loc"] if part != "config")
+    name = ".".join(part for part in item["loc"] if isinstance(part, str))
     known = dict(fields(RunConfig))
     if item["type"] == "extra_forbidden":
         close = difflib.get_close_matches(name, [*known, *RunConfig.model_fields], n=1, cutoff=0.5)
@@ -337,11 +381,15 @@ def _describe_one(item: dict[str, Any]) -> str:
     if item["type"] == "value_error":
         return str(item["ctx"]["error"])
     wanted = allowed(known[name]) if name in known else "an object of settings"
-    return f"{name or 'settings'}: {_shown(item['input'])} is refused; expected {wanted}"
+    return f"{name or 'settings'}: {shown(item['input'])} is refused; expected {wanted}"
 
 
-def _shown(value: Any) -> str:
-    text = repr(value)
+def shown(value: Any) -> str:
+    """Return a value as its user wrote it: JSON, but a text as Python shows it; cut if long."""
+    try:
+        text = repr(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):
+        text = repr(value)
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 
@@ -351,13 +399,15 @@ def allowed(field: FieldInfo) -> str:
     if isinstance(choices, tuple):
         words = "one of " + ", ".join(str(choice) for choice in choices)
     else:
-        limits = [*field.metadata, *_nested_limits(field.annotation)]
-        words = " ".join([_NAMES.get(choices, "a value"), " and ".join(_limits(limits))]).strip()
+        limits = dict.fromkeys(_limits([*field.metadata, *_nested_limits(field.annotation)]))
+        name = _NAMES.get(get_origin(choices) or choices, "a value")
+        words = " ".join([name, " and ".join(limits)]).strip()
     return f"{words} (or null)" if optional else words
 
 
 _NAMES: dict[Any, str] = {int: "a whole number", float: "a finite number", bool: "true or false"}
 _NAMES[Path] = "the path of a folder"
+_NAMES[tuple] = "one side or [height, width] in pixels, each"
 
 
 def _unwrap(annotation: Any) -> tuple[Any, bool]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 
 from cnn.config import RuntimeConfig
-from cnn.data import sources
+from cnn.data import published
 from cnn.errors import FilterscopeError
 from cnn.store.store import Store
 
@@ -64,20 +64,22 @@ def _instructions() -> list[str]:
 
 
 def _sources(store: Store) -> Iterator[Check]:
-    for name, addresses in sources.ADDRESSES.items():
-        if sources.is_fetched(name, store.downloads):
+    missing = []
+    for name in published.ADDRESSES:
+        if published.is_fetched(name, store.downloads):
             yield Check(f"data {name}", True, f"fetched and verified in {store.downloads / name}")
-            continue
-        with ThreadPoolExecutor() as pool:
-            answers = list(pool.map(_answer, addresses))
-        for address, answer in zip(addresses, answers, strict=True):
-            yield Check(f"data {name}", answer == "reached", f"{address} {answer}")
+        else:
+            missing += [(name, address) for address in published.ADDRESSES[name]]
+    with ThreadPoolExecutor(max_workers=16) as pool:
+        answers = list(pool.map(_answer, (address for _, address in missing)))
+    for (name, address), answer in zip(missing, answers, strict=True):
+        yield Check(f"data {name}", answer == "reached", f"{address} {answer}")
     yield Check("data digits", True, "ships with scikit-learn")
 
 
 def _answer(address: str) -> str:
     try:
-        url = address + sources.SMALLEST_FILE
+        url = address + published.FILE_NAMES["test-labels"]
         answer = httpx.head(url, timeout=_SECONDS, follow_redirects=True)
         answer.raise_for_status()
     except httpx.HTTPStatusError as error:

@@ -123,8 +123,10 @@ def disk_faults(what: str, folder: Path) -> Iterator[None]:
 
 def free_bytes(folder: Path) -> int:
     """Return the bytes that are free where a folder is, or would be."""
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
-    return shutil.disk_usage(existing).free
+    for path in (folder, *folder.parents):
+        with suppress(OSError):  # not there yet, or not ours to look into
+            return shutil.disk_usage(path).free
+    return 0
 
 
 @contextmanager
@@ -175,12 +177,21 @@ def _holding(path: Path, how: int) -> Iterator[None]:
 def _locked_for_good(path: Path, how: int) -> int:
     """Return a handle that holds the lock of the file that the path names now."""
     while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         with suppress(FileNotFoundError):
             handle = _locked(path, how, os.O_CREAT | os.O_RDWR)
             if _names(path, handle):
                 return handle
             os.close(handle)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder that is not there; some tries, as others may be removing it meanwhile."""
+    for _ in range(20):
+        with suppress(FileExistsError, FileNotFoundError):
+            folder.mkdir(parents=True, exist_ok=True)
+            return
+    folder.mkdir(parents=True, exist_ok=True)
 
 
 def _removed(path: Path) -> bool:

@@ -36,15 +36,20 @@ class Memory:
         match self._known.get(name):
             case [*before, str(digest)] if before == seen:
                 return digest
+        settled = time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) > _SETTLED
         digest = compute(path)
-        if time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) > _SETTLED:
+        if settled:
             self._known[name] = [*seen, digest]
             self._learned = True
         return digest
 
     def keep(self) -> None:
-        """Write what was learned, of the names that were asked for; a read-only disk forgets it."""
+        """Write what was learned of the names that were asked for.
+
+        Where the disk is read-only, or the folder's parent is not there, it is forgotten.
+        """
         if self._learned:
             known = {name: self._known[name] for name in self._asked if name in self._known}
             with suppress(OSError):
+                self._path.parent.mkdir(exist_ok=True)
                 files.replace(self._path, json.dumps(known).encode())

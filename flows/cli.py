@@ -1,8 +1,10 @@
 """The `filterscope` command."""
 
 import dataclasses
+import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, get_args
@@ -15,6 +17,7 @@ from cnn.config import RunConfig, StepName
 from cnn.data import sources
 from cnn.errors import ConfigError, FilterscopeError
 from cnn.store import collecting, planning, runs, verifying
+from cnn.store.planning import Planned
 from cnn.store.store import Store, default_root
 from flows import console, prefect_settings
 from flows.words import Words, merged
@@ -62,9 +65,8 @@ def run(
     root.ensure_writable()
     chosen, note = _without_auto(wanted, root)
     planned = planning.plan(root, chosen, names)
-    if chosen.data.source == "folder" and planned[0].state != "cached":
-        # Bad data end the run here, within a second, before Prefect starts.
-        sources.load(sources.identify(chosen.data), chosen.data, root.downloads)
+    with _without_warnings():  # the run repeats them in its log
+        _refuse_bad_data(chosen, planned, root)
     there = _nothing_to_do(root, planned)
     if there:
         console.tell("nothing to do: every step is in the store, verified, as this run made it")
@@ -92,7 +94,9 @@ def plan(
     """Say which steps are cached, which would run, and why; nothing is run or changed."""
     wanted, names, root = _read(config, words), _steps(refresh), Store(store or default_root())
     chosen, note = sources.guess_auto(wanted.data, root.downloads)
-    planned = planning.plan(root, wanted.model_copy(update={"data": chosen}), names)
+    settled = wanted.model_copy(update={"data": chosen})
+    planned = planning.plan(root, settled, names)
+    _refuse_bad_data(settled, planned, root)
     rows = [(item.step.name, item.state, item.why) for item in planned]
     if json:
         console.as_json([dict(zip(("step", "state", "why"), row, strict=True)) for row in rows])
@@ -229,9 +233,7 @@ def _count(word: str) -> int:
     return int(word)
 
 
-def _nothing_to_do(
-    store: Store, planned: Sequence[planning.Planned]
-) -> tuple[runs.RunRecord, Path] | None:
+def _nothing_to_do(store: Store, planned: Sequence[Planned]) -> tuple[runs.RunRecord, Path] | None:
     """Return the run that made all that a plan asks for, unless a new one is to be recorded.
 
     Its steps are given as they are now: cached.
@@ -247,6 +249,24 @@ def _nothing_to_do(
         for item in planned
     )
     return found[0].model_copy(update={"steps": steps}), found[1]
+
+
+def _refuse_bad_data(chosen: RunConfig, planned: Sequence[Planned], store: Store) -> None:
+    """Load own data that no step has loaded yet: bad ones end the command here, at once."""
+    if chosen.data.source == "folder" and planned[0].state != "cached":
+        source = sources.identify(chosen.data, store.downloads)
+        sources.load(source, chosen.data, store.downloads)
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    logger = logging.getLogger("cnn.data")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _without_auto(wanted: RunConfig, store: Store) -> tuple[RunConfig, str]:

@@ -1,6 +1,7 @@
 """The Prefect settings that a first run needs, where environment and profile are silent."""
 
 import os
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def api_is_configured() -> bool:
     Prefect is asked, which takes a second to import, only where something speaks of it.
     """
     named = ("PREFECT_API_URL", "PREFECT_PROFILE", "PREFECT_PROFILES_PATH")
-    if not any(os.environ.get(name) for name in named) and not any(_mentions()):
+    if not any(name.upper() in named for name in os.environ) and not any(_mentions()):
         return False
     from prefect.settings import get_current_settings
 
@@ -47,17 +48,25 @@ def api_is_configured() -> bool:
 def _mentions() -> Iterator[bool]:
     """Yield for each file that may hold Prefect's settings whether it speaks of them."""
     home = Path(os.environ.get("PREFECT_HOME") or Path.home() / ".prefect")
-    words = {
-        home / "profiles.toml": "PREFECT_API_URL",
-        Path(".env"): "PREFECT_",
-        Path("prefect.toml"): "",
-        Path("pyproject.toml"): "[tool.prefect",
-    }
-    for path, word in words.items():
-        try:
-            yield word in path.read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            yield False
+    yield "prefect_api_url" in _text(home / "profiles.toml")
+    yield "prefect_" in _text(Path(".env"))
+    yield Path("prefect.toml").exists()
+    try:
+        project = tomllib.loads(_text(Path("pyproject.toml")))
+    except tomllib.TOMLDecodeError:
+        yield True
+    else:
+        match project:
+            case {"tool": {"prefect": _}}:
+                yield True
+
+
+def _text(path: Path) -> str:
+    """Return a file's text in small letters, to Prefect all one; "" where there is none."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").lower()
+    except OSError:
+        return ""
 
 
 def api_state() -> tuple[bool, str]:

@@ -19,11 +19,10 @@ _ROOM = 8 << 20  # bytes; a run's records take one or two, the database's log so
 
 # Ends a server when the process that holds the other end of standard input is gone.
 _WATCH = """
-import os, signal, sys
-server = os.pidfd_open(int(sys.argv[1]))
+import signal, sys
 sys.stdin.read()
 try:
-    signal.pidfd_send_signal(server, signal.SIGTERM)
+    signal.pidfd_send_signal(3, signal.SIGTERM)
 except ProcessLookupError:
     pass
 """
@@ -97,8 +96,13 @@ def _end_with_this_process(server: Popen[Any] | None) -> None:
     """Start a process that ends the server when this one is gone, even by SIGKILL."""
     if server is None or not hasattr(os, "pidfd_open"):
         return
+    try:
+        watched = os.pidfd_open(server.pid)
+    except OSError:  # a kernel before Linux 5.3
+        return
     ours, _ = os.pipe()  # the end that is written to closes with this process
-    command = [sys.executable, "-I", "-S", "-c", _WATCH, str(server.pid)]
-    actions = [(os.POSIX_SPAWN_DUP2, ours, 0)]
+    command = [sys.executable, "-I", "-S", "-c", _WATCH]
+    actions = [(os.POSIX_SPAWN_DUP2, ours, 0), (os.POSIX_SPAWN_DUP2, watched, 3)]
     os.posix_spawn(sys.executable, command, os.environ, file_actions=actions, setsid=True)
     os.close(ours)
+    os.close(watched)

@@ -19,6 +19,7 @@ from tasks.train import train_model
     name="train-and-explain",
     flow_run_name="{config.data.source}-{config.train.recipe}-seed{config.train.seed}",
     persist_result=False,
+    result_serializer="json",  # of a failure, which Prefect stores all the same: never a pickle
 )
 def train_and_explain(
     config: RunConfig = RunConfig(),

@@ -12,10 +12,15 @@ from cnn import config
 
 
 def _option(name: str, field: Any, group: str) -> Any:
-    default = "" if field.default is None else f"; default {field.default}"
+    default = "" if field.default is None else f"; default {_word(field.default)}"
     text = f"{field.description}: {config.allowed(field)}{default}"
     parameter = Parameter(help=text, show_default=False, group=f"Settings: {group}")
     return Annotated[str | None, parameter]
+
+
+def _word(value: object) -> str:
+    """Return a default as one would give it: true, not True."""
+    return value if isinstance(value, str) else config.shown(value)
 
 
 def _model(settings: type[BaseModel], group: str) -> type[BaseModel]:

@@ -10,6 +10,7 @@ from cnn.store.planning import Decision
 from cnn.store.steps import Step
 from cnn.train import checkpoints
 from cnn.train.checkpoints import Checkpoint
+from cnn.train.device import Device
 from tasks.run import Run
 
 
@@ -24,8 +25,8 @@ def turn(step: Step, run: Run, key: Key) -> Iterator[Decision]:
     def done() -> bool:
         return planning.decide(run.store, step, key, run.refresh).manifest is not None
 
-    with leases.held(run.store.checkpoints / key.digest, done) as waited:
-        yield planning.decide(run.store, step, key, run.refresh) if waited else decision
+    with leases.held(run.store.checkpoints / key.digest, done):
+        yield planning.decide(run.store, step, key, run.refresh)  # others were at work meanwhile
 
 
 def newest(run: Run, key: Key) -> tuple[Checkpoint | None, list[str]]:
@@ -34,19 +35,24 @@ def newest(run: Run, key: Key) -> tuple[Checkpoint | None, list[str]]:
     TensorFlow is started with the checkpoint's number of threads where the settings do
     not name one: another number changes the last bits of the weights.
     """
-    found, problems = checkpoints.newest(run.store.checkpoints / key.digest)
-    words = [f"{problem}; skipped" for problem in problems]
-    if found is None:
-        return None, words
-    here, then = run.device(found.device.threads), found.device
-    if (here.kind, here.threads) != (then.kind, then.threads):
-        words.append(
+
+    def unsuited(found: Checkpoint) -> str:
+        here, then = run.device(found.device.threads), found.device
+        if (here.kind, here.threads) == (then.kind, then.threads):
+            return ""
+        return (
             f"checkpoint of step {found.state.step:,} skipped: made on a {then.kind} with "
             f"{then.threads} threads, this run has a {here.kind} with {here.threads}"
         )
-        return None, words
-    made = datetime.fromtimestamp(found.path.stat().st_mtime, UTC)
-    words.append(f"went on from step {found.state.step:,}, checkpoint of {made:%H:%M:%S} UTC")
-    if here.name != then.name:
-        words.append(f"the checkpoint is from {then.name}; last bits may differ on {here.name}")
+
+    found, words = checkpoints.newest(run.store.checkpoints / key.digest, unsuited)
+    if found:
+        words += _words(found, run.device())
     return found, words
+
+
+def _words(found: Checkpoint, here: Device) -> Iterator[str]:
+    made = datetime.fromtimestamp(found.path.stat().st_mtime, UTC)
+    yield f"went on from step {found.state.step:,}, checkpoint of {made:%H:%M:%S} UTC"
+    if here.name != found.device.name:
+        yield f"the checkpoint is from {found.device.name}; last bits may differ on {here.name}"

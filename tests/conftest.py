@@ -18,7 +18,8 @@ MNIST_DIR = os.environ.get("FILTERSCOPE_MNIST_DIR")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """The data set `digits`, split with seed 0."""
     config = DataConfig(source="digits")
-    return sources.load(sources.identify(config), config, tmp_path_factory.mktemp("downloads"))
+    downloads = tmp_path_factory.mktemp("downloads")
+    return sources.load(sources.identify(config, downloads), config, downloads)
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SPLITS = ("train", "validation", "test")
+_CHUNK = 1024  # images
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,8 @@ class Split:
     """Images of one split with their labels and ids.
 
     images: (n, h, w, c), uint8 or float32, pixels 0..255. labels: (n,) int64, indices
-    into the class names. ids: (n,) int64, each image's index in the file it came from.
+    into the class names. ids: (n,) int64, each image's index in the file it came from, or
+    in the data set's list of files where each image is a file of its own.
     """
 
     images: NDArray[Any]
@@ -31,15 +33,42 @@ class Split:
         """Return the images at `indices`, in that order."""
         return Split(self.images[indices], self.labels[indices], self.ids[indices])
 
+    def cut(self, n: int) -> tuple["Split", "Split"]:
+        """Return the first n images, and the others."""
+        first, second = slice(n), slice(n, None)
+        return (
+            Split(self.images[first], self.labels[first], self.ids[first]),
+            Split(self.images[second], self.labels[second], self.ids[second]),
+        )
+
+    def divide(
+        self, kept: NDArray[np.int64], held_out: NDArray[np.int64]
+    ) -> tuple["Split", "Split"]:
+        """Return the images at `kept` and those at `held_out`; this split is used up.
+
+        Both are ascending. The kept images move forward in the memory that all have now, so
+        that a big data set is not there twice.
+        """
+        second = self.take(held_out)
+        for start in range(0, len(kept), _CHUNK):
+            part = kept[start : start + _CHUNK]
+            self.images[start : start + len(part)] = self.images[part]
+        first = Split(self.images[: len(kept)], self.labels[kept], self.ids[kept])
+        return first, second
+
 
 @dataclass(frozen=True)
 class Dataset:
-    """A named data set: class names, the three splits, and where it came from."""
+    """A named data set: class names, the three splits, and where it came from.
+
+    files: below the data folder, by image id; empty where an image is no file of its own.
+    """
 
     name: str
     class_names: tuple[str, ...]
     splits: Mapping[str, Split]
     origin: Mapping[str, Any]
+    files: tuple[str, ...] = ()
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -66,6 +95,8 @@ def write(folder: Path, dataset: Dataset) -> None:
         "class_counts": {name: dataset.class_counts(name) for name in dataset.splits},
         "origin": dict(dataset.origin),
     }
+    if dataset.files:
+        description["files"] = list(dataset.files)
     (folder / "dataset.json").write_text(json.dumps(description, indent=2), encoding="utf-8")
 
 
@@ -79,7 +110,11 @@ def read(folder: Path) -> Dataset:
         for name in SPLITS
     }
     return Dataset(
-        description["name"], tuple(description["class_names"]), splits, description["origin"]
+        description["name"],
+        tuple(description["class_names"]),
+        splits,
+        description["origin"],
+        tuple(description.get("files", ())),
     )
 
 

@@ -1,190 +1,136 @@
-"""Fetches files from several addresses, and keeps only what was verified.
+"""Fetches files from several addresses into one folder, and keeps only what was verified.
 
-A body gets its final name after its unpacked bytes have the known SHA-256; until then
-it has a unique temporary name in the same folder.
+Several processes may do so at once: one fetches, the others wait for it. The lock is the
+kernel's, on the folder itself: it ends with its process, however that ends, and leaves nothing.
 """
 
+import fcntl
 import logging
 import os
 import time
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
-from cnn.data import idx
-from cnn.errors import DataError, StoreUnwritableError, UnreachableError
+from cnn import files
+from cnn.data import idx, transfer
+from cnn.data.transfer import Deadline, Wanted
+from cnn.errors import DataError, UnreachableError
 
 log = logging.getLogger(__name__)
 
-ATTEMPTS = 3
-CONNECT_SECONDS = 5.0
-READ_SECONDS = 10.0
-_BUSY = {408, 425, 429, 500, 502, 503, 504}
-Progress = Callable[[str, int, int | None], None]
-
-
-@dataclass(frozen=True)
-class Deadline:
-    """A moment after which no further attempt is made."""
-
-    at: float
-
-    @classmethod
-    def after(cls, seconds: float) -> "Deadline":
-        """Return the deadline that many seconds from now."""
-        return cls(time.monotonic() + seconds)
-
-    @property
-    def left(self) -> float:
-        """Seconds that are left, 0 or more."""
-        return max(0.0, self.at - time.monotonic())
+_POLL_SECONDS = 0.1
 
 
 def fetch(
-    digests: Mapping[str, str],
-    addresses: Sequence[str],
-    folder: Path,
-    deadline: Deadline,
+    wanted: Mapping[str, Wanted], addresses: Sequence[str], folder: Path, deadline: Deadline
 ) -> dict[str, Path]:
-    """Return the path of every file, fetched where no verified one lies in the folder.
+    """Return the path of every file by name, fetched where no verified one lies in the folder.
 
-    digests: SHA-256 of the unpacked bytes by file name. addresses: folders on the web,
-    tried in turn. Raises UnreachableError listing every address with what it answered.
+    addresses: folders on the web, tried in turn. Raises UnreachableError listing every
+    address with what it answered, StoreUnwritableError where the disk fails.
     """
-    try:
+    with files.disk_faults("a download", folder):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreUnwritableError(f"{folder}: cannot be made ({error.strerror})") from None
-    return {
-        name: _present(folder / name, digest)
-        or _fetch_one(name, digest, addresses, folder, deadline)
-        for name, digest in digests.items()
-    }
+        files.sweep(folder)
+        missing = [name for name in wanted if problem(folder / name, wanted[name])]
+        if missing:
+            with _alone(folder, Deadline.after(deadline.left / 2)), transfer.client() as client:
+                for name in missing:
+                    _complete(client, folder / name, wanted[name], addresses, deadline)
+    return {name: folder / name for name in wanted}
 
 
-def present(digests: Mapping[str, str], folder: Path) -> bool:
-    """Return whether every file lies in the folder, verified; nothing is changed."""
+def problem(path: Path, wanted: Wanted) -> str:
+    """Return why a file cannot be used, or "" where it is there and verified."""
+    if not path.exists():
+        return f"{path}: there is no such file"
     try:
-        for name, digest in digests.items():
-            verify(folder / name, digest)
-    except DataError:
-        return False
-    return True
+        wanted.verify(path)
+    except DataError as error:
+        return str(error)
+    return ""
 
 
-def verify(path: Path, digest: str) -> None:
-    """Raise DataError unless the unpacked bytes of a file have this SHA-256."""
+def verify(path: Path, digest: str) -> str:
+    """Return the SHA-256 of a file's unpacked bytes; raises DataError unless it is `digest`."""
     found = idx.digest(path)
     if found != digest:
         raise DataError(
             f"{path}: wrong checksum: SHA-256 of the unpacked bytes is {found}, expected {digest}"
         )
-
-
-def _verify_body(part: Path, digest: str) -> None:
-    """Verify a fetched body; the error does not name the temporary file."""
-    try:
-        verify(part, digest)
-    except DataError as error:
-        raise DataError(str(error).removeprefix(f"{part}: ")) from None
-
-
-def _present(path: Path, digest: str) -> Path | None:
-    """Return the path if a verified file lies there; a bad one is set aside."""
-    if not path.exists():
-        return None
-    try:
-        verify(path, digest)
-    except DataError as error:
-        log.warning("%s; it is set aside and fetched again", error)
-        with suppress(FileNotFoundError):  # another process was faster
-            path.replace(path.with_name(path.name + ".bad"))
-        return None
-    return path
-
-
-def _fetch_one(
-    name: str, digest: str, addresses: Sequence[str], folder: Path, deadline: Deadline
-) -> Path:
-    answers = []
-    for i, address in enumerate(addresses):
-        url = address + name
-        # A server that drips must leave time for the others.
-        limit = Deadline.after(deadline.left / (len(addresses) - i))
-        try:
-            _fetch_from(url, digest, folder / name, limit)
-        except (httpx.HTTPError, httpx.InvalidURL, DataError) as error:
-            answers.append(f"  {url}: {_reason(error)}")
-            continue
-        log.info("fetched %s from %s", name, address)
-        return folder / name
-    raise UnreachableError(
-        "\n".join(
-            [
-                f"{name} could not be fetched from any of {len(addresses)} addresses:",
-                *answers,
-                "Check the network, or put the files into a folder and use "
-                "--data.source folder --data.path FOLDER",
-            ]
-        )
-    )
-
-
-def _fetch_from(url: str, digest: str, target: Path, deadline: Deadline) -> None:
-    """Fetch one address to its final name; busy answers are tried again."""
-    for attempt in range(1, ATTEMPTS + 1):
-        if not deadline.left:
-            raise httpx.ReadTimeout("no time left")
-        try:
-            with _temporary(target) as part:
-                _stream(url, part, deadline)
-                _verify_body(part, digest)
-                part.replace(target)
-            return
-        except httpx.HTTPError as error:
-            if attempt == ATTEMPTS or not _worth_another(error):
-                raise
-            time.sleep(min(0.5 * 2**attempt, deadline.left))
-
-
-def _stream(url: str, part: Path, deadline: Deadline) -> None:
-    connect, read = (min(limit, deadline.left) for limit in (CONNECT_SECONDS, READ_SECONDS))
-    timeout = httpx.Timeout(read, connect=connect)
-    with (
-        httpx.stream("GET", url, timeout=timeout, follow_redirects=True) as response,
-        part.open("wb") as stream,
-    ):
-        response.raise_for_status()
-        for chunk in response.iter_raw():
-            stream.write(chunk)
-            if not deadline.left:
-                raise httpx.ReadTimeout("no time left")
-        stream.flush()
-        os.fsync(stream.fileno())
+    return found
 
 
 @contextmanager
-def _temporary(target: Path) -> Iterator[Path]:
-    """Yield a new path beside the target; what is left there is removed."""
-    part = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
+def _alone(folder: Path, limit: Deadline) -> Iterator[None]:
+    """Hold the folder's lock, or go on without it where it is not to be had within the limit."""
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        yield part
+        if _is_taken(handle):
+            log.info("another process fetches into %s; waiting for it", folder)
+            while limit.left and _is_taken(handle):
+                time.sleep(_POLL_SECONDS)
+        yield
     finally:
-        part.unlink(missing_ok=True)
+        os.close(handle)
 
 
-def _worth_another(error: httpx.HTTPError) -> bool:
-    """Return whether the same address may answer better: busy, reset or slow, not refused."""
-    if isinstance(error, httpx.HTTPStatusError):
-        return error.response.status_code in _BUSY
-    return isinstance(error, httpx.ReadError | httpx.RemoteProtocolError)
+def _is_taken(handle: int) -> bool:
+    """Return whether another process has the lock; if not, it is ours, where locks can be had."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, httpx.HTTPStatusError):
-        return f"HTTP {error.response.status_code} {error.response.reason_phrase}".strip()
-    return str(error) or type(error).__name__
+def _complete(
+    client: httpx.Client,
+    path: Path,
+    wanted: Wanted,
+    addresses: Sequence[str],
+    deadline: Deadline,
+) -> None:
+    """Fetch one file, unless another process did so meanwhile; a bad one is set aside first."""
+    fault = problem(path, wanted)
+    if not fault:
+        return
+    with (
+        suppress(FileNotFoundError),  # the usual case: there is none yet
+        files.disk_faults(f"{fault}; its replacement", path.parent),
+    ):
+        path.replace(_aside(path))
+        log.warning("%s; it is set aside and fetched again", fault)
+    answers = []
+    for i, address in enumerate(addresses):
+        url = address + path.name
+        # A server that drips must leave time for the others.
+        limit = Deadline.after(deadline.left / (len(addresses) - i))
+        try:
+            transfer.transfer(client, url, wanted, path, limit)
+        except transfer.ERRORS as error:
+            answers.append(f"  {url}: {transfer.reason(error)}")
+            continue
+        log.info("fetched %s from %s", path.name, address)
+        return
+    raise _unreachable(path, wanted, answers)
+
+
+def _unreachable(path: Path, wanted: Wanted, answers: Sequence[str]) -> UnreachableError:
+    lines = [f"{path.name} could not be fetched from any of {len(answers)} addresses:", *answers]
+    if _aside(path).exists():
+        lines.append(f"An earlier file was set aside. {problem(_aside(path), wanted)}")
+    lines.append(
+        "Check the network, or put the files into a folder and use "
+        "--data.source folder --data.path FOLDER"
+    )
+    return UnreachableError("\n".join(lines))
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.bad")

@@ -4,6 +4,7 @@ Format: http://yann.lecun.com/exdb/mnist/ ("The IDX file format"). Two zero byte
 type code, the number of dimensions, one big-endian uint32 per dimension, the elements.
 """
 
+import codecs
 import gzip
 import hashlib
 import math
@@ -31,6 +32,8 @@ TYPES: dict[int, np.dtype[Any]] = {
 _CODES = {dtype.newbyteorder("="): code for code, dtype in TYPES.items()}
 _GZIP_MAGIC = b"\x1f\x8b"
 _LARGEST_GZIP_RATIO = 1032  # deflate cannot compress further: zlib, "Technical Details"
+_LARGEST_USUAL_RATIO = 100  # MNIST's is 5; beyond _LARGEST_GAIN more is taken for a bomb
+_LARGEST_GAIN = 100 << 20  # bytes
 _MOST_DIMENSIONS, _MOST_BYTES = 64, 2**63 - 1  # of a NumPy array
 _CHUNK = 1 << 20
 
@@ -59,9 +62,9 @@ def load(path: Path) -> Payload:
         wanted = math.prod(shape) * dtype.itemsize
         _refuse_impossible(path, wanted)
         body = _read_body(path, stream, wanted, shape)
-    sha256 = hashlib.sha256(header + body).hexdigest()
-    array = np.frombuffer(body, dtype).reshape(shape)
-    return Payload(array.astype(dtype.newbyteorder("="), copy=dtype.itemsize > 1), sha256)
+    sha256 = hashlib.sha256(header)
+    sha256.update(body)
+    return Payload(_native(np.frombuffer(body, dtype).reshape(shape)), sha256.hexdigest())
 
 
 def digest(path: Path) -> str:
@@ -70,6 +73,7 @@ def digest(path: Path) -> str:
     with _opened(path) as stream:
         header, dtype, shape = _read_header(path, stream)
         wanted = math.prod(shape) * dtype.itemsize
+        _refuse_impossible(path, wanted)
         sha256.update(header)
         n_read = 0
         while chunk := stream.read(_CHUNK):
@@ -80,6 +84,16 @@ def digest(path: Path) -> str:
         if n_read < wanted:
             raise _wrong_length(path, shape, wanted, f"only {n_read:,}")
     return sha256.hexdigest()
+
+
+def header(path: Path) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    """Return the element type, in native byte order, and the shape that an IDX file's header names.
+
+    Raises DataError as `read` does.
+    """
+    with _opened(path) as stream:
+        _, dtype, shape = _read_header(path, stream)
+    return dtype.newbyteorder("="), shape
 
 
 def write(path: Path, array: NDArray[Any], *, compress: bool = False) -> None:
@@ -99,18 +113,23 @@ def write(path: Path, array: NDArray[Any], *, compress: bool = False) -> None:
 
 
 def check_content(path: Path) -> None:
-    """Raise DataError where a file is empty or an HTML page, as failed downloads are."""
+    """Raise DataError where a file is empty, an HTML page or text, as failed downloads are."""
     with path.open("rb") as stream:
-        head = stream.read(512)
+        head = stream.read(512).removeprefix(codecs.BOM_UTF8)
     if not head:
         raise DataError(f"{path}: the file is empty; an IDX file is expected")
-    text = head.lstrip().lower()
-    if text.startswith((b"<!", b"<html", b"<?xml", b"<head", b"<body")):
-        shown = head.lstrip()[:80].decode("ascii", "replace")
+    text = head.lstrip()
+    page = text.lower().startswith((b"<!", b"<html", b"<?xml", b"<head", b"<body"))
+    if page or _is_printable(text[:80]):
+        what, shown = "an HTML page" if page else "text", text[:80].decode("ascii", "replace")
         raise DataError(
-            f"{path}: this is an HTML page, not an IDX file; it begins {shown!r}. "
-            "A server answered with a page in place of the file: fetch it again"
+            f"{path}: this is {what}, not an IDX file; it begins {shown!r}. "
+            "A server may have sent it in place of the file: fetch it again"
         )
+
+
+def _is_printable(content: bytes) -> bool:
+    return len(content) > 3 and all(32 <= byte < 127 or byte in b"\t\r\n" for byte in content)
 
 
 @contextmanager
@@ -163,12 +182,17 @@ def _read_header(path: Path, stream: IO[bytes]) -> tuple[bytes, np.dtype[Any], t
 
 
 def _refuse_impossible(path: Path, wanted: int) -> None:
-    """Refuse a header that promises more than a file of this size can hold."""
-    largest = path.stat().st_size * _LARGEST_GZIP_RATIO
-    if wanted > largest:
+    """Refuse a header that promises more than a file of this size can hold, or ever does."""
+    size = path.stat().st_size
+    if wanted > size * _LARGEST_GZIP_RATIO:
         raise DataError(
             f"{path}: the header promises {wanted:,} bytes of elements, more than this file can "
             "hold; it is cut off or its header is wrong"
+        )
+    if wanted > size * _LARGEST_USUAL_RATIO and wanted > size + _LARGEST_GAIN:
+        raise DataError(
+            f"{path}: the header promises {wanted:,} bytes of elements in a file of {size:,}; no "
+            "images are packed that well, so it is damaged or made to fill the memory"
         )
 
 
@@ -181,6 +205,13 @@ def _read_body(path: Path, stream: IO[bytes], wanted: int, shape: tuple[int, ...
     if stream.read(1):
         raise _wrong_length(path, shape, wanted, "more")
     return body
+
+
+def _native(array: NDArray[Any]) -> NDArray[Any]:
+    """Return an array in native byte order, in the memory that it has: there is no second copy."""
+    if array.dtype.isnative:
+        return array
+    return array.byteswap(inplace=True).view(array.dtype.newbyteorder("="))
 
 
 def _wrong_length(path: Path, shape: tuple[int, ...], wanted: int, found: str) -> DataError:

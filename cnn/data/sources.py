@@ -1,8 +1,9 @@
 """Where data sets come from: identified cheaply for a key, then loaded and checked."""
 
+import hashlib
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,71 +11,63 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnn.config import DataConfig
-from cnn.data import checks, digits, download, folder, idx, splits
+from cnn.data import checks, decoding, digits, folder, idx, pictures, published, splits
 from cnn.data.dataset import Dataset, Split
+from cnn.data.pictures import PictureFolder
+from cnn.data.published import KNOWN
 from cnn.errors import ConfigError, DataError, UnreachableError
+from cnn.memory import Memory
 
 log = logging.getLogger(__name__)
 
-FETCH_SECONDS = 100.0
 AUTO_SECONDS = 20.0
-
-# SHA-256 of the unpacked bytes; only of files that were really fetched and hashed.
-KNOWN: dict[str, dict[str, str]] = {
-    "mnist": {
-        "train-images": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-        "train-labels": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-        "test-images": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-        "test-labels": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-    }
-}
-ADDRESSES: dict[str, tuple[str, ...]] = {
-    "mnist": (
-        "https://storage.googleapis.com/cvdf-datasets/mnist/",
-        "https://ossci-datasets.s3.amazonaws.com/mnist/",
-        "https://azureopendatastorage.blob.core.windows.net/mnist/",
-    )
-}
-_FILE_NAMES = {
-    "train-images": "train-images-idx3-ubyte.gz",
-    "train-labels": "train-labels-idx1-ubyte.gz",
-    "test-images": "t10k-images-idx3-ubyte.gz",
-    "test-labels": "t10k-labels-idx1-ubyte.gz",
-}
-SMALLEST_FILE = _FILE_NAMES["test-labels"]
-_DIGITS_TEST_FRACTION = 1 / 7
+_TEST_FRACTION = 1 / 7  # where a source does not say which images are for testing
 
 
 @dataclass(frozen=True)
 class Source:
-    """A data set that was identified but not loaded: its name and its payloads' digests."""
+    """A data set that was identified but not loaded: its name and its payloads' digests.
+
+    options: further choices that decide the arrays, by the name of their setting.
+    """
 
     name: str
     digests: Mapping[str, str]
     paths: Mapping[str, Path] = field(default_factory=dict)
     transposed: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+    class_names: Mapping[int, str] = field(default_factory=dict)
+    pictures: PictureFolder | None = None
 
     def identity(self) -> dict[str, Any]:
         """Return what decides the loaded arrays, for a key."""
-        return {"name": self.name, "transposed": self.transposed, "payloads": dict(self.digests)}
+        named = {str(label): name for label, name in sorted(self.class_names.items())}
+        return {
+            "name": self.name,
+            "transposed": self.transposed,
+            "payloads": dict(self.digests),
+            **self.options,
+            **({"class_names": named} if named else {}),
+        }
 
 
-def identify(config: DataConfig) -> Source:
+def identify(config: DataConfig, downloads: Path) -> Source:
     """Return the source that a config names, without a network.
 
-    Files of a folder are hashed. Raises DataError for a folder that is missing or does
-    not hold four readable IDX files, ConfigError for `auto`.
+    Files of a folder are hashed, and fetched ones whose digests are not pinned; where those
+    are not fetched yet, the source has no digests. Raises DataError for a folder that is
+    missing or does not hold four readable IDX files, ConfigError for `auto`.
     """
     match config.source:
-        case "mnist":
-            return Source("mnist", KNOWN["mnist"])
+        case "mnist" | "fashion-mnist" | "kmnist" as name:
+            class_names = dict(enumerate(published.CLASS_NAMES.get(name, ())))
+            return Source(name, published.digests(name, downloads), class_names=class_names)
         case "digits":
             return Source("digits", {"digits": digits.digest()})
         case "folder" if config.path is not None:
-            return _identify_folder(config.path)
+            return _identify_folder(config, config.path, downloads)
     raise ConfigError(
-        "data.source auto is resolved by the command before a flow starts; "
-        "name mnist, digits or folder here"
+        "data.source auto is resolved by the command before a flow starts; name another source here"
     )
 
 
@@ -87,7 +80,7 @@ def resolve_auto(config: DataConfig, downloads: Path) -> tuple[DataConfig, str]:
     if config.source != "auto":
         return config, ""
     try:
-        fetch_known("mnist", downloads, AUTO_SECONDS)
+        published.fetch("mnist", downloads, AUTO_SECONDS)
     except UnreachableError as error:
         log.info("%s", error)
         note = (
@@ -102,24 +95,10 @@ def guess_auto(config: DataConfig, downloads: Path) -> tuple[DataConfig, str]:
     """Return what `resolve_auto` would without a network, for a plan."""
     if config.source != "auto":
         return config, ""
-    if is_fetched("mnist", downloads):
+    if published.is_fetched("mnist", downloads):
         return config.model_copy(update={"source": "mnist"}), ""
     note = "MNIST is not fetched yet; the plan is for digits, a run will try MNIST first"
     return config.model_copy(update={"source": "digits"}), note
-
-
-def is_fetched(name: str, downloads: Path) -> bool:
-    """Return whether a known data set lies in the downloads, verified."""
-    by_file = {_FILE_NAMES[role]: digest for role, digest in KNOWN[name].items()}
-    return download.present(by_file, downloads / name)
-
-
-def fetch_known(name: str, downloads: Path, seconds: float = FETCH_SECONDS) -> dict[str, Path]:
-    """Return the verified files of a known data set by role, fetched where missing."""
-    by_file = {_FILE_NAMES[role]: digest for role, digest in KNOWN[name].items()}
-    deadline = download.Deadline.after(seconds)
-    paths = download.fetch(by_file, ADDRESSES[name], downloads / name, deadline)
-    return {role: paths[_FILE_NAMES[role]] for role in folder.ROLES}
 
 
 def load(source: Source, config: DataConfig, downloads: Path) -> Dataset:
@@ -128,50 +107,144 @@ def load(source: Source, config: DataConfig, downloads: Path) -> Dataset:
     Raises DataError naming the file where anything is not as it should be, or where a
     file changed since it was identified.
     """
+    files: tuple[str, ...] = ()
     if source.name == "digits":
         train, test = _load_digits(config.split_seed)
+    elif source.pictures is not None:
+        train, test = _load_pictures(source, source.pictures, config.split_seed)
+        files = tuple(picture.name for picture in source.pictures.pictures)
     else:
-        paths = dict(source.paths) or fetch_known(source.name, downloads)
-        train, test = _load_files(source, paths)
-    n_classes = int(max(train.labels.max(), test.labels.max())) + 1
-    if n_classes < 2:
-        raise DataError(
-            f"{source.name}: all images have the label 0; at least 2 classes are needed"
+        paths = dict(source.paths) or published.fetch(
+            source.name, downloads, published.FETCH_SECONDS
         )
+        train, test = _load_files(source, paths)
+    if config.source == "folder" and checks.look_inverted(train.images):
+        log.warning(
+            "%s: most images have bright borders, so the set looks inverted: ink is expected to be "
+            "bright on a dark background. It is used as it is",
+            config.path,
+        )
+    train, test, class_names = _with_classes(source, train, test)
     kept, held_out = splits.stratified(train.labels, config.validation_fraction, config.split_seed)
-    parts = {"train": train.take(kept), "validation": train.take(held_out), "test": test}
-    class_names = tuple(str(label) for label in range(n_classes))
-    return Dataset(source.name, class_names, parts, source.identity())
+    train, validation = train.divide(kept, held_out)
+    parts = {"train": train, "validation": validation, "test": test}
+    return Dataset(source.name, class_names, parts, source.identity(), files)
 
 
-def _identify_folder(path: Path) -> Source:
+def _identify_folder(config: DataConfig, path: Path, downloads: Path) -> Source:
+    if pictures.are_in(path) and not folder.holds_idx(path):
+        return _identify_pictures(config, path)
+    _refuse_options(config, "image_size", "channels", "pictures, and this folder has IDX files")
     found = folder.find(path)
-    digests = {role: idx.digest(file) for role, file in found.paths.items()}
+    memory = Memory(downloads.with_name("store") / ".verified" / f"folder-{_short(path)}.json")
+    digests = {
+        role: memory.digest(file, str(file), idx.digest) for role, file in found.paths.items()
+    }
+    memory.keep()
     name = next((name for name, known in KNOWN.items() if known == digests), "folder")
-    return Source(name, digests, found.paths, found.transposed)
+    transposed = found.transposed if config.transpose is None else config.transpose
+    name = "folder" if transposed else name
+    options = {} if config.label_column is None else {"label_column": config.label_column}
+    return Source(name, digests, found.paths, transposed, options, found.class_names)
+
+
+def _identify_pictures(config: DataConfig, path: Path) -> Source:
+    _refuse_options(config, "label_column", "IDX files, and this folder has pictures")
+    found = pictures.find(path)
+    options: dict[str, Any] = {"channels": config.channels or 1}
+    if config.image_size is not None:
+        options["image_size"] = list(config.image_size)
+    digests = {"pictures": found.digest}
+    return Source("folder", digests, {}, bool(config.transpose), options, pictures=found)
+
+
+def _short(path: Path) -> str:
+    return hashlib.sha256(str(path).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def _refuse_options(config: DataConfig, *names_and_kind: str) -> None:
+    """Refuse settings that mean nothing for what lies in the folder."""
+    *names, kind = names_and_kind
+    for name in names:
+        if getattr(config, name) is not None:
+            raise ConfigError(f"data.{name} is for {kind}: {config.path}; leave it empty")
+
+
+def _load_pictures(source: Source, found: PictureFolder, seed: int) -> tuple[Split, Split]:
+    if found.left_out:
+        shown = ", ".join(found.left_out[:5]) + (", ..." if len(found.left_out) > 5 else "")
+        log.warning(
+            "%s: %d files are left out, as no pictures or as links that lead out of the folder: %s",
+            found.root,
+            len(found.left_out),
+            shown,
+        )
+    images = decoding.read(found, source.options.get("image_size"), source.options["channels"])
+    if source.transposed:
+        images = checks.transposed(images)
+    labels = np.array([picture.label for picture in found.pictures], np.int64)
+    everything = Split(images, labels, np.arange(len(labels)))
+    if not found.n_train:
+        return everything.divide(*splits.stratified(labels, _TEST_FRACTION, seed))
+    return everything.cut(found.n_train)
+
+
+def _with_classes(
+    source: Source, train: Split, test: Split
+) -> tuple[Split, Split, tuple[str, ...]]:
+    """Return the parts with labels from 0 on without gaps, and the names of these classes.
+
+    A class is a label that occurs; its name is the label, or what the source calls it.
+    """
+    if source.pictures is not None:
+        return train, test, source.pictures.class_names
+    found = np.union1d(train.labels, test.labels)
+    if len(found) < 2:
+        raise DataError(
+            f"{source.name}: all images have the label {found[0]}; at least 2 classes are needed"
+        )
+    unnamed = [label for label in found.tolist() if label not in source.class_names]
+    if source.class_names and unnamed:
+        raise DataError(
+            f"{source.paths['train-labels'].parent}: the file of class names, *mapping.txt, has no "
+            f"line for the label {unnamed[0]}; mend the file or remove it"
+        )
+    train, test = (
+        replace(part, labels=np.searchsorted(found, part.labels)) for part in (train, test)
+    )
+    names = tuple(source.class_names.get(label, str(label)) for label in found.tolist())
+    return train, test, names
 
 
 def _load_digits(seed: int) -> tuple[Split, Split]:
     images, labels = digits.read()
     everything = Split(images, labels, np.arange(len(labels)))
-    kept, held_out = splits.stratified(labels, _DIGITS_TEST_FRACTION, seed)
-    return everything.take(kept), everything.take(held_out)
+    return everything.divide(*splits.stratified(labels, _TEST_FRACTION, seed))
 
 
 def _load_files(source: Source, paths: Mapping[str, Path]) -> tuple[Split, Split]:
-    train = _load_part("train", source, paths)
-    test = _load_part("test", source, paths)
-    checks.same_shape(train.images, paths["train-images"], test.images, paths["test-images"])
-    return train, test
+    images = {}
+    for part in ("train", "test"):
+        path = paths[f"{part}-images"]
+        images[path] = checks.images(_load_file(f"{part}-images", source, paths), path)
+    (train_path, train), (test_path, test) = images.items()
+    checks.same_shape(train, train_path, test, test_path)
+    train, test = checks.on_one_scale(images)
+    return (
+        _with_labels(train, "train", source, paths),
+        _with_labels(test, "test", source, paths),
+    )
 
 
-def _load_part(part: str, source: Source, paths: Mapping[str, Path]) -> Split:
-    images_role, labels_role = f"{part}-images", f"{part}-labels"
-    images = checks.images(_load_file(images_role, source, paths), paths[images_role])
-    labels = checks.labels(_load_file(labels_role, source, paths), paths[labels_role])
-    checks.same_count(len(images), paths[images_role], len(labels), paths[labels_role])
+def _with_labels(
+    images: NDArray[Any], part: str, source: Source, paths: Mapping[str, Path]
+) -> Split:
+    path = paths[f"{part}-labels"]
+    array = _load_file(f"{part}-labels", source, paths)
+    labels = checks.labels(array, path, source.options.get("label_column"))
+    checks.same_count(len(images), paths[f"{part}-images"], len(labels), path)
     if source.transposed:
-        images = np.ascontiguousarray(images.swapaxes(1, 2))
+        images = checks.transposed(images)
     return Split(images, labels, np.arange(len(labels)))
 
 

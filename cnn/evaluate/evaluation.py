@@ -31,11 +31,15 @@ def evaluate(
 ) -> Evaluation:
     """Return predictions for every validation and test image, and what follows from them.
 
-    A split without images has no rows.
+    The metrics begin with the class counts of every split, that of training among them. A
+    split without images has no rows.
     """
     tables: dict[str, list[Row]] = {
         name: [] for name in ("predictions", "metrics", "per_class", "confusion", "calibration")
     }
+    for name, split in dataset.splits.items():
+        if len(split):
+            tables["metrics"] += _count_rows(name, dataset.class_counts(name))
     headline: dict[str, float | int | str | None] = {}
     for done, name in enumerate(SPLITS):
         split = dataset.splits[name]
@@ -101,6 +105,15 @@ def _metric_rows(
     return [
         {"split": split, "metric": name, "value": value, "ci_low": low, "ci_high": high, "n": n}
         for name, value, low, high in values
+    ]
+
+
+def _count_rows(split: str, counts: list[int]) -> list[Row]:
+    """Return how many images of each class a split has; the number is that of the tables' label."""
+    empty = {"ci_low": None, "ci_high": None, "n": sum(counts)}
+    return [
+        {"split": split, "metric": f"n_images_class_{label}", "value": float(n), **empty}
+        for label, n in enumerate(counts)
     ]
 
 

@@ -23,8 +23,10 @@ from cnn.store.refs import Kind
 
 TITLES = {
     "mnist": "MNIST, handwritten digits",
+    "fashion-mnist": "Fashion-MNIST, articles of clothing",
+    "kmnist": "Kuzushiji-MNIST, cursive hiragana",
     "digits": "digits, 1,797 scans that ship with scikit-learn",
-    "folder": "a folder of IDX files",
+    "folder": "a folder of own images",
 }
 
 _UI_WIDTH = 600  # pixels

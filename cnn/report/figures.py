@@ -13,7 +13,9 @@ from cnn.report import sheets, theme
 from cnn.report.sheets import Sheet, Tile
 
 N_SAMPLES = 16
-_MOST_NAMED_CLASSES = 20
+_MOST_NAMED_CLASSES, _MOST_COUNTED_CLASSES = 30, 20
+_CONFUSION_HEIGHT = 980  # pixels
+_NARROW_NAME, _WIDEST_NAME = 40, 240  # pixels beside the confusion matrix
 _MOST_ROWS = 64  # of the patches; more do not make a picture
 
 
@@ -21,7 +23,10 @@ def samples(train: Split, class_names: tuple[str, ...]) -> Figure:
     """Return 16 training images, evenly spaced through the split, with their labels."""
     chosen = np.unique(np.linspace(0, len(train) - 1, N_SAMPLES).astype(int))
     tiles = [
-        Tile(sheets.picture(train.images[i]), [class_names[train.labels[i]], f"#{train.ids[i]}"])
+        Tile(
+            sheets.picture(train.images[i]),
+            [_name(class_names[train.labels[i]], train.labels[i]), f"#{train.ids[i]}"],
+        )
         for i in chosen
     ]
     note = f"{len(chosen)} of {len(train):,}, evenly spaced; label and image id below"
@@ -68,10 +73,15 @@ def confusion(table: pd.DataFrame, split: str) -> Figure:
     """Return the confusion matrix of a split: mistakes coloured, the diagonal grey."""
     rows = table[table["split"] == split]
     counts = rows.pivot(index="label", columns="prediction", values="count").to_numpy()
-    names = list(rows.drop_duplicates("label").sort_values("label")["label_name"])
+    named: dict[int, str] = dict(zip(rows["label"], rows["label_name"], strict=True))
+    names = [_name(named[label], label) for label in sorted(named)]
+    names = [theme.fitted(name, _WIDEST_NAME, theme.TEXT) for name in names]
+    room = max(theme.width(name, theme.TEXT) for name in names) - _NARROW_NAME
+    room = max(0, room) if len(names) <= _MOST_NAMED_CLASSES else 0
     mistakes = counts * (1 - np.eye(len(counts), dtype=int))
-    made = theme.figure(980)
-    axes = made.add_axes((0.1, 0.09, 0.76, 0.81))
+    made = theme.figure(_CONFUSION_HEIGHT)
+    right, up = room / theme.WIDTH, room / _CONFUSION_HEIGHT
+    axes = made.add_axes((0.1 + right, 0.09 + up, 0.76 - right, 0.81 - up))
     shown = axes.imshow(
         np.ma.masked_array(mistakes, np.eye(len(counts), dtype=bool)),
         cmap="Reds",
@@ -88,12 +98,18 @@ def confusion(table: pd.DataFrame, split: str) -> Figure:
         for tick in (*axes.xaxis.get_major_ticks(), *axes.yaxis.get_major_ticks()):
             tick.label1.set_parse_math(False)
             tick.label2.set_parse_math(False)
+    if len(names) <= _MOST_COUNTED_CLASSES:
         _write_counts(axes, counts, mistakes)
     bar = made.colorbar(shown, cax=made.add_axes((0.89, 0.09, 0.025, 0.81)))
     bar.set_label("mistakes (images)", fontsize=theme.TEXT, color=theme.INK)
     bar.ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     bar.ax.tick_params(labelsize=theme.TEXT)
     return made
+
+
+def _name(name: str, label: int) -> str:
+    """Return a class's name as figures write it: by its number if the font lacks a letter."""
+    return name if theme.can_draw(name) else f"class {label}"
 
 
 def _are_long(names: list[str]) -> bool:
@@ -157,10 +173,7 @@ def mistakes(predictions: pd.DataFrame, test: Split, n_shown: int) -> Figure:
     tiles = [
         Tile(
             sheets.picture(test.images[position[row.image_id]]),
-            [
-                f"is {row.label_name}, said {row.prediction_name}",
-                f"{row.probability:.1%}  #{row.image_id}",
-            ],
+            [*_verdict(row), f"{row.probability:.1%}  #{row.image_id}"],
         )
         for row in worst.itertuples()
     ]
@@ -171,6 +184,15 @@ def mistakes(predictions: pd.DataFrame, test: Split, n_shown: int) -> Figure:
         else f"none: all {len(test):,} test images are right"
     )
     return Sheet("Worst mistakes", note, sheets.grid(tiles, 6) or [[None]]).draw()
+
+
+def _verdict(row: Any) -> list[str]:
+    """Return what an image is and what was said, in two lines where the names are long."""
+    label = _name(row.label_name, row.label)
+    prediction = _name(row.prediction_name, row.prediction)
+    if _are_long([label, prediction]):
+        return [f"is {label}", f"said {prediction}"]
+    return [f"is {label}, said {prediction}"]
 
 
 def filters(kernels: NDArray[np.float32], table: pd.DataFrame, layer: str) -> Figure:
@@ -236,5 +258,5 @@ def _patch_tile(pixels: NDArray[Any], by_place: Any, f: int, rank: int) -> Tile 
     row = by_place.get((f, rank))
     if row is None:
         return None
-    lines = [f"{row.activation:.2f}", f"#{row.image_id}", row.label_name]
+    lines = [f"{row.activation:.2f}", f"#{row.image_id}", _name(row.label_name, row.label)]
     return Tile(sheets.picture(pixels[f, rank - 1]), lines)

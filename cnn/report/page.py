@@ -11,7 +11,10 @@ FILES = (
     ("model/model.keras", "the trained model; stock Keras opens it, pixels 0..255 go in"),
     ("model/model.json", "its input, classes and versions"),
     ("model/training.json", "all settings it was trained with"),
-    ("tables/metrics.parquet", "accuracy with its interval, loss, calibration error"),
+    (
+        "tables/metrics.parquet",
+        "accuracy with its interval, loss, calibration error, class counts of every split",
+    ),
     ("tables/predictions.parquet", "every validation and test image with its probabilities"),
     ("tables/per_class.parquet", "precision, recall and f1 of each class"),
     ("tables/confusion.parquet", "how often each label got each prediction"),

@@ -20,6 +20,7 @@ from cnn.report import theme
 
 DIVERGING = "RdBu_r"
 _MARGIN, _TOP, _GAP, _LINE = 22, 76, 9, 19
+_MOST_LINES = 4  # for one long line of a tile
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Sheet:
         axes.text(
             x + picture.shape[1] / 2,
             y + place.tile_height + 4,
-            "\n".join(tile.lines),
+            "\n".join(place.lines(tile)),
             fontsize=theme.SMALL,
             color=tile.colour,
             ha="center",
@@ -107,10 +108,19 @@ class _Places:
         zoom = int(zoom) if zoom >= 1 else zoom
         self.tile_height = max(1, int(tile_height * zoom))
         self.tile_width = max(1, int(tile_width * zoom))
-        n_lines = max((len(tile.lines) for tile in tiles), default=0)
+        n_lines = max((len(self.lines(tile)) for tile in tiles), default=0)
         self.row = self.tile_height + n_lines * _LINE + _GAP + 4
         self._top = _TOP + (26 if sheet.column_names else 0)
         self.height = self._top + self.row * len(sheet.rows) + _MARGIN // 2
+
+    def lines(self, tile: Tile) -> list[str]:
+        """Return a tile's lines, long ones in several."""
+        room = self.column - _GAP
+        return [
+            part
+            for line in tile.lines
+            for part in theme.wrapped(line, room, theme.SMALL, _MOST_LINES)
+        ]
 
     def fit(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return a picture in a tile's size: its pixels repeated, or averaged if it is larger."""

@@ -1,11 +1,13 @@
 """How every figure looks: one size, one set of colours, no global state of matplotlib."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.ticker import LogLocator, NullFormatter
 
 WIDTH = 1040  # pixels; text of 15 pixels still reads where the page shows 600
@@ -50,3 +52,53 @@ def make_log(axes: Axes, marks: Sequence[float]) -> None:
 def save(made: Figure, path: Path) -> None:
     """Write a figure as PNG, the same bytes for the same figure."""
     made.savefig(path, dpi=DPI, metadata={"Software": None})
+
+
+def can_draw(text: str) -> bool:
+    """Return whether the figures' font has every letter of a text."""
+    return all(_advance(letter, TEXT) is not None for letter in text)
+
+
+def width(text: str, points: float) -> float:
+    """Return how wide a text of one line is, in pixels; letters the font lacks do not count."""
+    return sum(_advance(letter, points) or 0.0 for letter in text)
+
+
+def wrapped(text: str, room: float, points: float, most: int) -> list[str]:
+    """Return a text in lines no wider than `room` pixels, at most so many, the last one fitted."""
+    lines: list[str] = []
+    while len(lines) < most - 1 and width(text, points) > room:
+        n_fitting = sum(width(text[: n + 1], points) <= room for n in range(len(text)))
+        n = _end_of_line(text, n_fitting)
+        lines.append(text[:n])
+        text = text[n:].lstrip()
+    return [*lines, fitted(text, room, points)]
+
+
+def _end_of_line(text: str, n_fitting: int) -> int:
+    """Return where to break a text: at a space, else behind a joining mark, else anywhere."""
+    space = text.rfind(" ", 0, n_fitting + 1)
+    mark = 1 + max(text.rfind(mark, 0, n_fitting) for mark in "/-_")
+    return space if space > 0 else mark or max(1, n_fitting)
+
+
+def fitted(text: str, room: float, points: float) -> str:
+    """Return a text that is no wider than `room` pixels, letters of its middle left out."""
+    if width(text, points) <= room:
+        return text
+    for n_kept in range(len(text) - 1, 1, -1):
+        n_first = (n_kept + 1) // 2
+        shorter = f"{text[:n_first].rstrip()}…{text[len(text) - n_kept + n_first :].lstrip()}"
+        if width(shorter, points) <= room:
+            return shorter
+    return text[:1]
+
+
+@lru_cache(maxsize=4096)
+def _advance(letter: str, points: float) -> float | None:
+    """Return a letter's width in pixels in the font that matplotlib draws with, if it has it."""
+    font = get_font(findfont(FontProperties(family="DejaVu Sans")))
+    font.set_size(points, DPI)
+    if not font.get_char_index(ord(letter)):
+        return None
+    return float(font.load_char(ord(letter)).linearHoriAdvance) / 65536

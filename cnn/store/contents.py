@@ -5,11 +5,11 @@ addresses, so its digest is taken over its weights and its normalised config.
 """
 
 import hashlib
-import io
 import json
-import zipfile
 from pathlib import Path
 from typing import Any
+
+from cnn.store import archives
 
 _CHUNK = 1 << 20
 
@@ -26,24 +26,12 @@ def content_digest(path: Path) -> str:
 
 
 def _keras_digest(path: Path) -> str:
-    import h5py
-
-    sha256 = hashlib.sha256()
-    with zipfile.ZipFile(path) as archive:
-        config = _without_addresses(json.loads(archive.read("config.json")))
-        sha256.update(json.dumps(config, sort_keys=True).encode())
-        weights = io.BytesIO(archive.read("model.weights.h5"))
-    with h5py.File(weights, "r") as file:
-        arrays: dict[str, Any] = {}
-        file.visititems(
-            lambda name, item: (
-                arrays.update({name: item}) if isinstance(item, h5py.Dataset) else None
-            )
-        )
-        for name in sorted(arrays):
-            array = arrays[name][()]
-            sha256.update(f"{name} {array.dtype} {array.shape}".encode())
-            sha256.update(array.tobytes())
+    archive = archives.read(path)
+    config = json.dumps(_without_addresses(archive.config), sort_keys=True)
+    sha256 = hashlib.sha256(config.encode())
+    for name, array in sorted(archive.arrays(), key=lambda item: item[0]):
+        sha256.update(f"{name} {array.dtype} {array.shape}".encode())
+        sha256.update(array.tobytes())
     return sha256.hexdigest()
 
 

@@ -1,15 +1,17 @@
 """Trained models as files that stock Keras opens, and back."""
 
 import json
-import zipfile
+import platform
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from cnn.data.dataset import Dataset
 from cnn.errors import ArtifactError
+from cnn.store import archives
 
 MODEL_NAME, SIDECAR_NAME = "model.keras", "model.json"
+_LONGEST_REASON = 300  # characters
 
 
 def save_model(folder: Path, model: Any, dataset: Dataset) -> None:
@@ -24,7 +26,10 @@ def save_model(folder: Path, model: Any, dataset: Dataset) -> None:
         "class_names": list(dataset.class_names),
         "trained_on": dict(dataset.origin),
         "n_weights": int(model.count_params()),
-        "versions": {name: version(name) for name in ("tensorflow", "keras", "numpy")},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("tensorflow", "keras", "numpy")},
+        },
     }
     (folder / SIDECAR_NAME).write_text(json.dumps(sidecar, indent=2), encoding="utf-8")
 
@@ -32,26 +37,32 @@ def save_model(folder: Path, model: Any, dataset: Dataset) -> None:
 def load_model(folder: Path) -> Any:
     """Return the keras.Model of an artifact's folder, opened in Keras's safe mode.
 
-    Raises ArtifactError, with the versions, where it is no complete archive or this
-    Keras cannot open it.
+    Raises ArtifactError, with the versions, where it is no complete archive, names anything
+    but stock layers, or this Keras cannot open it.
     """
-    import keras
-
-    path = folder / MODEL_NAME
-    if not zipfile.is_zipfile(path):
-        raise ArtifactError(f"{path}: not a complete .keras archive")
+    archive = archives.read(folder / MODEL_NAME)
     try:
-        return keras.saving.load_model(path, compile=False, safe_mode=True)
+        archives.refuse_foreign(archive.config)
+        archive.refuse_odd_weights()
+        return _opened(archive.path)
+    except ArtifactError:
+        raise
     except Exception as error:  # Keras raises whatever the archive's content leads to
         raise ArtifactError(
-            f"{path}: written by Keras {_written_by(path)}, and Keras {keras.version()} "
-            f"cannot open it: {error}"
-        ) from error
+            f"{archive.path}: written by Keras {archive.keras_version}, and Keras "
+            f"{version('keras')} cannot open it: {_in_a_line(error)}; open it with the Keras that "
+            "wrote it, or train the model again"
+        ) from None
 
 
-def _written_by(path: Path) -> str:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return str(json.loads(archive.read("metadata.json"))["keras_version"])
-    except (KeyError, ValueError, zipfile.BadZipFile):
-        return "of an unknown version"
+def _opened(path: Path) -> Any:
+    import keras
+
+    return keras.saving.load_model(path, compile=False, safe_mode=True)
+
+
+def _in_a_line(error: Exception) -> str:
+    """Return what an error says in the end; Keras puts the whole config before that."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    *_, last = text.split("Exception encountered: ")
+    return last if len(last) <= _LONGEST_REASON else f"{last[:_LONGEST_REASON]}..."

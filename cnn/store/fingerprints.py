@@ -14,7 +14,10 @@ from typing import Any
 
 import cnn
 
-PLUMBING = ("cnn.config", "cnn.errors", "cnn.files", "cnn.memory", "cnn.progress", "cnn.store")
+PLUMBING = (
+    *("cnn.config", "cnn.documents", "cnn.errors", "cnn.files", "cnn.memory", "cnn.progress"),
+    "cnn.store",
+)
 _ROOT = Path(next(iter(cnn.__path__)))
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 

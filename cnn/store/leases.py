@@ -6,17 +6,18 @@ machine and dead, else when the file has stood still for EXPIRY_SECONDS by the w
 own clock, so that clocks need not agree.
 """
 
-import json
 import logging
 import os
+import shutil
 import socket
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cnn import files
 
@@ -29,13 +30,14 @@ POLL_SECONDS = 0.5
 _LOCK_NAME = ".lease.lock"
 
 
-@dataclass(frozen=True)
-class Owner:
+class Owner(BaseModel):
     """A process that can be told from any other, on this machine and elsewhere."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     host: str
     processes: str  # the boot and the namespace in which `pid` means this process
-    pid: int
+    pid: int = Field(gt=0)
     started: str
     id: str
 
@@ -43,7 +45,13 @@ class Owner:
     def this(cls) -> "Owner":
         """Return this process as an owner; each call is another owner."""
         pid = os.getpid()
-        return cls(socket.gethostname(), _processes(), pid, _started(pid), uuid.uuid4().hex)
+        return cls(
+            host=socket.gethostname(),
+            processes=_processes(),
+            pid=pid,
+            started=_started(pid),
+            id=uuid.uuid4().hex,
+        )
 
     @property
     def is_dead(self) -> bool:
@@ -86,6 +94,13 @@ def is_live(folder: Path) -> bool:
     return owner is not None and not owner.is_dead and age < EXPIRY_SECONDS
 
 
+def discard(folder: Path) -> None:
+    """Remove a folder with all that is in it, unless somebody holds its lease."""
+    with suppress(OSError), files.exclusive(folder / _LOCK_NAME):
+        if not is_live(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def _wait(folder: Path, owner: Owner, done: Callable[[], bool]) -> bool:
     """Take the lease as soon as it is free; return whether that took a wait."""
     path = folder / NAME
@@ -112,7 +127,11 @@ def _take(folder: Path, owner: Owner, stale: tuple[int, int] | None) -> bool:
             return False
         if beat is not None:
             log.info("%s ended without finishing; taking over", before or "another process")
-        files.replace(path, json.dumps(asdict(owner)).encode())
+        try:
+            files.replace(path, owner.model_dump_json().encode())
+        except OSError:
+            _leave(folder)
+            raise
         return True
 
 
@@ -131,19 +150,25 @@ def _give_up(folder: Path, owner: Owner) -> None:
     with suppress(OSError), files.exclusive(folder / _LOCK_NAME):
         if _owner(folder / NAME) == owner:
             (folder / NAME).unlink()
-            (folder / _LOCK_NAME).unlink()
-            folder.rmdir()
+            _leave(folder)
+
+
+def _leave(folder: Path) -> None:
+    """Remove the lock that is held, and the folder if nothing else is in it."""
+    with suppress(OSError):
+        (folder / _LOCK_NAME).unlink()
+        folder.rmdir()
 
 
 def _owner(path: Path) -> Owner | None:
-    with suppress(OSError, ValueError, TypeError):
-        return Owner(**json.loads(path.read_bytes()))
+    with suppress(OSError, ValidationError):
+        return Owner.model_validate_json(path.read_bytes())
     return None
 
 
 def _beat_of(path: Path) -> tuple[int, int] | None:
     """Return what changes with every heartbeat and every owner, or None without a lease."""
-    with suppress(FileNotFoundError):
+    with suppress(FileNotFoundError, NotADirectoryError):
         stat = path.stat()
         return stat.st_ino, stat.st_mtime_ns
     return None

@@ -5,29 +5,50 @@ import json
 import os
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    field_validator,
+)
 
+from cnn import documents
+from cnn.errors import ArtifactError
 from cnn.store import contents
-from cnn.store.refs import Kind, Ref
+from cnn.store.refs import Digest, Kind, Ref
 
 NAME = "manifest.json"
-Headline = dict[str, float | int | str | None]
+_PARTS = ("settings", "inputs", "code", "tables", "versions")  # of a key's components
+
+
+def _utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("no such moment in UTC") from None
+
+
+Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]  # what a column of a table can hold
+Moment = Annotated[AwareDatetime, AfterValidator(_utc)]
+Headline = dict[str, float | Whole | str | None]
 
 
 class File(BaseModel):
     """One file of an artifact; `content` is the digest of what it says, see contents.py."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True)
 
-    path: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
-    bytes: int = Field(ge=0)
-    sha256: str
-    content: str
+    path: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=200)
+    bytes: Whole = Field(ge=0)
+    sha256: Digest
+    content: Digest
 
 
 class Manifest(BaseModel):
@@ -37,32 +58,56 @@ class Manifest(BaseModel):
 
     schema_version: int = 1
     kind: Kind
-    key: str
+    key: Digest
     components: dict[str, Any]
     reads: tuple[Ref, ...]
     files: tuple[File, ...]
     environment: dict[str, Any]
-    created: datetime
+    created: Moment
     seconds: float
     headline: Headline
     seal: str = ""
 
+    @field_validator("components")
+    @classmethod
+    def _parts_are_objects(cls, components: dict[str, Any]) -> dict[str, Any]:
+        for part in _PARTS:
+            if not isinstance(components.get(part, {}), dict):
+                raise ValueError(f"{part} of the key are no object")
+        return components
+
     def sealed(self) -> "Manifest":
         """Return the manifest with the digest of all its other fields, against edits."""
-        return self.model_copy(update={"seal": self._digest()})
-
-    def is_sealed(self) -> bool:
-        """Return whether the manifest still says what it said when it was made."""
-        return self.seal == self._digest()
-
-    def _digest(self) -> str:
-        text = json.dumps(self.model_dump(mode="json", exclude={"seal"}), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return self.model_copy(update={"seal": _seal(json.loads(self.model_dump_json()))})
 
     @property
     def ref(self) -> Ref:
         """The ref that names this artifact."""
         return Ref(kind=self.kind, key=self.key, digest=digest(self.files))
+
+
+def read(folder: Path) -> Manifest:
+    """Return the manifest of an artifact's folder.
+
+    The seal is checked over all fields that stand in the file, those included that this
+    version does not know. Raises ArtifactError where it is missing, damaged or edited.
+    """
+    try:
+        stored = documents.read(folder / NAME)
+        manifest = Manifest.model_validate(stored)
+    except (OSError, ValueError):
+        raise ArtifactError(f"{NAME} is missing or damaged") from None
+    if (manifest.kind, manifest.key) != (folder.parent.name, folder.name):
+        raise ArtifactError(f"{NAME} belongs to another artifact")
+    if manifest.seal != _seal(stored):
+        raise ArtifactError(f"{NAME} was changed")
+    return manifest
+
+
+def _seal(stored: Mapping[str, Any]) -> str:
+    """Return the digest of a stored manifest's fields, the seal itself aside."""
+    sealed = {name: value for name, value in stored.items() if name != "seal"}
+    return hashlib.sha256(json.dumps(sealed, sort_keys=True).encode()).hexdigest()
 
 
 def describe(folder: Path) -> tuple[File, ...]:
@@ -96,17 +141,23 @@ def problems(
     folder: Path, manifest: Manifest, file_digest: Callable[[Path], str] = contents.file_digest
 ) -> Iterator[str]:
     """Yield what is wrong with each of an artifact's files, and what does not belong there."""
-    for file in manifest.files:
-        path = folder / file.path
-        if not path.is_file() or path.is_symlink():
-            yield f"{file.path} is missing"
-        elif path.stat().st_size != file.bytes:
-            yield f"{file.path} has {path.stat().st_size:,} bytes, not {file.bytes:,}"
-        elif file_digest(path) != file.sha256:
-            yield f"{file.path} was changed"
-    known = {NAME, *(file.path for file in manifest.files)}
-    added = sorted(path.name for path in folder.iterdir() if path.name not in known)
-    yield from (f"{name} does not belong there" for name in added)
+    if folder.is_symlink():
+        yield "its folder is a link, which is not followed"
+        return
+    try:
+        for file in manifest.files:
+            path = folder / file.path
+            if not path.is_file() or path.is_symlink():
+                yield f"{file.path} is missing"
+            elif path.stat().st_size != file.bytes:
+                yield f"{file.path} has {path.stat().st_size:,} bytes, not {file.bytes:,}"
+            elif file_digest(path) != file.sha256:
+                yield f"{file.path} was changed"
+        known = {NAME, *(file.path for file in manifest.files)}
+        added = sorted(path.name for path in folder.iterdir() if path.name not in known)
+        yield from (f"{name} does not belong there" for name in added)
+    except OSError as error:
+        yield f"{Path(error.filename or folder).name} cannot be read ({error.strerror})"
 
 
 def environment(device: Mapping[str, Any] | None) -> dict[str, Any]:

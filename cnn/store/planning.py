@@ -59,6 +59,9 @@ def plan(store: Store, config: RunConfig, refresh: Collection[StepName] = ()) ->
             planned.append(Planned(step, "depends", f"depends on {missing[0]}"))
             continue
         resolved = step.resolve(step.slice(config), store.downloads)
+        if resolved.missing:
+            planned.append(Planned(step, "run", resolved.missing))
+            continue
         key = step.key(resolved, [refs[kind] for kind in step.reads])
         decision = decide(store, step, key, refresh)
         ref = decision.manifest.ref if decision.manifest else None

@@ -1,11 +1,11 @@
 """Refs: what steps hand to each other instead of data."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 Kind = Literal["dataset", "model", "evaluation", "filters", "patches", "report"]
-_HEX = r"^[0-9a-f]{64}$"
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Ref(BaseModel):
@@ -14,8 +14,8 @@ class Ref(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Kind
-    key: str = Field(pattern=_HEX)
-    digest: str = Field(pattern=_HEX)
+    key: Digest
+    digest: Digest
 
     def __str__(self) -> str:
         return f"{self.kind} {self.key[:12]}"

@@ -3,7 +3,6 @@
 import logging
 import re
 import shutil
-import uuid
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -12,9 +11,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cnn import files
+from cnn import documents, files
 from cnn.errors import ArtifactError, ConfigError
 from cnn.store import inuse, tables
+from cnn.store.manifests import Headline, Moment, Whole
 from cnn.store.refs import Kind, Ref
 
 log = logging.getLogger(__name__)
@@ -38,22 +38,25 @@ class StepOutcome(BaseModel):
 
 
 class RunRecord(BaseModel):
-    """Everything about one run; stands in its folder as run.json."""
+    """Everything about one run; stands in its folder as run.json.
+
+    `run` is the folder's name, whatever run.json says.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     schema_version: int = 1
     run: str
-    created: datetime
+    created: Moment
     status: Literal["completed", "failed"]
     data: str
     note: str = ""
     recipe: str
-    seed: int
+    seed: Whole
     config: dict[str, Any]
     training: dict[str, Any]
     steps: tuple[StepOutcome, ...]
-    headline: dict[str, float | int | str | None] = {}
+    headline: Headline = {}
     seconds: float
     environment: dict[str, Any] = {}
     flow_run_id: str | None = None
@@ -77,7 +80,7 @@ def publish(
     """
     with files.disk_faults("the run's folder", runs):
         runs.mkdir(parents=True, exist_ok=True)
-        with files.temporary_folder(runs, record.run) as temporary:
+        with files.temporary_folder(_workplace(runs), record.run) as temporary:
             for kind, folder in artifacts.items():
                 if kind != "dataset":
                     _copy(folder, temporary)
@@ -92,6 +95,16 @@ def publish(
         return record, folder
 
 
+def _workplace(runs: Path) -> Path:
+    """Return where a run's folder is put together: beside `runs`, out of every reader's glob.
+
+    polars, duckdb and pathlib look into hidden folders too. Only where `runs` is a
+    disk of its own it has to be inside.
+    """
+    same_disk = runs.stat().st_dev == runs.parent.stat().st_dev
+    return runs.parent if same_disk else runs
+
+
 def records(runs: Path) -> Iterator[RunRecord]:
     """Yield the records of all runs, oldest first; a damaged one is named in a warning."""
     found = []
@@ -104,12 +117,24 @@ def records(runs: Path) -> Iterator[RunRecord]:
 
 
 def read(folder: Path) -> RunRecord:
-    """Return the record of a run's folder; raises ArtifactError."""
+    """Return the record of a run's folder, named as the folder is; raises ArtifactError."""
     path = folder / RECORD_NAME
+    if folder.is_symlink():
+        raise ArtifactError(f"{path}: cannot be read (its folder is a link, which is not followed)")
     try:
-        return RunRecord.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        raise ArtifactError(f"{path}: cannot be read ({type(error).__name__})") from None
+        folder.name.encode()  # the index cannot hold a name that is no text
+        return RunRecord.model_validate(documents.read(path) | {"run": folder.name})
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path}: cannot be read ({_reason(error)})") from None
+
+
+def _reason(error: OSError | ValueError) -> str:
+    """Return in a line why a record cannot be read: of several wrong fields the first."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"]) or "it"
+        return f"{name}: {first['msg']}"
+    return str(error)
 
 
 def find(runs: Path, name: str) -> tuple[RunRecord, Path]:
@@ -145,14 +170,12 @@ def latest_of(runs: Path, refs: Collection[Ref]) -> tuple[RunRecord, Path] | Non
 
 def rebuild_index(runs: Path) -> None:
     """Write index.parquet anew from the run.json files; several processes may do so at once."""
-    with files.exclusive(runs / ".index.lock"):
-        rows = index_rows(runs)
-        temporary = runs / f".{INDEX_NAME}.{uuid.uuid4().hex}"
-        try:
-            tables.write_records(temporary, "runs", rows)
-            temporary.replace(runs / INDEX_NAME)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with (
+        files.exclusive(runs / ".index.lock"),
+        files.temporary_file(runs / INDEX_NAME) as temporary,
+    ):
+        tables.write_records(temporary, "runs", index_rows(runs))
+        temporary.replace(runs / INDEX_NAME)
 
 
 def place_of(name: str) -> str | None:
@@ -235,12 +258,17 @@ def _index_row(record: RunRecord) -> dict[str, Any]:
         "data": record.data,
         "recipe": record.recipe,
         "seed": record.seed,
-        "test_accuracy": headline.get("test_accuracy"),
-        "test_accuracy_ci_low": headline.get("test_accuracy_ci_low"),
-        "test_accuracy_ci_high": headline.get("test_accuracy_ci_high"),
-        "validation_accuracy": headline.get("validation_accuracy"),
+        "test_accuracy": _number(headline, "test_accuracy"),
+        "test_accuracy_ci_low": _number(headline, "test_accuracy_ci_low"),
+        "test_accuracy_ci_high": _number(headline, "test_accuracy_ci_high"),
+        "validation_accuracy": _number(headline, "validation_accuracy"),
         "n_steps_run": states.count("ran"),
         "n_steps_cached": states.count("cached"),
         "seconds": record.seconds,
         "model_digest": models[0].digest if models else None,
     }
+
+
+def _number(headline: Headline, name: str) -> float | None:
+    value = headline.get(name)
+    return None if value is None or isinstance(value, str) else float(value)

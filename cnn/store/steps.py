@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn.config import DataConfig, RecipeChoice, RunConfig, Settings, StepName, keyed
-from cnn.data import sources
+from cnn.data import published, sources
 from cnn.store import fingerprints, tables
 from cnn.store.keys import Key
 from cnn.store.refs import Kind, Ref
@@ -16,10 +16,14 @@ from cnn.train import recipes
 
 @dataclass(frozen=True)
 class Resolved:
-    """Settings made definite: `values` for the key, by dotted name, `value` for the work."""
+    """Settings made definite: `values` for the key, by dotted name, `value` for the work.
+
+    Where they cannot be definite before the step's `fetch`, `missing` says what is to come.
+    """
 
     values: Mapping[str, Any]
     value: Any = None
+    missing: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,13 +71,18 @@ def _versions() -> dict[str, str]:
 
 
 def _dataset(config: DataConfig, downloads: Path) -> Resolved:
-    source = sources.identify(config)
+    source = sources.identify(config, downloads)
     values = {
         **source.identity(),
         "split_seed": config.split_seed,
         "validation_fraction": config.validation_fraction,
     }
-    return Resolved(_dotted("data", values), (source, config))
+    missing = "" if source.digests else f"{source.name} is not fetched yet"
+    return Resolved(_dotted("data", values), (source, config), missing)
+
+
+def _fetch_dataset(config: DataConfig, downloads: Path) -> None:
+    published.fetch_unpinned(config.source, downloads)
 
 
 def _training(choice: RecipeChoice, downloads: Path) -> Resolved:
@@ -91,7 +100,12 @@ def _dotted(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 LOAD_DATASET = Step(
-    "load_dataset", makes="dataset", section="data", code="cnn.data.sources", resolve=_dataset
+    "load_dataset",
+    makes="dataset",
+    section="data",
+    code="cnn.data.sources",
+    fetch=_fetch_dataset,
+    resolve=_dataset,
 )
 TRAIN_MODEL = Step(
     "train_model",

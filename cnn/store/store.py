@@ -6,7 +6,6 @@ manifest.json. A folder gets that name in one rename, complete.
 
 import logging
 import os
-import shutil
 import tempfile
 import time
 import uuid
@@ -17,12 +16,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from cnn import files
 from cnn.errors import ArtifactError, StoreUnwritableError
 from cnn.memory import Memory
-from cnn.store import contents, leases, manifests
+from cnn.store import contents, layout, leases, manifests
 from cnn.store.keys import Key
 from cnn.store.manifests import Headline, Manifest
 from cnn.store.refs import Kind, Ref
@@ -70,7 +67,8 @@ class Store:
     def ensure_writable(self) -> None:
         """Create the root and try to write there; raises StoreUnwritableError."""
         try:
-            for folder in (self.root, self.root / "store", self.runs, self.downloads):
+            parts = (self.root / "store", self.runs, self.downloads, self.checkpoints)
+            for folder in (self.root, *parts):
                 if folder == self.root or folder.exists():
                     folder.mkdir(parents=True, exist_ok=True)
                     with tempfile.TemporaryFile(dir=folder) as stream:
@@ -86,18 +84,17 @@ class Store:
 
         Checkpoints of trainings whose model is there by now go too.
         """
-        folders = (self.root, self.root / "store", self.root / "store/.verified", self.runs)
-        nested = (*self.downloads.glob("*/"), *self.checkpoints.glob("*/"))
-        for folder in (*folders, *nested):
+        for folder in layout.workplaces(self.root):
             for path in files.sweep(folder):
                 log.info("%s was left half-written by an interrupted run; removed", path)
-        for folder in self.checkpoints.glob("*/"):
+        for folder in layout.entries(self.checkpoints):
             if self._folder("model", folder.name).exists() and not leases.is_live(folder):
-                shutil.rmtree(folder, ignore_errors=True)
+                leases.discard(folder)
 
     def finish(self, key: Key) -> None:
-        """Remove the checkpoints and the lease of a training whose model is published."""
-        shutil.rmtree(self.checkpoints / key.digest, ignore_errors=True)
+        """Remove the checkpoints of a training whose model is published; its lease is its own."""
+        for path in (self.checkpoints / key.digest).glob("*.npz"):
+            path.unlink(missing_ok=True)
 
     def find(self, key: Key) -> Found:
         """Return the artifact of a key, every file of it verified, or what is wrong with it."""
@@ -112,7 +109,12 @@ class Store:
         return Found(None, problem) if problem else Found(manifest)
 
     def quarantine(self, key: Key, problem: str) -> None:
-        """Set an artifact aside that did not verify, and say so."""
+        """Set an artifact aside that did not verify, and say so.
+
+        One that another process has made anew by now stays.
+        """
+        if self.find(key).manifest:
+            return
         folder = self._folder(key.kind, key.digest)
         self._set_aside(folder)
         log.warning("%s %s: %s; set aside in quarantine", key.kind, key.digest[:12], problem)
@@ -217,15 +219,7 @@ class Store:
         return problem
 
     def _manifest(self, folder: Path) -> Manifest:
-        try:
-            manifest = Manifest.model_validate_json((folder / manifests.NAME).read_bytes())
-        except (OSError, ValidationError):
-            raise ArtifactError(f"{manifests.NAME} is missing or damaged") from None
-        if (manifest.kind, manifest.key) != (folder.parent.name, folder.name):
-            raise ArtifactError(f"{manifests.NAME} belongs to another artifact")
-        if not manifest.is_sealed():
-            raise ArtifactError(f"{manifests.NAME} was changed")
-        return manifest
+        return manifests.read(folder)
 
     def _set_aside(self, folder: Path) -> None:
         quarantine = self.root / "quarantine"

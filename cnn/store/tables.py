@@ -3,13 +3,18 @@
 import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.json as pa_json
 import pyarrow.parquet as pq
+
+from cnn.errors import ArtifactError
+
+log = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
 
@@ -156,8 +161,32 @@ def write_records(path: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> N
 
 
 def read(path: Path) -> pa.Table:
-    """Return a table, read whole."""
-    return pq.read_table(path)
+    """Return a table, read whole; raises ArtifactError where a file is no complete parquet."""
+    try:
+        with pq.ParquetFile(path) as file:
+            return file.read()
+    except (OSError, ValueError, pa.ArrowException) as error:
+        reason = str(error).splitlines()[0]
+        raise ArtifactError(f"{path}: not a complete parquet file ({reason})") from None
+
+
+def read_all(paths: Iterable[Path], name: str) -> pa.Table:
+    """Return the rows of many files of the table `name` as one; files that are none are left out.
+
+    One warning names those that were left out.
+    """
+    whole, faults = [SCHEMAS[name].empty_table()], []
+    for path in paths:
+        try:
+            table = read(path)
+            if not table.schema.equals(SCHEMAS[name]):
+                raise ArtifactError(f"{path}: not a table {name} of version {SCHEMA_VERSION}")
+            whole.append(table)
+        except ArtifactError as error:
+            faults.append(str(error))
+    if faults:
+        log.warning("%s; left out", "; ".join(faults))
+    return pa.concat_tables(whole)
 
 
 def digest(name: str) -> str:

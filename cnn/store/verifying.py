@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn import progress
-from cnn.data import idx, sources
+from cnn.data import idx, published
 from cnn.errors import ArtifactError, DataError
 from cnn.store import contents, layout, manifests, promoted, runs, tables
 from cnn.store.manifests import Manifest
@@ -150,8 +150,10 @@ def _index_problem(folder: Path) -> str:
     try:
         rows: Sequence[Mapping[str, Any]] = tables.read(path).to_pylist()
         there = {row["run"]: row for row in rows}
-    except (OSError, ValueError, KeyError) as error:  # pyarrow's errors are among them
-        return f"cannot be read ({type(error).__name__})"
+    except ArtifactError as error:
+        return str(error).removeprefix(f"{path}: ")
+    except KeyError:
+        return "has no column of runs"
     if len(there) < len(rows):
         return "has a run twice"
     if there.keys() != wanted.keys():
@@ -177,11 +179,12 @@ def _promoted(store: Store, found: Findings) -> None:
 
 
 def _downloads(downloads: Path, found: Findings) -> None:
+    roles = {file: role for role, file in published.FILE_NAMES.items()}
     for folder in filter(layout.is_folder, layout.entries(downloads)):
-        known = sources.KNOWN.get(folder.name, {})
+        known = published.KNOWN.get(folder.name, {})
         for path in layout.entries(folder):
             if path.is_file() and path.suffix == ".gz":
-                _download(path, known.get(_role(path.name)), found)
+                _download(path, known.get(roles.get(path.name, "")), found)
 
 
 def _download(path: Path, wanted: str | None, found: Findings) -> None:
@@ -194,12 +197,6 @@ def _download(path: Path, wanted: str | None, found: Findings) -> None:
         found.note(path, str(error).removeprefix(f"{path}: "))
     except OSError as error:
         found.note(path, _unreadable(error))
-
-
-def _role(name: str) -> str:
-    """Return which part of a data set a published file is, from its name."""
-    part = "train" if name.startswith("train") else "test"
-    return f"{part}-{'images' if 'images' in name else 'labels'}"
 
 
 def _unreadable(error: OSError) -> str:

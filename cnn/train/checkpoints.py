@@ -1,23 +1,24 @@
 """Checkpoints: a training between two of its blocks as a file, and the newest that opens.
 
 A file holds everything that decides how the training goes on, and its own digest. It is
-written in one rename; the newest two are kept.
+written in one rename; the newest two of each kind of device and number of threads are kept.
 """
 
 import hashlib
 import io
-import json
 import logging
 import re
 import time
 import zipfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
 
 from cnn import files
 from cnn.errors import ArtifactError, StoreUnwritableError
@@ -28,9 +29,22 @@ log = logging.getLogger(__name__)
 
 LARGEST_SHARE = 0.02  # of the training's time that is spent on checkpoints
 _N_KEPT = 2
-_BYTES_PER_SECOND = 50e6  # expected of a disk until the first checkpoint has shown it
-_NAME = re.compile(r"step-(\d{9})\.npz")
+_BYTES_PER_SECOND = 200e6  # expected of a disk until the first checkpoint has shown it
 _ABOUT = "about"
+_ANY_SUFFIX = r"-[a-z]+-\d+\.npz"
+
+
+class _About(BaseModel):
+    """What a file says beside the arrays; `training` is the name of its folder."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    training: str
+    step: int
+    sums: tuple[float, int, int]
+    history: list[LogPoint]
+    device: Device
+    digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,61 +94,81 @@ class Keeper:
 
 
 def write(folder: Path, state: State, device: Device) -> Path:
-    """Write a state as the folder's newest checkpoint and remove all but the newest two."""
+    """Write a state as the folder's newest checkpoint; all but the newest two of its device go."""
+    about = _About(
+        training=folder.name,
+        step=state.step,
+        sums=state.sums,
+        history=state.history,
+        device=device,
+    )
+    text = about.model_copy(update={"digest": _digest(about, state.arrays)}).model_dump_json()
     arrays = {f"array-{i:03d}": array for i, array in enumerate(state.arrays)}
-    about = {
-        "step": state.step,
-        "sums": state.sums,
-        "history": [asdict(point) for point in state.history],
-        "device": device.describe(),
-    }
-    text = json.dumps({**about, "digest": _digest(about, state.arrays)}).encode()
     content = io.BytesIO()
-    np.savez(content, **{_ABOUT: np.frombuffer(text, np.uint8)}, **arrays)  # type: ignore[arg-type]
-    path = folder / f"step-{state.step:09d}.npz"
+    np.savez(content, **{_ABOUT: np.frombuffer(text.encode(), np.uint8)}, **arrays)  # type: ignore[arg-type]
+    path = folder / _name(state.step, device)
     with files.disk_faults("a checkpoint", folder):
         files.replace(path, content.getvalue())
-        for old in _newest_first(folder)[_N_KEPT:]:
+        for old in _newest_first(folder, _suffix(device))[_N_KEPT:]:
             old.unlink(missing_ok=True)
     return path
 
 
-def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """Return the newest checkpoint that opens, and what was wrong with newer ones.
+def newest(
+    folder: Path, unsuited: Callable[[Checkpoint], str] = lambda found: ""
+) -> tuple[Checkpoint | None, list[str]]:
+    """Return the newest checkpoint that opens and suits, and why newer ones were skipped.
 
-    Those that do not open are removed.
+    Those that do not open are removed; `unsuited` says what speaks against one that does.
     """
-    problems: list[str] = []
+    skipped: list[str] = []
     for path in _newest_first(folder):
         try:
-            return read(path), problems
+            found = read(path)
         except ArtifactError as error:
-            problems.append(str(error))
-            path.unlink(missing_ok=True)
-    return None, problems
+            skipped.append(f"{error}; skipped")
+            with suppress(OSError):
+                path.unlink()
+            continue
+        if not (problem := unsuited(found)):
+            return found, skipped
+        skipped.append(problem)
+    return None, skipped
 
 
 def read(path: Path) -> Checkpoint:
     """Return a checkpoint; raises ArtifactError where it is not whole or not as written."""
     try:
         about, arrays = _unpacked(path)
-        digest = about.pop("digest")
-        if digest != _digest(about, arrays):
+        if about.digest != _digest(about, arrays):
             raise ValueError("its digest is wrong")
-        history = [LogPoint(**point) for point in about["history"]]
-        loss, n_correct, n_steps = about["sums"]
-        state = State(about["step"], arrays, (loss, n_correct, n_steps), history)
-        return Checkpoint(path, state, Device(**about["device"]))
+        if (about.training, _name(about.step, about.device)) != (path.parent.name, path.name):
+            raise ValueError("it belongs to another training or step")
+        state = State(about.step, arrays, about.sums, about.history)
+        return Checkpoint(path, state, about.device)
     except Exception as error:  # whatever damaged content leads to
         raise ArtifactError(f"checkpoint {path}: not complete or damaged ({error})") from None
 
 
-def _newest_first(folder: Path) -> list[Path]:
-    found = folder.iterdir() if folder.is_dir() else ()
-    return sorted((path for path in found if _NAME.fullmatch(path.name)), reverse=True)
+def _name(step: int, device: Device) -> str:
+    return f"step-{step:09d}{_suffix(device)}"
 
 
-def _unpacked(path: Path) -> tuple[dict[str, Any], list[NDArray[Any]]]:
+def _suffix(device: Device) -> str:
+    """Return the end of the names of what a kind of device makes with a number of threads."""
+    return f"-{device.kind}-{device.threads}.npz"
+
+
+def _newest_first(folder: Path, suffix: str = "") -> list[Path]:
+    """Return a folder's checkpoints, or those whose names end so; links and others are left out."""
+    name = re.compile(rf"step-\d{{9}}{re.escape(suffix) or _ANY_SUFFIX}")
+    found = (path for path in folder.glob("step-*") if name.fullmatch(path.name))
+    return sorted(
+        (path for path in found if path.is_file() and not path.is_symlink()), reverse=True
+    )
+
+
+def _unpacked(path: Path) -> tuple[_About, list[NDArray[Any]]]:
     """Return what stands in a file, which is not larger when it is unpacked."""
     with zipfile.ZipFile(path) as archive:
         if any(item.compress_type != zipfile.ZIP_STORED for item in archive.infolist()):
@@ -142,12 +176,12 @@ def _unpacked(path: Path) -> tuple[dict[str, Any], list[NDArray[Any]]]:
         if sum(item.file_size for item in archive.infolist()) > path.stat().st_size:
             raise ValueError("its sizes are wrong")
     with np.load(path, allow_pickle=False) as loaded:
-        about = json.loads(loaded[_ABOUT].tobytes())
+        about = _About.model_validate_json(loaded[_ABOUT].tobytes())
         return about, [loaded[name] for name in sorted(loaded.files) if name != _ABOUT]
 
 
-def _digest(about: dict[str, Any], arrays: list[NDArray[Any]]) -> str:
-    sha256 = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+def _digest(about: _About, arrays: list[NDArray[Any]]) -> str:
+    sha256 = hashlib.sha256(about.model_dump_json(exclude={"digest"}).encode())
     for array in arrays:
         sha256.update(f"{array.dtype.str} {array.shape}".encode())
         sha256.update(np.ascontiguousarray(array).data)

@@ -29,6 +29,7 @@ ACCEPTED = [
     ("train.conv_bias", "false", False),
     ("train.schedule", "cosine", "cosine"),
     ("runtime.threads", "2", 2),
+    ("data.channels", "null", None),
 ]
 REFUSED = [
     ("train.steps", 3.7),
@@ -66,6 +67,19 @@ REFUSED = [
     ("data.validation_fraction", 1.0),
     ("data.validation_fraction", -0.1),
     ("data.validation_fraction", "null"),
+    ("data.channels", 2),
+    ("data.channels", True),
+    ("data.transpose", 1),
+    ("data.transpose", "yes"),
+    ("data.label_column", -1),
+    ("data.label_column", 1.5),
+    ("data.image_size", 0),
+    ("data.image_size", 2000),
+    ("data.image_size", "28x28"),
+    ("data.image_size", True),
+    ("data.image_size", [28]),
+    ("data.image_size", "[28, 28, 1]"),
+    ("data.image_size", [28, True]),
     ("data.source", "no-such-set"),
     ("data.source", None),
     ("data.source", "\udcff"),
@@ -198,6 +212,26 @@ def test_settings_are_frozen() -> None:
         settings.train.seed = 3
     with pytest.raises(ValidationError, match="frozen"):
         settings.train = TrainConfig()
+
+
+@pytest.mark.parametrize("value", [28, "28", 28.0, [28, 28], "[28, 28]", "[28.0, 28]", (28, 28)])
+def test_an_image_size_is_one_side_or_two(value: Any) -> None:
+    """A number stands for both sides, in every spelling."""
+    own = {"source": "folder", "path": "x", "image_size": value}
+    assert config.validate({"data": own}).data.image_size == (28, 28)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("label_column", 0), ("transpose", False), ("image_size", 28), ("channels", 1)],
+)
+def test_settings_of_own_data_go_with_a_folder_only(name: str, value: Any) -> None:
+    """A published data set is as it is; null is legal everywhere."""
+    own = {"source": "folder", "path": "x", name: value}
+    assert getattr(config.validate({"data": own}).data, name) is not None
+    assert config.validate({"data": {"source": "digits", name: None}}).data.source == "digits"
+    refused = refusal({"data": {"source": "digits", name: value}})
+    assert refused == f"data.{name} goes with data.source folder only"
 
 
 @pytest.mark.parametrize(

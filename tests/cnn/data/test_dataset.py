@@ -1,6 +1,7 @@
 """A data set on disk and back."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -64,3 +65,30 @@ def test_taking_images_keeps_labels_and_ids_beside_them() -> None:
     taken = split(5, 6, 7, first=10).take(np.array([2, 0]))
     assert (taken.labels.tolist(), taken.ids.tolist(), len(taken)) == ([7, 5], [12, 10], 2)
     assert taken.images[:, 0, 0, 0].tolist() == [22, 10]
+
+
+@pytest.mark.parametrize("n", [7, 3000])
+def test_dividing_gives_what_taking_gives_in_the_memory_of_all(
+    n: int, rng: np.random.Generator
+) -> None:
+    """However many parts are moved, each image keeps its label and id; none is copied but few."""
+    images = rng.integers(0, 256, (n, 2, 2, 1), np.uint8)
+    whole = Split(images, rng.integers(0, 9, n), np.arange(n) + 5)
+    chosen = rng.random(n) < 0.3
+    kept, held_out = np.flatnonzero(~chosen), np.flatnonzero(chosen)
+    wanted = [Split(images.copy(), whole.labels, whole.ids).take(i) for i in (kept, held_out)]
+    found = whole.divide(kept, held_out)
+    for found_part, wanted_part in zip(found, wanted, strict=True):
+        for name in ("images", "labels", "ids"):
+            np.testing.assert_array_equal(getattr(found_part, name), getattr(wanted_part, name))
+    assert np.shares_memory(found[0].images, images)
+
+
+def test_files_of_the_images_stand_in_the_description(tmp_path: Path, small: Dataset) -> None:
+    """dataset.json tells which file an image id is; older ones without files are read too."""
+    dataset.write(tmp_path, small)
+    assert "files" not in json.loads((tmp_path / "dataset.json").read_text())
+    assert dataset.read(tmp_path).files == ()
+    dataset.write(tmp_path, replace(small, files=("a/ä.png", "b/x.png")))
+    assert json.loads((tmp_path / "dataset.json").read_text())["files"][0] == "a/ä.png"
+    assert dataset.read(tmp_path).files == ("a/ä.png", "b/x.png")

@@ -33,8 +33,9 @@ def put(path: Path, *names: str, value: int = 0) -> None:
         [PLAIN[0] + ".gz", PLAIN[1].replace("-idx", ".idx"), PLAIN[2], PLAIN[3] + ".gz"],
         ["qmnist-" + name.replace("idx1-ubyte", "idx2-int") for name in PLAIN],
         ["emnist-balanced-" + name.replace("t10k", "test") for name in PLAIN],
+        ["EMNIST-letters-" + name + ".gz" for name in PLAIN],
     ],
-    ids=["plain", "packed", "dots", "test", "mixed", "int labels", "prefix"],
+    ids=["plain", "packed", "dots", "test", "mixed", "int labels", "prefix", "capitals"],
 )
 def test_files_are_found_under_every_usual_name(tmp_path: Path, names: list[str]) -> None:
     """Dash or dot, t10k or test, packed or not, any prefix: each file gets its role."""
@@ -45,7 +46,8 @@ def test_files_are_found_under_every_usual_name(tmp_path: Path, names: list[str]
     assert found.paths == {
         role: tmp_path / name for role, name in zip(folder.ROLES, names, strict=True)
     }
-    assert found.transposed == names[0].startswith("emnist-")
+    assert found.transposed == names[0].lower().startswith("emnist-")
+    assert folder.holds_idx(tmp_path)
 
 
 def test_a_packed_and_an_unpacked_copy_may_lie_side_by_side(tmp_path: Path) -> None:
@@ -84,7 +86,7 @@ def test_a_missing_role_is_refused_with_the_names_looked_for_and_present(tmp_pat
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     """Nothing there is said as nothing there."""
-    with pytest.raises(DataError, match=r"no IDX files\. Looked for .*present: nothing"):
+    with pytest.raises(DataError, match=r"no IDX files, and no folders of pic.*present: nothing"):
         folder.find(tmp_path)
 
 
@@ -94,3 +96,32 @@ def test_what_is_no_folder_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match=f"data.path {tmp_path / name}: "):
         folder.find(tmp_path / name)
+
+
+MAPPINGS = [
+    ("0 48\n1 49\n", {0: "0", 1: "1"}),
+    ("1 65 97 \r\n2 66 98\r\n\r\n", {1: "Aa", 2: "Bb"}),
+    ("", {}),
+]
+
+
+@pytest.mark.parametrize(("text", "wanted"), MAPPINGS)
+def test_class_names_are_read_from_the_file_beside(
+    tmp_path: Path, text: str, wanted: dict[int, str]
+) -> None:
+    """EMNIST's mapping has a label and the codes of one character or of capital and small."""
+    put(tmp_path, *("emnist-letters-" + name for name in PLAIN))
+    assert folder.find(tmp_path).class_names == {}
+    (tmp_path / "emnist-letters-mapping.txt").write_text(text, newline="")
+    assert folder.find(tmp_path).class_names == wanted
+
+
+@pytest.mark.parametrize(
+    "line", ["x 65", "1", "1 7", "1 -5", "1 99999999999", "0 65", "1 48", "1.0 65", "\xff"]
+)
+def test_a_file_of_class_names_that_is_none_is_refused(tmp_path: Path, line: str) -> None:
+    """Bad codes, and labels or names that stand there twice, are named with their file."""
+    put(tmp_path, *PLAIN)
+    (tmp_path / "mapping.txt").write_text(f"0 48\n{line}\n", encoding="latin-1")
+    with pytest.raises(DataError, match=f"{tmp_path}/mapping.txt: (line 2 is|cannot be read)"):
+        folder.find(tmp_path)

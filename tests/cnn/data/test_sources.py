@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from cnn.config import DataConfig
-from cnn.data import folder, idx, sources
+from cnn.data import folder, idx, published, sources
 from cnn.data.dataset import Dataset
 from cnn.errors import ConfigError, DataError, UnreachableError
 
@@ -47,7 +47,7 @@ def put(path: Path, arrays: dict[str, NDArray[Any]], prefix: str = "") -> DataCo
 
 
 def load(config: DataConfig, downloads: Path) -> Dataset:
-    return sources.load(sources.identify(config), config, downloads)
+    return sources.load(sources.identify(config, downloads), config, downloads)
 
 
 @pytest.fixture
@@ -68,8 +68,8 @@ def known(
     """The small arrays are what `mnist` means; the settings name a folder that holds them."""
     config = put(tmp_path / "copy", arrays)
     digests = {role: idx.digest(tmp_path / "copy" / name) for role, name in NAMES.items()}
-    monkeypatch.setitem(sources.KNOWN, "mnist", digests)
-    monkeypatch.setitem(sources.ADDRESSES, "mnist", ("http://127.0.0.1:9/",))
+    monkeypatch.setitem(published.KNOWN, "mnist", digests)
+    monkeypatch.setitem(published.ADDRESSES, "mnist", ("http://127.0.0.1:9/",))
     return config
 
 
@@ -121,14 +121,40 @@ def test_images_of_emnist_are_set_upright(tmp_path: Path, arrays: dict[str, NDAr
     assert load(put(tmp_path / "b", arrays), tmp_path).origin["transposed"] is False
 
 
-def test_classes_are_counted_over_both_files(
-    tmp_path: Path, arrays: dict[str, NDArray[Any]]
-) -> None:
-    """A class that only the test images have is a class, and so is one that nobody has."""
+def test_classes_are_the_labels_that_occur(tmp_path: Path, arrays: dict[str, NDArray[Any]]) -> None:
+    """A class that only the test images have is a class; a label that nobody has is none."""
     arrays["test-labels"][-1] = 6
     dataset = load(put(tmp_path, arrays), tmp_path)
-    assert dataset.class_names == tuple("0123456")
-    assert dataset.class_counts("train")[3:] == [0, 0, 0, 0]
+    assert dataset.class_names == ("0", "1", "2", "6")
+    assert dataset.class_counts("test") == [4, 4, 3, 1]
+    assert dataset.class_counts("train")[3:] == [0]
+
+
+def test_labels_that_begin_at_1_give_no_empty_class(
+    tmp_path: Path, arrays: dict[str, NDArray[Any]]
+) -> None:
+    """The network has one output for each letter of EMNIST, 1..26; names keep the labels."""
+    shifted = {role: a + 1 if "labels" in role else a for role, a in arrays.items()}
+    dataset = load(put(tmp_path, shifted), tmp_path)
+    assert dataset.class_names == ("1", "2", "3")
+    for name, split in dataset.splits.items():
+        part = "test" if name == "test" else "train"
+        np.testing.assert_array_equal(split.labels, arrays[f"{part}-labels"][split.ids])
+
+
+def test_a_mapping_file_names_the_classes_and_enters_the_key(
+    tmp_path: Path, arrays: dict[str, NDArray[Any]]
+) -> None:
+    """EMNIST's mapping gives each label its character; every label needs one."""
+    config = put(tmp_path, arrays, "emnist-x-")
+    plain = sources.identify(config, tmp_path / "downloads").identity()
+    mapping = tmp_path / "emnist-x-mapping.txt"
+    mapping.write_text("0 65 97\n1 66 98\n2 67 99\n")
+    assert load(config, tmp_path).class_names == ("Aa", "Bb", "Cc")
+    assert sources.identify(config, tmp_path / "downloads").identity() != plain
+    mapping.write_text("0 65 97\n1 66 98\n")
+    with pytest.raises(DataError, match=f"{tmp_path}: the file of class names.*for the label 2"):
+        load(config, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -155,11 +181,54 @@ def test_a_folder_whose_files_do_not_fit_is_refused(
     assert str(tmp_path / NAMES[role]) in str(caught.value)
 
 
-def test_one_class_is_too_few(tmp_path: Path, arrays: dict[str, NDArray[Any]]) -> None:
-    """There is nothing to learn where all labels are 0."""
-    nothing = {role: array * 0 for role, array in arrays.items() if "labels" in role}
-    with pytest.raises(DataError, match="at least 2 classes"):
+@pytest.mark.parametrize("label", [0, 5])
+def test_one_class_is_too_few(tmp_path: Path, arrays: dict[str, NDArray[Any]], label: int) -> None:
+    """There is nothing to learn where all labels are the same."""
+    nothing = {role: array * 0 + label for role, array in arrays.items() if "labels" in role}
+    with pytest.raises(DataError, match=f"all images have the label {label}; at least 2 classes"):
         load(put(tmp_path, {**arrays, **nothing}), tmp_path)
+
+
+OPTIONS: list[dict[str, Any]] = [{"image_size": (28, 28)}, {"channels": 3}]
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_settings_of_pictures_are_refused_for_idx_files(
+    tmp_path: Path, arrays: dict[str, NDArray[Any]], options: dict[str, Any]
+) -> None:
+    """A setting that would be ignored is refused in its place."""
+    config = put(tmp_path, arrays).model_copy(update=options)
+    with pytest.raises(ConfigError, match=f"data.{next(iter(options))} is for pictures, and this"):
+        sources.identify(config, tmp_path / "downloads")
+
+
+def test_settings_that_change_nothing_leave_the_key_as_it_was(
+    tmp_path: Path, arrays: dict[str, NDArray[Any]]
+) -> None:
+    """Artifacts of before these settings are found; each choice that matters is in the key."""
+    config = put(tmp_path, arrays)
+    before = sources.identify(config, tmp_path / "downloads").identity()
+    assert before.keys() == {"name", "transposed", "payloads"}
+    for options in ({"transpose": False}, {"transpose": None}):
+        assert identity(config.model_copy(update=options), tmp_path) == before
+    for options in ({"transpose": True}, {"label_column": 0}):
+        assert identity(config.model_copy(update=options), tmp_path) != before
+
+
+@pytest.mark.parametrize(("inverted", "n_warnings"), [(False, 0), (True, 1)])
+def test_bright_borders_are_warned_of_once_and_left_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, inverted: bool, n_warnings: int
+) -> None:
+    """Ink on paper as a scanner sees it is pointed out, and used as it is."""
+    images = np.zeros((20, 9, 9), np.uint8)
+    images[:, 3:6, 3:6] = 250
+    images = 255 - images if inverted else images
+    labels = np.arange(20, dtype=np.uint8) % 2
+    parts = (images, labels, images, labels)
+    dataset = load(put(tmp_path, dict(zip(folder.ROLES, parts, strict=True))), tmp_path)
+    found = [message for message in caplog.messages if "looks inverted" in message]
+    assert len(found) == n_warnings
+    np.testing.assert_array_equal(dataset.splits["test"].images[..., 0], images)
 
 
 @pytest.mark.parametrize("role", folder.ROLES)
@@ -168,17 +237,17 @@ def test_a_file_that_changed_since_it_was_identified_is_refused(
 ) -> None:
     """What the key says was read is what was read."""
     config = put(tmp_path, arrays)
-    source = sources.identify(config)
+    source = sources.identify(config, tmp_path)
     put(tmp_path, {**arrays, role: arrays[role][::-1]})
     with pytest.raises(DataError, match=f"{NAMES[role]}: the file changed while the run"):
         sources.load(source, config, tmp_path)
 
 
 @pytest.mark.usefixtures("offline")
-def test_identifying_needs_no_network(known: DataConfig) -> None:
+def test_identifying_needs_no_network(known: DataConfig, tmp_path: Path) -> None:
     """The key of every source is known without asking anybody."""
     identities = [
-        sources.identify(config).identity()
+        sources.identify(config, tmp_path).identity()
         for config in (DataConfig(source="mnist"), DataConfig(source="digits"), known)
     ]
     assert [identity["name"] for identity in identities] == ["mnist", "digits", "mnist"]
@@ -189,8 +258,8 @@ def test_a_folder_that_holds_a_known_data_set_is_that_data_set(
     known: DataConfig, tmp_path: Path
 ) -> None:
     """A local copy of MNIST has MNIST's name and key, and is loaded from where it lies."""
-    mnist = sources.identify(DataConfig(source="mnist"))
-    assert sources.identify(known).identity() == mnist.identity()
+    mnist = sources.identify(DataConfig(source="mnist"), tmp_path)
+    assert sources.identify(known, tmp_path).identity() == mnist.identity()
     assert load(known, tmp_path / "downloads").name == "mnist"
     assert not (tmp_path / "downloads").exists()
 
@@ -200,9 +269,9 @@ def test_one_other_pixel_makes_another_data_set(
 ) -> None:
     """A known name is only given to the known data."""
     arrays["train-images"][3, 1, 1] ^= 1
-    other = sources.identify(put(tmp_path / "copy", arrays))
+    other = sources.identify(put(tmp_path / "copy", arrays), tmp_path)
     assert other.name == "folder"
-    assert other.identity() != sources.identify(DataConfig(source="mnist")).identity()
+    assert other.identity() != sources.identify(DataConfig(source="mnist"), tmp_path).identity()
 
 
 @pytest.mark.usefixtures("known")
@@ -212,10 +281,10 @@ def test_a_data_set_that_cannot_be_fetched_is_an_error(tmp_path: Path) -> None:
         load(DataConfig(source="mnist"), tmp_path / "downloads")
 
 
-def test_auto_is_refused_where_it_was_not_resolved() -> None:
+def test_auto_is_refused_where_it_was_not_resolved(tmp_path: Path) -> None:
     """A flow never decides by itself which data it uses."""
     with pytest.raises(ConfigError, match=r"data\.source auto is resolved by the command"):
-        sources.identify(DataConfig(source="auto"))
+        sources.identify(DataConfig(source="auto"), tmp_path)
 
 
 @pytest.mark.usefixtures("known")
@@ -284,3 +353,8 @@ def test_mnist_trains_on_55000_images_and_holds_out_5000(mnist_dir: Path, tmp_pa
     ids = np.concatenate([dataset.splits[name].ids for name in ("train", "validation")])
     assert np.array_equal(np.sort(ids), np.arange(60_000))
     assert dataset.splits["validation"].ids.max() > 50_000
+
+
+def identity(config: DataConfig, tmp_path: Path) -> dict[str, Any]:
+    """What decides the arrays of a source."""
+    return sources.identify(config, tmp_path / "downloads").identity()

@@ -164,9 +164,24 @@ def test_a_split_without_images_has_no_rows(
     none = digits.splits[empty].take(np.arange(0))
     dataset = replace(digits, splits={**digits.splits, empty: none})
     found = evaluation.evaluate(trained.model, dataset, BINS)
-    for rows in found.tables.values():
-        assert {row["split"] for row in rows} == {"validation", "test"} - {empty}
+    for name, rows in found.tables.items():
+        counted = {"train"} if name == "metrics" else set()
+        assert {row["split"] for row in rows} == ({"validation", "test"} | counted) - {empty}
     assert not [name for name in found.headline if empty in name]
+
+
+def test_class_counts_of_every_split_stand_in_the_metrics(
+    trained: fit.Fitted, digits: Dataset
+) -> None:
+    """How the images were split is in the table that is read first, training images too."""
+    rows = evaluation.evaluate(trained.model, digits, BINS).tables["metrics"]
+    for split in ("train", "validation", "test"):
+        counted = {row["metric"]: row for row in rows if row["split"] == split}
+        labels = digits.splits[split].labels
+        for label in range(10):
+            row = counted[f"n_images_class_{label}"]
+            assert row["value"] == int((labels == label).sum())
+            assert (row["n"], row["ci_low"], row["ci_high"]) == (len(labels), None, None)
 
 
 def test_a_class_that_never_occurs_has_no_scores(trained: fit.Fitted, digits: Dataset) -> None:

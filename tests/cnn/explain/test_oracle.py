@@ -19,7 +19,7 @@ def test_patches_of_mnist_equal_a_full_sort_over_all_test_images(
 ) -> None:
     """100 steps of `fast`; then all 25 filters over 810,000 positions, in float64."""
     config = DataConfig(source="folder", path=mnist_dir)
-    mnist = sources.load(sources.identify(config), config, tmp_path)
+    mnist = sources.load(sources.identify(config, tmp_path), config, tmp_path)
     test = mnist.splits["test"]
     assert (mnist.name, len(test)) == ("mnist", 10_000)
     settings = recipes.FAST.model_copy(update={"steps": 100})

@@ -322,7 +322,7 @@ def test_class_names_are_shown_as_they_are(material: Material, name: str, tmp_pa
     """Dollars are not formulas, whatever stands between them; nothing else is special."""
     train, test = (material.dataset.splits[split] for split in ("train", "test"))
     splits = {"train": train, "test": test}
-    names = {str(i): f"{AWKWARD[i % len(AWKWARD)]} {FORMULA}" for i in range(10)}
+    names = {str(i): [*AWKWARD, FORMULA][i % (len(AWKWARD) + 1)] for i in range(10)}
     columns = ["label_name", "prediction_name"]
     tables = {
         table: material.tables[table].assign(
@@ -335,9 +335,73 @@ def test_class_names_are_shown_as_they_are(material: Material, name: str, tmp_pa
     made = DRAWN[name](awkward)
     assert Image.open(BytesIO(_png(made, tmp_path))).width == 1040
     texts: list[Text] = made.findobj(Text)
-    shown = [text for text in texts if FORMULA in text.get_text()]
-    assert {name for name in AWKWARD for text in shown if name in text.get_text()} == set(AWKWARD)
+    whole = [re.sub(r"\s", "", text.get_text()) for text in texts]  # long ones are in lines
+    wanted = {re.sub(r"\s", "", name) for name in (*AWKWARD, FORMULA)}
+    assert {name for name in wanted for text in whole if name in text} == wanted
+    shown = [text for text in texts if "$" in text.get_text()]
     assert not any(text.get_parse_math() for text in shown), "dollars would be read as a formula"
+
+
+def test_a_name_is_written_by_its_number_where_the_font_lacks_a_letter(
+    material: Material, tmp_path: Path
+) -> None:
+    """Boxes in place of letters help nobody; matplotlib's warning would be an error here."""
+    train = material.dataset.splits["train"]
+    made = figures.samples(train, (*"012345678", "九"))
+    assert Image.open(BytesIO(_png(made, tmp_path))).width == 1040
+    first_words = {text.get_text().split("\n")[0] for text in made.findobj(Text)}
+    assert "class 9" in first_words
+    assert "8" in first_words
+
+
+LONG = "Übergröße – sehr lange Klasse mit_vielen_Wörtern im Namen " * 10
+
+
+@pytest.mark.parametrize("name", [LONG, LONG.replace(" ", "_")])
+@pytest.mark.parametrize("room", [60, 110, 500])
+def test_a_long_text_is_put_in_lines_that_fit(name: str, room: int) -> None:
+    """Up to the last line nothing is lost; there the middle is left out, not the end."""
+    lines = theme.wrapped(name, room, theme.SMALL, 4)
+    assert len(lines) == 4
+    assert max(theme.width(line, theme.SMALL) for line in lines) <= room
+    squeezed = re.sub(r"\s", "", name)
+    begun = re.sub(r"\s", "", "".join(lines[:3]))
+    assert squeezed.startswith(begun)
+    first, last = lines[3].split("…")
+    assert squeezed[len(begun) :].startswith(re.sub(r"\s", "", first))
+    assert name.endswith(last)
+
+
+@pytest.mark.parametrize("text", ["", "7", "two words", "Übergröße"])
+def test_a_short_text_is_left_as_it_is(text: str) -> None:
+    """What fits is one line."""
+    assert theme.wrapped(text, 300, theme.SMALL, 4) == [text]
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("T-shirt/top", ["T-shirt/", "top"]),
+        ("Ankle boot", ["Ankle", "boot"]),
+        ("long-sleeve_shirt", ["long-", "sleeve_", "shirt"]),
+        ("Pullover", ["Pullover"]),
+    ],
+)
+def test_lines_end_where_words_do(name: str, lines: list[str]) -> None:
+    """A caption under a patch is broken at a space or behind a mark, not within a word."""
+    assert theme.wrapped(name, 70, theme.SMALL, 3) == lines
+
+
+def test_a_confusion_matrix_makes_room_for_its_names(material: Material) -> None:
+    """Names beside it are whole or shortened, inside of the picture, and the cells are square."""
+    table = material.tables["confusion"].assign(label_name=LONG)
+    made = figures.confusion(table, "test")
+    made.canvas.draw()
+    axes = made.axes[0]
+    for label in (*axes.get_xticklabels(), *axes.get_yticklabels(), axes.xaxis.label):
+        box = label.get_window_extent()
+        assert (box.x0 >= 0, box.y0 >= 0) == (True, True), label.get_text()
+    assert abs(axes.bbox.width - axes.bbox.height) < 5
 
 
 @pytest.mark.parametrize("shape", [(300, 300, 1), (40, 1200, 1), (256, 256, 3)])
@@ -363,7 +427,7 @@ def test_patches_wider_than_their_place_are_drawn_beside_each_other(tmp_path: Pa
     )
     places = [(f, rank) for f in range(2) for rank in range(1, 13)]
     table = pd.DataFrame(places, columns=["filter", "rank"]).assign(
-        split="test", image_id=0, label_name="0", activation=1.0
+        split="test", image_id=0, label=0, label_name="0", activation=1.0
     )
     kernels = np.ones((2, 200, 200, 1), np.float32)
     shown = _pixels(_png(figures.patches(pixels, table, kernels, "conv1"), tmp_path))

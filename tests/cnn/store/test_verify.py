@@ -219,7 +219,7 @@ def other_accuracy(path: Path) -> None:
 
 INDEX_FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "gone": (Path.unlink, "is missing"),
-    "cut off": (lambda path: os.truncate(path, 100), "cannot be read"),
+    "cut off": (lambda path: os.truncate(path, 100), "not a complete parquet file"),
     "a run short": (without_last, "has 1 runs and there are 2; "),
     "another accuracy": (other_accuracy, "differs from the run.json of "),
 }

@@ -1,0 +1,229 @@
+"""Finds own pictures: one folder of images per class.
+
+FOLDER/<class>/<picture>, or FOLDER/train/<class>/<picture> beside
+FOLDER/test/<class>/<picture>.
+"""
+
+import hashlib
+import os
+import unicodedata
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cnn.data.checks import MAX_CLASSES
+from cnn.errors import DataError
+
+N_THREADS = min(8, os.cpu_count() or 1)
+_LAYOUT = (
+    "pictures lie in FOLDER/<class>/, or in FOLDER/train/<class>/ and FOLDER/test/<class>/, "
+    "where FOLDER is data.path"
+)
+_PARTS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
+_VALIDATION = {"val", "valid", "validation"}
+_OF_THE_SYSTEM = {"thumbs.db", "desktop.ini", "__macosx"}
+# Files with these names are pictures, or were meant to be: one that cannot be read is refused.
+_SUFFIXES = {
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".webp"),
+    *(".heic", ".heif", ".avif", ".jp2", ".pgm", ".ppm", ".pbm", ".pnm", ".svg", ".psd", ".ico"),
+}
+_UNSHOWABLE = {"Cc", "Cs", "Zl", "Zp"}  # Unicode categories: control characters, stray bytes
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One file: its path, its name below the data folder, its class and its SHA-256."""
+
+    path: Path
+    name: str
+    label: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class PictureFolder:
+    """The pictures of a data set by part, class and name; their index is their image id.
+
+    The first `n_train` are for training; where it is 0, the folder does not say which.
+    left_out: names of what is no picture or a link that leads elsewhere.
+    """
+
+    root: Path
+    class_names: tuple[str, ...]
+    pictures: tuple[Picture, ...]
+    n_train: int
+    left_out: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over names, which hold the classes, and contents; where they lie is not in it."""
+        lines = (f"{picture.name}\0{picture.sha256}\n" for picture in self.pictures)
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+@dataclass
+class _Part:
+    """The files of the whole folder, or of its train or test folder, by class."""
+
+    by_class: dict[str, list[Path]] = field(default_factory=dict)
+    left_out: list[Path] = field(default_factory=list)
+
+
+def are_in(folder: Path) -> bool:
+    """Return whether a folder has sub-folders that may be classes."""
+    try:
+        return bool(_folders(folder))
+    except OSError:
+        return False
+
+
+def find(root: Path) -> PictureFolder:
+    """Return the pictures that lie in a folder, one folder for each class.
+
+    Raises DataError where the folders are nested otherwise, a class has too few pictures,
+    or its name cannot be shown.
+    """
+    try:
+        parts = {name: _look(folder, root) for name, folder in _parts(root).items()}
+        class_names = tuple(sorted({name for p in parts.values() for name in p.by_class}, key=_key))
+        _check(root, class_names, parts)
+        files = [
+            (path, label)
+            for part in parts.values()
+            for label, name in enumerate(class_names)
+            for path in part.by_class.get(name, ())
+        ]
+        with ThreadPoolExecutor(N_THREADS) as pool:
+            digests = pool.map(_digest, (path for path, _ in files))
+            pictures = tuple(
+                Picture(path, _name(path, root), label, sha256)
+                for (path, label), sha256 in zip(files, digests, strict=True)
+            )
+    except OSError as error:
+        raise DataError(f"{error.filename or root}: cannot be read ({error.strerror})") from None
+    n_train = sum(map(len, parts["train"].by_class.values())) if "train" in parts else 0
+    left_out = tuple(_name(path, root) for part in parts.values() for path in part.left_out)
+    return PictureFolder(root, class_names, pictures, n_train, left_out)
+
+
+def _parts(root: Path) -> dict[str, Path]:
+    """Return the train and the test folder if both are there, else the whole folder as ""."""
+    folders = _folders(root)
+    found = {_PARTS[path.name.lower()]: path for path in folders if path.name.lower() in _PARTS}
+    if len(found) < 2 or not all(_folders(path) for path in found.values()):
+        return {"": root}
+    for path in folders:
+        if path.name.lower() in _VALIDATION:
+            raise DataError(
+                f"{path}: validation images are drawn from the training images, by "
+                f"data.validation_fraction; move its pictures to {found['train']}"
+            )
+    return {"train": found["train"], "test": found["test"]}
+
+
+def _look(folder: Path, root: Path) -> _Part:
+    part = _Part()
+    for path in _visible(folder):
+        if not path.is_dir() or _leads_out(path, root):
+            part.left_out.append(path)
+            continue
+        name = unicodedata.normalize("NFC", path.name)
+        if name in part.by_class:
+            raise DataError(f"{path}: there are two folders of the class {name!r}; keep one")
+        part.by_class[name] = list(_pictures(path, root, part.left_out))
+    return part
+
+
+def _pictures(folder: Path, root: Path, left_out: list[Path]) -> Iterator[Path]:
+    """Yield the pictures of a class; add what is none to `left_out`."""
+    for path in _visible(folder):
+        if _leads_out(path, root):
+            left_out.append(path)
+        elif path.is_dir():
+            raise DataError(f"{path}: a folder inside of a class folder; {_LAYOUT}")
+        elif path.is_file() and (path.suffix.lower() in _SUFFIXES or _begins_like_a_picture(path)):
+            yield path
+        else:
+            left_out.append(path)
+
+
+def _visible(folder: Path) -> list[Path]:
+    """Return what lies in a folder by name, hidden files and those of the system aside."""
+    paths = [
+        path
+        for path in folder.iterdir()
+        if not path.name.startswith(".") and path.name.lower() not in _OF_THE_SYSTEM
+    ]
+    return sorted(paths, key=lambda path: _shown(path.name))
+
+
+def _folders(folder: Path) -> list[Path]:
+    return [path for path in _visible(folder) if path.is_dir()]
+
+
+def _leads_out(path: Path, root: Path) -> bool:
+    """Return whether a path is a link to nothing or to outside of the data folder."""
+    if not path.is_symlink():
+        return False
+    try:
+        return not path.resolve(strict=True).is_relative_to(root.resolve())
+    except (OSError, RuntimeError):  # RuntimeError: a loop, before Python 3.13
+        return True
+
+
+def _begins_like_a_picture(path: Path) -> bool:
+    with path.open("rb") as stream:
+        head = stream.read(12)
+    known = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"II*\0", b"MM\0*")
+    webp = head[:4] == b"RIFF" and head[8:] == b"WEBP"
+    bitmap = head[:2] == b"BM" and head[6:10] == bytes(4)
+    return head.startswith(known) or webp or bitmap
+
+
+def _check(root: Path, class_names: tuple[str, ...], parts: Mapping[str, _Part]) -> None:
+    if not 2 <= len(class_names) <= MAX_CLASSES:
+        shown = ", ".join(class_names[:10]) or "none"
+        raise DataError(
+            f"{root}: 2 to {MAX_CLASSES:,} class folders are expected, {len(class_names)} found: "
+            f"{shown}; {_LAYOUT}"
+        )
+    for name in class_names:
+        if any(unicodedata.category(letter) in _UNSHOWABLE for letter in name):
+            raise DataError(f"{root}: the name of the class {name!r} cannot be shown; rename it")
+    problems = [problem for name in class_names for problem in _too_few(name, parts)]
+    if problems:
+        more = f" and {len(problems) - 10} more" if len(problems) > 10 else ""
+        raise DataError(f"{root}: {'; '.join(problems[:10])}{more}")
+
+
+def _too_few(name: str, parts: Mapping[str, _Part]) -> Iterator[str]:
+    for part, found in parts.items():
+        n = len(found.by_class.get(name, ()))
+        if not part and n < 2:
+            yield (
+                f"class {name!r} has {n} picture{'' if n == 1 else 's'}, and at least 2 are "
+                "needed, one to train and one to test"
+            )
+        elif part and n == 0 and (part == "train" or name in found.by_class):
+            yield f"class {name!r} has no pictures in {part}"
+
+
+def _key(name: str) -> tuple[int, str]:
+    """Return what classes are sorted by: numbers as numbers, before words."""
+    return (int(name), name) if name.isascii() and name.isdigit() else (1 << 1024, name)
+
+
+def _shown(name: str) -> str:
+    """Return a file's name as every system writes it, with escapes for bytes that are no text."""
+    text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return unicodedata.normalize("NFC", text)
+
+
+def _name(path: Path, root: Path) -> str:
+    return _shown(path.relative_to(root).as_posix())
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,145 @@
+"""Published data sets in MNIST's format: where they lie, what is expected of them, fetching.
+
+Where the digests of a set are pinned, they alone decide. Those of the other sets were never
+at hand here: their files must have exactly the expected shape and type, they come over
+HTTPS only, and the digests of what was fetched decide the key.
+"""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from cnn.data import download, folder, idx
+from cnn.data.transfer import Deadline, Wanted
+from cnn.errors import DataError
+from cnn.memory import Memory
+
+FETCH_SECONDS = 90.0  # the whole run fails within 120 s where no host is any good
+
+# SHA-256 of the unpacked bytes; only of files that were really fetched and hashed.
+KNOWN: dict[str, dict[str, str]] = {
+    "mnist": {
+        "train-images": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        "train-labels": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        "test-images": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        "test-labels": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    }
+}
+# No http://: nothing else vouches for a set without pinned digests. No older edition of
+# KMNIST (storage.googleapis.com/kuzushiji-mnist): its images are others of the same shape.
+ADDRESSES: dict[str, tuple[str, ...]] = {
+    "mnist": (
+        "https://storage.googleapis.com/cvdf-datasets/mnist/",
+        "https://ossci-datasets.s3.amazonaws.com/mnist/",
+        "https://azureopendatastorage.blob.core.windows.net/mnist/",
+    ),
+    "fashion-mnist": (
+        "https://storage.googleapis.com/tensorflow/tf-keras-datasets/",
+        "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+    ),
+    "kmnist": (
+        "https://codh.rois.ac.jp/kmnist/dataset/kmnist/",
+        "https://huggingface.co/datasets/tanganke/kmnist/resolve/"
+        "756d43e894032ce8838db8b32e7500c9c3b5d050/raw/",
+    ),
+}
+# KMNIST's are hiragana, in Roman letters: the font of the figures has no others.
+CLASS_NAMES: dict[str, tuple[str, ...]] = {
+    "fashion-mnist": (
+        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+        *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+    ),
+    "kmnist": ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
+}
+SHAPES: dict[str, tuple[int, ...]] = {
+    "train-images": (60_000, 28, 28),
+    "train-labels": (60_000,),
+    "test-images": (10_000, 28, 28),
+    "test-labels": (10_000,),
+}
+FILE_NAMES = {
+    "train-images": "train-images-idx3-ubyte.gz",
+    "train-labels": "train-labels-idx1-ubyte.gz",
+    "test-images": "t10k-images-idx3-ubyte.gz",
+    "test-labels": "t10k-labels-idx1-ubyte.gz",
+}
+_N_CLASSES = 10
+
+
+def fetch(name: str, downloads: Path, seconds: float) -> dict[str, Path]:
+    """Return the verified files of a set by role, fetched where missing.
+
+    Raises UnreachableError, or StoreUnwritableError where the disk fails.
+    """
+    deadline = Deadline.after(seconds)
+    download.fetch(_wanted(name), ADDRESSES[name], downloads / name, deadline)
+    return paths(name, downloads)
+
+
+def fetch_unpinned(name: str, downloads: Path) -> None:
+    """Fetch a set where its key is not known before; do nothing for any other name."""
+    if name in ADDRESSES and name not in KNOWN:
+        fetch(name, downloads, FETCH_SECONDS)
+
+
+def is_fetched(name: str, downloads: Path) -> bool:
+    """Return whether a set lies in the downloads, verified; nothing is changed."""
+    wanted = _wanted(name).items()
+    return not any(download.problem(downloads / name / file, item) for file, item in wanted)
+
+
+def digests(name: str, downloads: Path) -> dict[str, str]:
+    """Return the digests of a set's files by role: the pinned ones, or those that were fetched.
+
+    An empty dict stands for a set without pinned digests that is not there, whole and sound.
+    """
+    if name in KNOWN:
+        return KNOWN[name]
+    memory = Memory(downloads.with_name("store") / ".verified" / f"downloads-{name}.json")
+    try:
+        found = {
+            role: memory.digest(path, role, partial(_verify, name, role))
+            for role, path in paths(name, downloads).items()
+        }
+    except (DataError, OSError):
+        return {}
+    memory.keep()
+    return found
+
+
+def paths(name: str, downloads: Path) -> dict[str, Path]:
+    """Return where the files of a set lie, or will, by role."""
+    return {role: downloads / name / FILE_NAMES[role] for role in folder.ROLES}
+
+
+def _wanted(name: str) -> dict[str, Wanted]:
+    return {
+        file: Wanted(partial(_verify, name, role), _most_bytes(role))
+        for role, file in FILE_NAMES.items()
+    }
+
+
+def _most_bytes(role: str) -> int:
+    """Return more bytes than a file can have, packed or not, whatever packed it."""
+    n_elements = int(np.prod(SHAPES[role]))
+    return n_elements + n_elements // 50 + 4096
+
+
+def _verify(name: str, role: str, path: Path) -> str:
+    """Return the digest of a file; raises DataError unless it is this set's."""
+    if name in KNOWN:
+        return download.verify(path, KNOWN[name][role])
+    dtype, shape = idx.header(path)
+    if (dtype, shape) != (np.dtype(np.uint8), SHAPES[role]):
+        raise DataError(
+            f"{path}: {dtype} of shape {shape}; the {role} of {name} are uint8 of shape "
+            f"{SHAPES[role]}"
+        )
+    if "labels" in role and (largest := int(idx.read(path).max())) >= _N_CLASSES:
+        raise DataError(f"{path}: a label is {largest}; {name} has 0 to {_N_CLASSES - 1}")
+    digest = idx.digest(path)
+    for other, known in KNOWN.items():
+        if digest in known.values():
+            raise DataError(f"{path}: this is a file of {other}, not of {name}")
+    return digest

@@ -1,0 +1,67 @@
+"""JSON documents, read strictly: settings files, manifests, run records, configs of models.
+
+Twice the same name, NaN, infinity and what is nested without end are no values here. A
+document is small; one that is not is refused before it fills the memory.
+"""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import IO, Any
+
+LARGEST = 4 << 20  # bytes; as Python objects a document may take thirty times as much
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return the JSON object that a file of the store holds; a link is not followed.
+
+    Raises ValueError, saying what is wrong with the content, or OSError.
+    """
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise ValueError("it is no plain file")
+    with path.open("rb") as stream:
+        value = load(stream)
+    if not isinstance(value, dict):
+        raise ValueError("it is no JSON object")
+    _refuse_unwritable(value)
+    return value
+
+
+def load(stream: IO[bytes]) -> Any:
+    """Return the JSON value that a stream holds; raises ValueError or OSError."""
+    return parse(stream.read(LARGEST + 1))
+
+
+def parse(content: bytes) -> Any:
+    """Return the JSON value that bytes spell; raises ValueError."""
+    if len(content) > LARGEST:
+        raise ValueError(f"it is larger than {LARGEST:,} bytes")
+    try:
+        return json.loads(
+            content.decode("utf-8"),
+            parse_constant=refuse_constant,
+            object_pairs_hook=_without_repeats,
+        )
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def refuse_constant(token: str) -> float:
+    """Raise ValueError for NaN and Infinity, which Python's reader takes for JSON."""
+    raise ValueError(f"{token} is not a JSON value")
+
+
+def _refuse_unwritable(value: Any) -> None:
+    """Raise ValueError for half a surrogate pair and 1e999, which can be read but not written."""
+    try:
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        [(repeated, _)] = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"{repeated!r} stands there twice")
+    return values

@@ -1,0 +1,443 @@
+"""Checkpoint files: whole or refused, the newest that opens, and what they may cost."""
+
+import io
+import json
+import os
+import pickle
+import resource
+import shutil
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cnn import files
+from cnn.errors import ArtifactError
+from cnn.train import checkpoints
+from cnn.train.device import Device
+from cnn.train.fit import LogPoint, State
+
+CPU = Device("cpu", "some processor", 4)
+HISTORY = [
+    LogPoint(20, 1920, "train", 0.1 + 0.2, 0.5, 1e-4),
+    LogPoint(20, 1920, "validation", 1e-300, 1.0, 3.3e-5),
+    LogPoint(40, 3840, "train", None, None, 0.0, "diverged"),
+]
+
+
+def state_at(step: int, n: int = 40) -> State:
+    rng = np.random.default_rng(step)
+    shapes = ((3, 3, 1, 2), (n,), (), (2, 0))
+    arrays = [rng.normal(size=shape).astype(np.float32) for shape in shapes for _ in range(3)]
+    return State(step, arrays, (1 / 3, 17, 5), HISTORY)
+
+
+def same(one: State, other: State) -> bool:
+    return (
+        (one.step, one.sums, one.history) == (other.step, other.sums, other.history)
+        and [a.tobytes() for a in one.arrays] == [b.tobytes() for b in other.arrays]
+        and [(a.dtype, a.shape) for a in one.arrays] == [(b.dtype, b.shape) for b in other.arrays]
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "checkpoints" / "key"
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_what_is_read_is_what_was_written(folder: Path) -> None:
+    """Arrays to the bit, sums and history as they were, and what computed them."""
+    state = state_at(25)
+    path = checkpoints.write(folder, state, CPU)
+    found = checkpoints.read(path)
+    assert same(found.state, state)
+    assert (found.path, found.device) == (path, CPU)
+    assert names(folder) == ["step-000000025-cpu-4.npz"]
+
+
+floats = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(floats, st.lists(floats | st.none(), min_size=3, max_size=3), st.integers(0, 2**60))
+def test_every_number_survives_the_file(
+    folder: Path, loss: float, figures: list[float | None], n: int
+) -> None:
+    """A sum that came back rounded would change the history of a resumed training."""
+    point = LogPoint(n, n, "train", figures[0], figures[1], figures[2] or 0.0)
+    state = replace(state_at(1), sums=(loss, n, n), history=[point])
+    shutil.rmtree(folder, ignore_errors=True)
+    found = checkpoints.read(checkpoints.write(folder, state, CPU))
+    assert same(found.state, state)
+    assert repr(found.state.sums) == repr(state.sums)
+
+
+def test_the_newest_that_opens_is_returned(folder: Path) -> None:
+    """Damaged ones are named and removed; the one before them is used."""
+    paths = [checkpoints.write(folder, state_at(step), CPU) for step in (5, 100)]
+    found, skipped = checkpoints.newest(folder)
+    assert found is not None
+    assert (found.state.step, skipped) == (100, [])
+    os.truncate(paths[1], 500)
+    found, skipped = checkpoints.newest(folder)
+    assert found is not None
+    assert same(found.state, state_at(5))
+    (said,) = skipped
+    assert said.startswith(f"checkpoint {paths[1]}: not complete or damaged (")
+    assert said.endswith("; skipped")
+    assert names(folder) == [paths[0].name]
+
+
+def test_where_none_opens_there_is_none(folder: Path) -> None:
+    """A folder that is missing, or empty, or full of damage is no error."""
+    assert checkpoints.newest(folder) == (None, [])
+    folder.mkdir(parents=True)
+    assert checkpoints.newest(folder) == (None, [])
+    for step in (1, 2):
+        (folder / f"step-{step:09d}-cpu-4.npz").write_bytes(b"")
+    found, skipped = checkpoints.newest(folder)
+    assert found is None
+    assert len(skipped) == 2
+    assert names(folder) == []
+
+
+def test_only_the_newest_two_are_kept(folder: Path) -> None:
+    """An older one is never needed while two newer ones are there."""
+    for step in (25, 50, 75, 100):
+        checkpoints.write(folder, state_at(step), CPU)
+    assert names(folder) == ["step-000000075-cpu-4.npz", "step-000000100-cpu-4.npz"]
+
+
+def test_those_of_another_number_of_threads_are_kept_apart(folder: Path) -> None:
+    """A training that begins anew with other threads keeps its own, however far the other was."""
+    for step in (5000, 5025):
+        checkpoints.write(folder, state_at(step), CPU)
+    for step in (25, 50, 75):
+        checkpoints.write(folder, state_at(step), replace(CPU, threads=1))
+    assert names(folder) == [
+        "step-000000050-cpu-1.npz",
+        "step-000000075-cpu-1.npz",
+        "step-000005000-cpu-4.npz",
+        "step-000005025-cpu-4.npz",
+    ]
+    found, skipped = checkpoints.newest(
+        folder, lambda found: "" if found.device.threads == 1 else f"no {found.state.step}"
+    )
+    assert found is not None
+    assert same(found.state, state_at(75))
+    assert skipped == ["no 5025", "no 5000"]
+    assert len(names(folder)) == 4
+
+
+def test_foreign_files_are_left_alone(folder: Path, tmp_path: Path) -> None:
+    """What does not have a checkpoint's name, or is no file, is neither read nor removed."""
+    folder.mkdir(parents=True)
+    for name in ("notes.txt", "step-25-cpu-4.npz", "step-000000025-cpu-4.npz.bak", "step-x.npz"):
+        (folder / name).write_text("mine")
+    (folder / "step-000009999-cpu-4.npz").mkdir()
+    os.mkfifo(folder / "step-000009998-cpu-4.npz")
+    elsewhere = checkpoints.write(tmp_path / "other" / "key", state_at(9997), CPU)
+    (folder / elsewhere.name).symlink_to(elsewhere)
+    before = names(folder)
+    for step in (25, 50, 75):
+        checkpoints.write(folder, state_at(step), CPU)
+    found, skipped = checkpoints.newest(folder)
+    assert found is not None
+    assert (found.state.step, skipped) == (75, [])
+    assert set(before) < set(names(folder))
+    assert elsewhere.exists()
+
+
+def test_a_checkpoint_of_another_training_is_refused(folder: Path) -> None:
+    """The same network with another seed looks the same: the file says whose it is."""
+    other = checkpoints.write(folder.with_name("other"), state_at(25), CPU)
+    folder.mkdir()
+    copied = folder / other.name
+    shutil.copy(other, copied)
+    with pytest.raises(ArtifactError, match="belongs to another training"):
+        checkpoints.read(copied)
+
+
+def test_a_renamed_checkpoint_is_refused(folder: Path) -> None:
+    """Its name is that of its step: a training does not go on from the wrong one."""
+    path = checkpoints.write(folder, state_at(25), CPU)
+    renamed = path.rename(path.with_name("step-000000099-cpu-4.npz"))
+    with pytest.raises(ArtifactError, match="belongs to another training or step"):
+        checkpoints.read(renamed)
+
+
+def test_what_is_cut_off_anywhere_is_refused(folder: Path) -> None:
+    """At every thousandth byte, and at the last."""
+    path = checkpoints.write(folder, state_at(25, n=2000), CPU)
+    content = path.read_bytes()
+    assert len(content) > 25_000
+    for length in (*range(0, len(content), 1000), len(content) - 1):
+        path.write_bytes(content[:length])
+        with pytest.raises(ArtifactError, match="not complete or damaged"):
+            checkpoints.read(path)
+
+
+def test_zeros_and_strangers_are_refused(folder: Path, tmp_path: Path) -> None:
+    """A disk that lost its content, a page of HTML, a file of another program."""
+    path = checkpoints.write(folder, state_at(25), CPU)
+    size = path.stat().st_size
+    np.savez(tmp_path / "other.npz", weights=np.zeros(3))
+    for content in (bytes(size), b"<html>", (tmp_path / "other.npz").read_bytes(), b"PK\5\6"):
+        path.write_bytes(content)
+        with pytest.raises(ArtifactError, match="not complete or damaged"):
+            checkpoints.read(path)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_flipped_bits_never_give_other_numbers(folder: Path, data: st.DataObject) -> None:
+    """A damaged file is refused, or says exactly what it said: some bytes of a zip say nothing."""
+    path = checkpoints.write(folder, state_at(25), CPU)
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 3))):
+        where = data.draw(st.integers(0, 8 * len(content) - 1))
+        content[where // 8] ^= 1 << where % 8
+    path.write_bytes(content)
+    try:
+        found = checkpoints.read(path)
+    except ArtifactError:
+        return
+    assert same(found.state, state_at(25))
+
+
+def rewritten(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change what a checkpoint says, and give it the digest that goes with it."""
+    with np.load(path) as loaded:
+        arrays = {name: loaded[name] for name in loaded.files}
+    about = json.loads(arrays.pop("about").tobytes())
+    change(about)
+    digest = checkpoints._digest
+    text = json.dumps(about)
+    try:
+        made = checkpoints._About.model_validate_json(text)
+        about["digest"] = digest(made, [arrays[name] for name in sorted(arrays)])
+        text = json.dumps(about)
+    except ValueError:
+        pass
+    np.savez(path, about=np.frombuffer(text.encode(), np.uint8), **arrays)
+
+
+def test_the_forgery_of_these_tests_is_believed(folder: Path) -> None:
+    """What follows is refused for its content, not for a wrong digest."""
+    path = checkpoints.write(folder, state_at(25), CPU)
+    rewritten(path, lambda about: about.update(sums=[0.5, 1, 2]))
+    assert checkpoints.read(path).state.sums == (0.5, 1, 2)
+
+
+WRONG: dict[str, Callable[[dict[str, Any]], object]] = {
+    "step in words": lambda about: about.update(step="25"),
+    "step is a fraction": lambda about: about.update(step=25.5),
+    "step is true": lambda about: about.update(step=True),
+    "step is null": lambda about: about.update(step=None),
+    "step is negative": lambda about: about.update(step=-25),
+    "no step": lambda about: about.pop("step"),
+    "two sums": lambda about: about.update(sums=[0.5, 1]),
+    "sums in words": lambda about: about.update(sums=["0.5", 1, 2]),
+    "no history": lambda about: about.pop("history"),
+    "history is an object": lambda about: about.update(history={}),
+    "a point without a split": lambda about: about["history"][0].pop("split"),
+    "a point with a loss in words": lambda about: about["history"][0].update(loss="low"),
+    "a device in words": lambda about: about.update(device="cpu"),
+    "threads in words": lambda about: about["device"].update(threads="4"),
+    "something more": lambda about: about.update(colour="blue"),
+}
+
+
+@pytest.mark.parametrize("change", WRONG.values(), ids=WRONG)
+def test_values_of_the_wrong_kind_are_refused(
+    folder: Path, change: Callable[[dict[str, Any]], object]
+) -> None:
+    """Nothing that would fail later, in the training or in its tables, is taken over."""
+    path = checkpoints.write(folder, state_at(25), CPU)
+    rewritten(path, change)
+    with pytest.raises(ArtifactError, match="not complete or damaged"):
+        checkpoints.read(path)
+
+
+class Planted:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self._path),)
+
+
+@pytest.mark.parametrize("name", ["about", "array-000", "array-999"])
+@pytest.mark.parametrize("whole", [False, True], ids=["in an array", "as it is"])
+def test_nothing_is_ever_unpickled(folder: Path, tmp_path: Path, name: str, whole: bool) -> None:
+    """An object in an array, or a pickle in an array's place, is refused unread."""
+    planted = Planted(tmp_path / "executed")
+    path = checkpoints.write(folder, state_at(25), CPU)
+    with np.load(path) as loaded:
+        arrays = {key: loaded[key] for key in loaded.files}
+    arrays[name] = np.array([planted], object)
+    np.savez(path, **arrays)
+    if whole:
+        rest = path.read_bytes()
+        with zipfile.ZipFile(io.BytesIO(rest)) as old, zipfile.ZipFile(path, "w") as new:
+            for item in old.namelist():
+                own = pickle.dumps(planted) if item == f"{name}.npy" else old.read(item)
+                new.writestr(item, own)
+    with pytest.raises(ArtifactError, match="not complete or damaged"):
+        checkpoints.read(path)
+    assert not (tmp_path / "executed").exists()
+    pickle.loads(pickle.dumps(planted))
+    assert (tmp_path / "executed").exists(), "the planted object does nothing: the test is wrong"
+
+
+def test_bombs_are_refused_unpacked(folder: Path) -> None:
+    """Neither a compressed gigabyte nor a shape of terabytes is made room for."""
+    path = checkpoints.write(folder, state_at(25), CPU)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("about.npy", bytes(100_000_000))
+    with pytest.raises(ArtifactError, match="it is compressed"):
+        checkpoints.read(path)
+    for n in (10**8, 10**10, 10**13, 10**30):
+        header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({n},)}}"
+        content = b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header.encode()
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("about.npy", content)
+            archive.writestr("array-000.npy", content)
+        with pytest.raises(ArtifactError, match="not complete or damaged"):
+            checkpoints.read(path)
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert (after - before) / 1024 < 200 + 100, "100 MB are the test's own"
+
+
+def test_a_temporary_checkpoint_has_another_name(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader of the folder never meets half of one; what a killed process leaves is swept."""
+    checkpoints.write(folder, state_at(25), CPU)
+    seen: list[str] = []
+    monkeypatch.setattr(files, "flush", lambda path: seen.extend(names(folder)))
+    checkpoints.write(folder, state_at(50), CPU)
+    temporary = {name for name in seen if not name.startswith("step-")}
+    assert len(temporary) == 1
+    assert all(name.startswith(".") and name.endswith(".part") for name in temporary)
+    assert names(folder) == ["step-000000025-cpu-4.npz", "step-000000050-cpu-4.npz"]
+
+
+class Clock:
+    """Seconds that pass when they are told to."""
+
+    def __init__(self) -> None:
+        self.now = 50.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(checkpoints, "time", clock)
+    return clock
+
+
+def train(
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+    every: float,
+    cost: Callable[[float], float],
+    seconds: float = 3000.0,
+    megabytes: float = 1.0,
+) -> list[tuple[float, float]]:
+    """Offer checkpoints for some seconds; return when each was written and what it took."""
+    written: list[tuple[float, float]] = []
+    began = clock.now
+
+    def write(folder: Path, state: State, device: Device) -> None:
+        taken = cost(clock.now - began)
+        written.append((clock.now - began, taken))
+        clock.now += taken
+
+    monkeypatch.setattr(checkpoints, "write", write)
+    keeper = checkpoints.Keeper(Path("unused"), CPU, every)
+    array = np.zeros(int(megabytes * 250_000), np.float32)
+    state = State(1, [array], (0.0, 0, 0), [])
+    while clock.now < began + seconds:
+        clock.now += 0.25
+        keeper.offer(lambda: state)
+    return written
+
+
+def test_they_are_written_at_the_interval(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every ten seconds where the disk is fast, not one before, none left out."""
+    written = train(clock, monkeypatch, every=10, cost=lambda at: 0.01)
+    gaps = np.diff([0.0, *(at for at, _ in written)])
+    assert gaps.min() >= 10
+    assert gaps.max() <= 10.5
+    assert len(written) > 280
+
+
+@pytest.mark.parametrize("megabytes", [0.001, 1, 100])
+@pytest.mark.parametrize("every", [1e-9, 0.5, 10])
+@pytest.mark.parametrize("cost", [0.02, 0.4, 2.0])
+def test_they_take_two_percent_of_the_time_at_most(
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+    every: float,
+    cost: float,
+    megabytes: float,
+) -> None:
+    """From the second one on, however slow the disk is: the first one shows how slow."""
+    written = train(clock, monkeypatch, every, lambda at: cost, megabytes=megabytes)
+    assert len(written) >= 2
+    spent = cost
+    for at, taken in written[1:]:
+        spent += taken
+        assert spent <= 0.02 * (at + taken) + 1e-6
+    expected = megabytes * 1e6 / checkpoints._BYTES_PER_SECOND
+    assert written[0][0] >= expected / 0.02, "the first waits for what it may cost"
+
+
+def test_a_disk_that_becomes_slow_is_spared(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One slow checkpoint is paid back before the next."""
+    written = train(clock, monkeypatch, 10, lambda at: 10.0 if at > 1000 else 0.01, 4000)
+    late = [at for at, taken in written if taken == 10.0]
+    assert len(late) >= 2
+    assert sum(taken for _, taken in written) <= 0.02 * 4000 + 10
+    assert np.diff(late)[1:].min() > 400
+
+
+@pytest.mark.parametrize("number", [28, 30, 122, 5])
+def test_a_disk_that_takes_none_ends_no_training(
+    folder: Path,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    number: int,
+) -> None:
+    """Full, read-only, over quota or broken: it is said once, and nothing half-written stays."""
+
+    def broken(path: Path) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(files, "flush", broken)
+    keeper = checkpoints.Keeper(folder, CPU, 1)
+    for _ in range(20):
+        clock.now += 100
+        keeper.offer(lambda: state_at(25))
+    (said,) = [record.message for record in caplog.records]
+    assert said.startswith("no checkpoints of this training are kept: ")
+    assert os.strerror(number) in said
+    assert names(folder) == []

@@ -1,0 +1,160 @@
+"""Kills real runs in chosen phases, as a power cut or an impatient operator would."""
+
+import functools
+import json
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+# The command, with MNIST's addresses replaced by one of this machine.
+COMMAND = """
+import sys
+from cnn.data import published
+published.ADDRESSES["mnist"] = (sys.argv[1],)
+from flows import cli
+cli.main(sys.argv[2:])
+"""
+WORDS = ("run", "--data.source", "mnist", "--runtime.checkpoint_seconds", "0.5")
+PHASES = ("download", "training", "checkpoint", "publishing", "mining", "report")
+_PIECE = 1 << 16  # bytes
+_LONGEST = 300.0  # seconds until a phase must have come
+
+
+@dataclass(frozen=True)
+class Killed:
+    """A run that was killed: in which phase, what was seen of it, and how it had ended."""
+
+    phase: str
+    seen: str
+    returncode: int
+
+
+@contextmanager
+def served(folder: Path, pause: float) -> Iterator[str]:
+    """Serve a folder's files in pieces with a pause in seconds after each; yields the address."""
+
+    class Handler(SimpleHTTPRequestHandler):
+        def copyfile(self, source: Any, outputfile: Any) -> None:
+            with suppress(ConnectionError):  # who fetched it was killed
+                while piece := source.read(_PIECE):
+                    outputfile.write(piece)
+                    time.sleep(pause)
+
+        def log_message(self, *words: Any) -> None:
+            pass
+
+    handler = functools.partial(Handler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/"
+        finally:
+            server.shutdown()
+
+
+def start(address: str, store: Path, log: Path, *words: str) -> subprocess.Popen[bytes]:
+    """Start a run in its own process; what it says goes to `log`."""
+    command = [sys.executable, "-c", COMMAND, address, *WORDS, *words, "--store", str(store)]
+    with log.open("ab") as stream:
+        return subprocess.Popen(command, stdout=stream, stderr=stream, cwd=store.parent)
+
+
+def kill_in(phase: str, address: str, store: Path, log: Path, chance: random.Random) -> Killed:
+    """Start a run, wait for a moment of a phase, and kill it there."""
+    moment = _moments(store, chance)[phase]
+    process = start(address, store, log)
+    deadline = time.monotonic() + _LONGEST
+    while not (seen := moment()):
+        assert process.poll() is None, f"the run ended before {phase}:\n{log.read_text()}"
+        assert time.monotonic() < deadline, f"{phase} did not come:\n{log.read_text()}"
+        time.sleep(0.0005)
+    process.send_signal(signal.SIGKILL)
+    return Killed(phase, seen, process.wait())
+
+
+def run_again(address: str, store: Path, log: Path, *words: str) -> dict[str, Any]:
+    """Run plainly to the end and return what run.json says."""
+    process = start(address, store, log, *words)
+    assert process.wait(_LONGEST) == 0, log.read_text()
+    return record(store)
+
+
+def record(store: Path) -> dict[str, Any]:
+    """Return what the run.json of a store's one run says."""
+    (path,) = (store / "runs").glob("2*/run.json")
+    read: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return read
+
+
+def digests(record: dict[str, Any]) -> dict[str, str]:
+    """Return the digest of each artifact of a run, by kind."""
+    return {step["ref"]["kind"]: step["ref"]["digest"] for step in record["steps"]}
+
+
+def files(store: Path) -> dict[str, bytes]:
+    """Return the figures, tables and arrays of a store's one run, by name."""
+    (folder,) = (store / "runs").glob("2*")
+    places = ("figures", "tables", "arrays")
+    return {p.name: p.read_bytes() for place in places for p in (folder / place).iterdir()}
+
+
+def leftovers(store: Path) -> list[str]:
+    """Return what should not be there after a run: temporaries, checkpoints, quarantine."""
+    parts = [str(path.relative_to(store)) for path in store.rglob("*.part")]
+    others = [str(path.relative_to(store)) for path in (store / "checkpoints").glob("*")]
+    return parts + others + [str(path) for path in (store / "quarantine").glob("*")]
+
+
+def _moments(store: Path, chance: random.Random) -> dict[str, Callable[[], str]]:
+    """Return for each phase what tells, with a word on it, that its moment has come."""
+    kinds = ("dataset", "model", "evaluation", "filters", "report", "run")
+    n_bytes = chance.randrange(9_000_000)
+    place = chance.choice(kinds)
+    publishing = (
+        _appears(store, ".2*.part/tables", 0.0)
+        if place == "run"
+        else _appears(store / "store", f".{place}-*.part/*", chance.uniform(0, 0.05))
+    )
+    return {
+        "download": lambda: _larger(store / "downloads/mnist", n_bytes),
+        "training": _appears(store / "checkpoints", "*/step-*.npz", chance.uniform(0, 4)),
+        "checkpoint": _appears(
+            store / "checkpoints", "*/.step-*.part", 0.0, chance.choice((1, 2, 3))
+        ),
+        "publishing": publishing,
+        "mining": _appears(store / "store", ".patches-*.part", chance.uniform(0, 1.5)),
+        "report": _appears(store / "store", ".report-*.part", chance.uniform(0, 3)),
+    }
+
+
+def _appears(folder: Path, pattern: str, pause: float, number: int = 1) -> Callable[[], str]:
+    """Return what names a path of that pattern, some seconds after the `number`th was seen."""
+    found: dict[str, float] = {}
+
+    def seen() -> str:
+        for path in folder.glob(pattern):
+            found.setdefault(path.name, time.monotonic())
+        due = len(found) >= number and time.monotonic() - max(found.values()) >= pause
+        return f"{pattern}, {number} seen, after {pause:.2f} s" if due else ""
+
+    return seen
+
+
+def _larger(folder: Path, n_bytes: int) -> str:
+    for path in folder.glob(".*.part"):
+        try:
+            size = path.stat().st_size
+        except FileNotFoundError:
+            continue
+        if size > n_bytes:
+            return f"{path.name.split('.')[1]} at {size:,} bytes"
+    return ""

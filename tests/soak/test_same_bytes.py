@@ -1,0 +1,34 @@
+"""Real MNIST from empty stores, again and again: the same bytes every time.
+
+Two runs by default; FILTERSCOPE_RUNS asks for more.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.soak import kills
+
+pytestmark = [pytest.mark.slow, pytest.mark.real_mnist, pytest.mark.timeout(900)]
+
+N_RUNS = int(os.environ.get("FILTERSCOPE_RUNS", "2"))
+
+
+def test_runs_from_empty_stores_have_the_same_bytes(mnist_dir: Path, tmp_path: Path) -> None:
+    """One digest of weights, each table and each figure; another seed gives others."""
+    with kills.served(mnist_dir, 0.0) as address:
+
+        def run(name: str, *words: str) -> Path:
+            store = tmp_path / name / "artifacts"
+            store.parent.mkdir()
+            kills.run_again(address, store, store.parent / "log.txt", *words)
+            return store
+
+        first, *others = (run(str(number)) for number in range(N_RUNS))
+        other_seed = run("other", "--train.seed", "1")
+    for store in others:
+        assert kills.digests(kills.record(store)) == kills.digests(kills.record(first))
+        assert kills.files(store) == kills.files(first)
+    ours, theirs = (kills.digests(kills.record(store)) for store in (first, other_seed))
+    assert {kind for kind in ours if ours[kind] == theirs[kind]} == {"dataset"}
