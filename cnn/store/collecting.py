@@ -145,7 +145,8 @@ def _artifacts(
     }
     reasons: dict[Name, str] = {}
     for name, path in there.items():
-        if now - path.stat().st_mtime < YOUNG_SECONDS:
+        published = next((found.st_mtime for found in _stats(path)), 0.0)
+        if now - published < YOUNG_SECONDS:
             reasons[name] = "younger than an hour"
     if any(True for keep, _ in _checkpoints(store, now) if keep):
         reasons |= {
@@ -210,6 +211,8 @@ def _memories(store: Store, gone: Collection[Name]) -> Iterator[Item]:
     """Yield what is remembered of artifacts that are gone or go."""
     for path in sorted((store.root / layout.STORE / layout.MEMORY).glob("*.json")):
         kind, _, key = path.stem.partition("-")
+        if kind not in layout.KINDS or not layout.is_key(key):  # of downloads, for example
+            continue
         if (kind, key) in gone or not (store.root / layout.STORE / kind / key).exists():
             yield Item("memory", path, "its artifact is gone", _size(path))
 

@@ -103,14 +103,19 @@ def _copies(store: Store, record: RunRecord, folder: Path, found: Findings) -> N
     """Compare the files of a folder with those of the artifacts that they were copied from."""
     for name, sha256 in copies(store, record):
         path = folder / name
-        if not path.is_file() or path.is_symlink():
+        if path.is_file() and not path.is_symlink():
+            _copy(path, sha256, "was changed since it was copied from its artifact", found)
+        else:
             found.note(folder, f"{name} is missing")
-            continue
-        try:
-            if found.digest(path) != sha256:
-                found.note(path, "was changed since it was copied from its artifact")
-        except OSError as error:
-            found.note(path, _unreadable(error))
+
+
+def _copy(path: Path, sha256: str, what: str, found: Findings) -> None:
+    """Note `what` of a copy whose bytes are not those that were copied."""
+    try:
+        if found.digest(path) != sha256:
+            found.note(path, what)
+    except OSError as error:
+        found.note(path, _unreadable(error))
 
 
 def copies(store: Store, record: RunRecord) -> Iterator[tuple[str, str]]:
@@ -174,8 +179,8 @@ def _promoted(store: Store, found: Findings) -> None:
             continue
         for name, sha256 in copies(store, record) if record else ():
             path = track / name
-            if path.is_file() and found.digest(path) != sha256:
-                found.note(path, f"is not what {names[-1]} made")
+            if path.is_file():
+                _copy(path, sha256, f"is not what {names[-1]} made", found)
 
 
 def _downloads(downloads: Path, found: Findings) -> None:

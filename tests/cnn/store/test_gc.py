@@ -1,6 +1,7 @@
 """Freeing what no run needs: what stays, what goes, and what happens beside other processes."""
 
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -12,7 +13,7 @@ import pytest
 
 from cnn import files
 from cnn.errors import ArtifactError, ConfigError
-from cnn.store import collecting, inuse, runs, tables, verifying
+from cnn.store import collecting, inuse, layout, runs, tables, verifying
 from cnn.store.collecting import Survey
 from cnn.store.keys import Key
 from cnn.store.runs import RunRecord
@@ -257,6 +258,8 @@ def test_what_processes_left_goes_and_what_is_written_stays(store: Store) -> Non
     fetched.write_text("data")
     memory = store.root / "store" / ".verified" / f"model-{filled.ref_of(record, 'model').key}.json"
     memory.write_text("{}")
+    fetched_memory = memory.with_name("downloads-mnist.json")
+    fetched_memory.write_text("{}")
     with files.temporary_file(store.runs / "index.parquet") as written:
         found = collecting.collect(store, 1)
         assert written.exists()
@@ -264,6 +267,20 @@ def test_what_processes_left_goes_and_what_is_written_stays(store: Store) -> Non
     assert not any(path.exists() for path in leftovers)
     assert fetched.exists()
     assert memory.exists()
+    assert fetched_memory.exists()
+
+
+def test_what_is_remembered_of_an_artifact_goes_with_it(store: Store) -> None:
+    """One gc is enough: nothing is left to be freed."""
+    ref = filled.publish(store, "dataset", 1)
+    memory = store.root / "store" / ".verified" / f"dataset-{ref.key}.json"
+    memory.parent.mkdir()
+    memory.write_text("{}")
+    assert {item.path for item in collecting.collect(store, 1).freed} == {
+        filled.artifact_path(store, ref),
+        memory,
+    }
+    assert not memory.exists()
 
 
 def test_what_is_not_of_the_store_is_left_and_named(store: Store, tmp_path: Path) -> None:
@@ -329,6 +346,19 @@ with inuse.listed(store.root) as uses:
     found = named(collecting.collect(store, 1))
     assert found[f"dataset/{ref.key}"] == "no run that is kept needs it"
     assert not hidden(store)
+
+
+def test_an_artifact_that_goes_away_meanwhile_is_no_error(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run may set one aside while gc or verify looks."""
+    ref = filled.publish(store, "dataset", 1)
+    folder = filled.artifact_path(store, ref)
+    monkeypatch.setattr(layout, "artifacts", lambda root: iter([("dataset", folder)]))
+    shutil.rmtree(folder)
+    assert [item.n_bytes for item in collecting.survey(store, 1).freed] == [0]
+    collecting.collect(store, 1)
+    assert verifying.verify(store).broken == []
 
 
 def test_a_list_does_not_grow_while_gc_decides(store: Store) -> None:

@@ -145,11 +145,12 @@ def test_a_file_where_a_folder_belongs_is_named(store: Store, place: str) -> Non
     assert broken(store) == [(place, wanted)]
 
 
-def test_links_are_named_and_not_followed(store: Store, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kept", [True, False])
+def test_links_are_named_and_not_followed(store: Store, tmp_path: Path, kept: bool) -> None:
     """An artifact moved elsewhere, with a link left behind, is not in the store."""
     folder = model_of(store)
     folder.rename(tmp_path / "elsewhere")
-    folder.symlink_to(tmp_path / "elsewhere")
+    folder.symlink_to(tmp_path / ("elsewhere" if kept else "nowhere"))
     place = str(folder.relative_to(store.root))
     assert broken(store) == [(place, "is a link, which is not followed; a folder belongs there")]
 
