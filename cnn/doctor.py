@@ -64,14 +64,16 @@ def _instructions() -> list[str]:
 
 
 def _sources(store: Store) -> Iterator[Check]:
-    for name, addresses in published.ADDRESSES.items():
+    missing = []
+    for name in published.ADDRESSES:
         if published.is_fetched(name, store.downloads):
             yield Check(f"data {name}", True, f"fetched and verified in {store.downloads / name}")
-            continue
-        with ThreadPoolExecutor() as pool:
-            answers = list(pool.map(_answer, addresses))
-        for address, answer in zip(addresses, answers, strict=True):
-            yield Check(f"data {name}", answer == "reached", f"{address} {answer}")
+        else:
+            missing += [(name, address) for address in published.ADDRESSES[name]]
+    with ThreadPoolExecutor(max_workers=16) as pool:
+        answers = list(pool.map(_answer, (address for _, address in missing)))
+    for (name, address), answer in zip(missing, answers, strict=True):
+        yield Check(f"data {name}", answer == "reached", f"{address} {answer}")
     yield Check("data digits", True, "ships with scikit-learn")
 
 

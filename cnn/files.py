@@ -114,8 +114,9 @@ def disk_faults(what: str, folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _DISK_ERRORS:
             raise
+        reason = error.strerror or f"the disk took only a part ({error})"
         raise StoreUnwritableError(
-            f"{what} could not be written to {folder}: {error.strerror or error}; "
+            f"{what} could not be written to {folder}: {reason}; "
             f"{free_bytes(folder):,} bytes are free there"
         ) from error
 

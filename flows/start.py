@@ -3,13 +3,19 @@
 import os
 import signal
 import sys
+import tempfile
 from pathlib import Path
 from subprocess import Popen
 from typing import Any
 
+import httpx
+
+from cnn import files
 from cnn.config import RunConfig, StepName
-from cnn.errors import ServerError
+from cnn.errors import ServerError, StoreUnwritableError
 from flows import prefect_settings
+
+_ROOM = 8 << 20  # bytes; a run's records take one or two, the database's log some more
 
 # Ends a server when the process that holds the other end of standard input is gone.
 _WATCH = """
@@ -28,7 +34,13 @@ def train_and_explain(config: RunConfig, store: Path, refresh: list[StepName], n
     from flows.train_and_explain import train_and_explain as job
 
     _reach_server()
-    folder: Path = job(config, store=store, refresh=refresh, note=note)
+    try:
+        folder: Path = job(config, store=store, refresh=refresh, note=note)
+    except httpx.HTTPError as error:  # Prefect's own errors are among them
+        raise ServerError(
+            f"Prefect's API failed while the run was under way: {error}; "
+            "what was finished is in the store: run again"
+        ) from None
     return folder
 
 
@@ -46,6 +58,7 @@ def _reach_server() -> None:
         if not reached:
             raise ServerError(f"Prefect's API cannot be reached: {detail}")
         return
+    _check_home(settings.home)
     from prefect.server.api.server import SubprocessASGIServer  # a second and a half
 
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -57,6 +70,26 @@ def _reach_server() -> None:
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     _end_with_this_process(server.server_process)
+
+
+def _check_home(home: Path) -> None:
+    """Raise StoreUnwritableError where the temporary server could not keep its records.
+
+    It would try for minutes, and say why in tracebacks only. The room is asked for beyond
+    the end of the database that is there, so that a limit on the size of files counts.
+    """
+    database = home / "prefect.db"
+    try:
+        with files.disk_faults("Prefect's records", home):
+            home.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=home) as stream:
+                n_bytes = database.stat().st_size if database.exists() else 0
+                os.posix_fallocate(stream.fileno(), n_bytes, _ROOM)
+    except StoreUnwritableError as error:
+        raise StoreUnwritableError(
+            f"{error}; {_ROOM:,} are needed. Set PREFECT_HOME to another folder, or "
+            "PREFECT_API_URL to a server"
+        ) from None
 
 
 def _end_with_this_process(server: Popen[Any] | None) -> None:

@@ -38,7 +38,7 @@ def read(found: PictureFolder, size: Size | None, channels: int) -> NDArray[np.u
         warnings.simplefilter("ignore")  # what Pillow thinks of a file's metadata
         sizes = _of_each(_size, found.pictures)
         height, width = size or _one_size(found, sizes)
-        images = np.empty((len(sizes), height, width, channels), np.uint8)
+        images = _room_for(len(sizes), height, width, channels)
 
         def fill(picture: Picture, i: int) -> None:
             with _in_turn(sizes[i]):
@@ -46,6 +46,16 @@ def read(found: PictureFolder, size: Size | None, channels: int) -> NDArray[np.u
 
         _of_each(fill, found.pictures, range(len(sizes)))
     return images
+
+
+def _room_for(*shape: int) -> NDArray[np.uint8]:
+    try:
+        return np.empty(shape, np.uint8)
+    except MemoryError:
+        raise DataError(
+            f"{shape[0]:,} pictures of {shape[1]} x {shape[2]} pixels do not fit into this "
+            "machine's memory; give a smaller data.image_size"
+        ) from None
 
 
 def _of_each(work: Callable[..., Any], pictures: Iterable[Picture], *more: Iterable[Any]) -> Any:

@@ -100,10 +100,12 @@ def _complete(
     fault = problem(path, wanted)
     if not fault:
         return
-    if path.exists():
+    with (
+        suppress(FileNotFoundError),  # the usual case: there is none yet
+        files.disk_faults(f"{fault}; its replacement", path.parent),
+    ):
+        path.replace(_aside(path))
         log.warning("%s; it is set aside and fetched again", fault)
-        with suppress(FileNotFoundError):  # another process was faster
-            path.replace(_aside(path))
     answers = []
     for i, address in enumerate(addresses):
         url = address + path.name

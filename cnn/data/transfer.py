@@ -68,7 +68,8 @@ def transfer(
 ) -> None:
     """Bring a file to its final name once it is verified; busy servers are asked again.
 
-    Raises one of ERRORS, which `reason` puts into words, or OSError where the disk fails.
+    Raises one of ERRORS, which `reason` puts into words; StoreUnwritableError or OSError
+    where the disk fails.
     """
     for attempt in range(1, ATTEMPTS + 1):
         try:
@@ -115,7 +116,11 @@ def _left_behind_at(limit: Deadline, work: Callable[[], None]) -> None:
 def _attempt(
     through: httpx.Client, url: str, wanted: Wanted, target: Path, limit: Deadline
 ) -> None:
-    with _answer(through, url, limit) as response, files.temporary_file(target) as part:
+    with (
+        _answer(through, url, limit) as response,
+        files.temporary_file(target) as part,
+        files.disk_faults(target.name, target.parent),  # says what is free beside the part
+    ):
         _write(response, part, wanted.most_bytes, limit)
         _verify(part, wanted)
         part.replace(target)
@@ -124,11 +129,12 @@ def _attempt(
 
 @contextmanager
 def _answer(through: httpx.Client, url: str, limit: Deadline) -> Iterator[httpx.Response]:
-    """Yield a good answer's response; the body is asked for as it is, without compression."""
+    """Yield a good answer's response."""
+    if not limit.left:
+        raise httpx.TimeoutException("no time was left")
     connect, read = (min(seconds, limit.left) for seconds in (CONNECT_SECONDS, READ_SECONDS))
     timeout = httpx.Timeout(read, connect=connect)
-    headers = {"Accept-Encoding": "identity"}
-    with through.stream("GET", url, headers=headers, timeout=timeout) as response:
+    with through.stream("GET", url, timeout=timeout) as response:
         response.raise_for_status()
         yield response
 

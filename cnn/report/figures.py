@@ -13,7 +13,7 @@ from cnn.report import sheets, theme
 from cnn.report.sheets import Sheet, Tile
 
 N_SAMPLES = 16
-_MOST_NAMED_CLASSES = 20
+_MOST_NAMED_CLASSES, _MOST_COUNTED_CLASSES = 30, 20
 _CONFUSION_HEIGHT = 980  # pixels
 _NARROW_NAME, _WIDEST_NAME = 40, 240  # pixels beside the confusion matrix
 _MOST_ROWS = 64  # of the patches; more do not make a picture
@@ -98,6 +98,7 @@ def confusion(table: pd.DataFrame, split: str) -> Figure:
         for tick in (*axes.xaxis.get_major_ticks(), *axes.yaxis.get_major_ticks()):
             tick.label1.set_parse_math(False)
             tick.label2.set_parse_math(False)
+    if len(names) <= _MOST_COUNTED_CLASSES:
         _write_counts(axes, counts, mistakes)
     bar = made.colorbar(shown, cax=made.add_axes((0.89, 0.09, 0.025, 0.81)))
     bar.set_label("mistakes (images)", fontsize=theme.TEXT, color=theme.INK)

@@ -69,11 +69,17 @@ def wrapped(text: str, room: float, points: float, most: int) -> list[str]:
     lines: list[str] = []
     while len(lines) < most - 1 and width(text, points) > room:
         n_fitting = sum(width(text[: n + 1], points) <= room for n in range(len(text)))
-        space = text.rfind(" ", 0, n_fitting + 1)
-        n = space if space > 0 else max(1, n_fitting)
+        n = _end_of_line(text, n_fitting)
         lines.append(text[:n])
         text = text[n:].lstrip()
     return [*lines, fitted(text, room, points)]
+
+
+def _end_of_line(text: str, n_fitting: int) -> int:
+    """Return where to break a text: at a space, else behind a joining mark, else anywhere."""
+    space = text.rfind(" ", 0, n_fitting + 1)
+    mark = 1 + max(text.rfind(mark, 0, n_fitting) for mark in "/-_")
+    return space if space > 0 else mark or max(1, n_fitting)
 
 
 def fitted(text: str, room: float, points: float) -> str:

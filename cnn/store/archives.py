@@ -19,7 +19,9 @@ from cnn import documents
 from cnn.errors import ArtifactError
 
 _CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
+_WITH_KERNEL = ("Conv2D", "Dense")
 _NAMING = {"module", "class_name", "registered_name"}
+_LONGEST_VERSION = 24  # characters
 _SMALLEST_ITEM = 64  # bytes; an HDF5 group or data set takes more, however empty
 _MOST_ADDED = 100 << 20  # bytes that an archive may unpack to beyond its own size
 
@@ -49,9 +51,16 @@ class Archive:
             yield name, item[()]
 
     def refuse_odd_weights(self) -> None:
-        """Raise ArtifactError where something else than weights stands for them."""
-        for _ in self._datasets():
-            pass
+        """Raise where the weights are not those that the config asks for.
+
+        Keras makes room for what the config asks for, however much, before it looks at the
+        weights. Raises ArtifactError, or whatever an odd config leads to.
+        """
+        layers = [part for part in _parts(self.config) if part["class_name"] in _WITH_KERNEL]
+        asked = sorted(_kernel_shape(layer) for layer in layers)
+        there = sorted(item.shape for _, item in self._datasets() if item.ndim > 1)
+        if asked != there:
+            raise ValueError(f"its config asks for kernels {asked}, it holds {there}")
 
     def _datasets(self) -> Iterator[tuple[str, Any]]:
         import h5py
@@ -75,27 +84,37 @@ def read(path: Path) -> Archive:
         config, metadata = (documents.parse(archive.read(name)) for name in (_CONFIG, _METADATA))
         if not isinstance(config, dict) or not isinstance(metadata, dict):
             raise ValueError("its JSON files are no objects")
-        version = str(metadata.get("keras_version", "of an unknown version"))
-        return Archive(path, config, version[:20], archive.read(_WEIGHTS))
+        version = " ".join(str(metadata.get("keras_version", "of an unknown version")).split())
+        return Archive(path, config, version[:_LONGEST_VERSION], archive.read(_WEIGHTS))
 
 
 def refuse_foreign(config: dict[str, Any]) -> None:
     """Raise ValueError where a model's config names anything but the stock parts we use."""
+    for part in _parts(config):
+        module, name = str(part.get("module")), str(part.get("class_name"))
+        if name not in _STOCK.get(module, ()) or part.get("registered_name") is not None:
+            raise ValueError(f"its config names {module}.{name}, which no model of ours has")
+
+
+def _parts(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield whatever in a config Keras may look up and build."""
     waiting: list[Any] = [config]
     while waiting:
         value = waiting.pop()
         if isinstance(value, dict):
             if _NAMING & value.keys():
-                _refuse_foreign_part(value)
+                yield value
             waiting += value.values()
         elif isinstance(value, list):
             waiting += value
 
 
-def _refuse_foreign_part(part: dict[str, Any]) -> None:
-    module, name = str(part.get("module")), str(part.get("class_name"))
-    if name not in _STOCK.get(module, ()) or part.get("registered_name") is not None:
-        raise ValueError(f"its config names {module}.{name}, which no model of ours has")
+def _kernel_shape(layer: dict[str, Any]) -> tuple[int, ...]:
+    """Return the shape of the kernel that Keras allocates for a Conv2D or Dense layer."""
+    options, n_inputs = layer["config"], layer["build_config"]["input_shape"][-1]
+    if layer["class_name"] == "Dense":
+        return n_inputs, options["units"]
+    return *options["kernel_size"], n_inputs // options["groups"], options["filters"]
 
 
 @contextmanager

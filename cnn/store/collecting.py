@@ -10,7 +10,7 @@ import itertools
 import os
 import stat
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,16 +80,16 @@ def collect(store: Store, n_last: int) -> Survey:
     root = store.root.resolve()
     if not root.is_dir():
         return Survey((), (), ())
-    with files.disk_faults("gc", root):
+    with files.disk_faults("gc's changes", root):
         with inuse.settled(root):
             found = survey(store, n_last)
             for item in found.freed:
                 _take_away(root, item)
-        for folder in _swept(root):
+        for folder in layout.workplaces(root):
             files.sweep(folder)
         if layout.is_folder(root / layout.RUNS):
             runs.rebuild_index(root / layout.RUNS)
-    for path in itertools.chain(*map(files.abandoned, _swept(root))):
+    for path in itertools.chain(*map(files.abandoned, layout.workplaces(root))):
         raise StoreUnwritableError(f"{path} cannot be removed; see who owns it")
     return found
 
@@ -201,7 +201,7 @@ def _leftovers(store: Store) -> Iterator[Item]:
         for path in layout.entries(folder):
             if path.suffix == ".bad" and path.is_file():
                 yield Item("download", path, "it did not verify", _size(path))
-    for folder in _swept(store.root):
+    for folder in layout.workplaces(store.root):
         for path in files.abandoned(folder):
             yield Item("temporary", path, "nobody writes it any more", _size(path))
 
@@ -221,19 +221,6 @@ def _take_away(root: Path, item: Item) -> None:
             files.discard(item.path, root / layout.STORE)
         elif item.what != "temporary":
             files.discard(item.path, item.path.parent)
-
-
-def _swept(root: Path) -> list[Path]:
-    """Return the folders in which temporary files and folders may lie."""
-    store = root / layout.STORE
-    top = [root / name for name in layout.FOLDERS]
-    nested: Iterable[Path] = (
-        path
-        for name in (layout.DOWNLOADS, layout.CHECKPOINTS)
-        for path in layout.entries(root / name)
-    )
-    folders = [root, *top, *(store / kind for kind in layout.KINDS), store / layout.MEMORY, *nested]
-    return [folder for folder in folders if layout.is_folder(folder) or folder == root]
 
 
 def _size(path: Path) -> int:

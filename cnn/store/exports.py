@@ -45,6 +45,8 @@ def load_model(folder: Path) -> Any:
         archives.refuse_foreign(archive.config)
         archive.refuse_odd_weights()
         return _opened(archive.path)
+    except ArtifactError:
+        raise
     except Exception as error:  # Keras raises whatever the archive's content leads to
         raise ArtifactError(
             f"{archive.path}: written by Keras {archive.keras_version}, and Keras "
@@ -60,6 +62,7 @@ def _opened(path: Path) -> Any:
 
 
 def _in_a_line(error: Exception) -> str:
-    """Return the beginning of an error's text; Keras's may hold the whole config."""
+    """Return what an error says in the end; Keras puts the whole config before that."""
     text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}..."
+    *_, last = text.split("Exception encountered: ")
+    return last if len(last) <= _LONGEST_REASON else f"{last[:_LONGEST_REASON]}..."

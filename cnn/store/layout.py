@@ -43,6 +43,13 @@ def artifacts(root: Path) -> Iterator[tuple[Kind, Path]]:
                 yield kind, path
 
 
+def workplaces(root: Path) -> list[Path]:
+    """Return the folders in which temporary files and folders may lie."""
+    nested = [p for name in (DOWNLOADS, CHECKPOINTS) for p in entries(root / name)]
+    folders = [*(root / name for name in FOLDERS), root / STORE / MEMORY, *nested]
+    return [root, *filter(is_folder, folders)]
+
+
 def run_folders(root: Path) -> list[Path]:
     """Return the folders of all runs, unreadable ones among them."""
     return [path for path in entries(root / RUNS) if is_folder(path)]

@@ -87,7 +87,11 @@ def publish(
             if report:
                 (temporary / REPORT_NAME).write_text(report, encoding="utf-8")
             record, folder = _put(runs, temporary, record)
-        rebuild_index(runs)
+            try:
+                rebuild_index(runs)
+            except OSError:  # a run that the index lacks is not published
+                folder.rename(temporary)
+                raise
         return record, folder
 
 
@@ -118,6 +122,7 @@ def read(folder: Path) -> RunRecord:
     if folder.is_symlink():
         raise ArtifactError(f"{path}: cannot be read (its folder is a link, which is not followed)")
     try:
+        folder.name.encode()  # the index cannot hold a name that is no text
         return RunRecord.model_validate(documents.read(path) | {"run": folder.name})
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{path}: cannot be read ({_reason(error)})") from None

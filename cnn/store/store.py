@@ -19,7 +19,7 @@ from typing import Any
 from cnn import files
 from cnn.errors import ArtifactError, StoreUnwritableError
 from cnn.memory import Memory
-from cnn.store import contents, leases, manifests
+from cnn.store import contents, layout, leases, manifests
 from cnn.store.keys import Key
 from cnn.store.manifests import Headline, Manifest
 from cnn.store.refs import Kind, Ref
@@ -84,12 +84,10 @@ class Store:
 
         Checkpoints of trainings whose model is there by now go too.
         """
-        folders = (self.root, self.root / "store", self.root / "store/.verified", self.runs)
-        nested = (*self.downloads.glob("*/"), *self.checkpoints.glob("*/"))
-        for folder in (*folders, *nested):
+        for folder in layout.workplaces(self.root):
             for path in files.sweep(folder):
                 log.info("%s was left half-written by an interrupted run; removed", path)
-        for folder in self.checkpoints.glob("*/"):
+        for folder in layout.entries(self.checkpoints):
             if self._folder("model", folder.name).exists() and not leases.is_live(folder):
                 leases.discard(folder)
 

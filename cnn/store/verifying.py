@@ -94,8 +94,6 @@ def _run(store: Store, folder: Path, found: Findings) -> None:
     except ArtifactError:
         found.note(folder, f"{runs.RECORD_NAME} is missing or damaged")
         return
-    if record.run != folder.name:
-        found.note(folder, f"{runs.RECORD_NAME} belongs to the run {record.run}")
     if record.status == "completed" and not (folder / runs.REPORT_NAME).is_file():
         found.note(folder, f"{runs.REPORT_NAME} is missing")
     _copies(store, record, folder, found)
@@ -152,8 +150,10 @@ def _index_problem(folder: Path) -> str:
     try:
         rows: Sequence[Mapping[str, Any]] = tables.read(path).to_pylist()
         there = {row["run"]: row for row in rows}
-    except (OSError, ValueError, KeyError) as error:  # pyarrow's errors are among them
-        return f"cannot be read ({type(error).__name__})"
+    except ArtifactError as error:
+        return str(error).removeprefix(f"{path}: ")
+    except KeyError:
+        return "has no column of runs"
     if len(there) < len(rows):
         return "has a run twice"
     if there.keys() != wanted.keys():

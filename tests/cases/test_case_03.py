@@ -76,8 +76,7 @@ def test_another_packing_is_the_same_data(
 
 
 @pytest.mark.parametrize("packing", PACKINGS)
-@pytest.mark.parametrize("role", ["train-images", "test-labels"])
-@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize(("role", "cached"), [("train-images", True), ("test-labels", False)])
 def test_one_changed_element_is_refused(
     tmp_path: Path, server: Server, packing: str, role: str, cached: bool
 ) -> None:

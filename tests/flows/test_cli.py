@@ -198,8 +198,7 @@ def test_doctor_looks_at_everything(command: Command) -> None:
     code, output, _ = command("doctor", "--json")
     found = {item["name"]: item for item in json.loads(output)}
     assert code == 0
-    assert {"tensorflow", "device", "data mnist", "data digits", "store", "prefect api"} <= set(
-        found
-    )
+    sources = {f"data {name}" for name in ("mnist", "fashion-mnist", "kmnist", "digits")}
+    assert {"tensorflow", "device", *sources, "store", "prefect api"} <= set(found)
     assert found["device"]["detail"].startswith(("cpu: ", "gpu: "))
     assert found["store"]["ok"]

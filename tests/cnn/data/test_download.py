@@ -85,7 +85,7 @@ def test_bad_answers_are_reported_and_never_kept(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("place", [place for place, _, _ in BAD])
+@pytest.mark.parametrize("place", ["dead", "overloaded", "reset", "page", "endless", "changed"])
 def test_the_next_address_is_tried(
     tmp_path: Path,
     server: Server,
@@ -345,9 +345,23 @@ def test_a_limit_on_the_size_of_files_is_named(tmp_path: Path, bodies: dict[str,
     with serving(bodies) as server:
         words = [sys.executable, "-c", DISK, IMAGES, server.at("good")[0], tmp_path]
         said = subprocess.run(words, capture_output=True, text=True, check=True).stdout
-    assert f"a download could not be written to {tmp_path}: File too large; " in said
+    assert f"{IMAGES} could not be written to {tmp_path}: File too large; " in said
     assert "bytes are free there" in said
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_free_bytes_are_those_beside_what_was_written(
+    tmp_path: Path, server: Server, wanted: dict[str, Wanted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted once the part is gone, they would belie the disk that is full."""
+    monkeypatch.setattr(files, "free_bytes", lambda folder: len(list(folder.glob(".*.part"))))
+
+    def full(path: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files, "flush", full)
+    with pytest.raises(StoreUnwritableError, match="No space left on device; 1 bytes are free"):
+        download.fetch(wanted, server.at("good"), tmp_path, Deadline.after(20))
 
 
 @pytest.mark.parametrize("number", [28, 122, 30, 5])  # full, quota, read-only, broken
@@ -372,6 +386,20 @@ def test_a_disk_that_fails_is_named(
     assert only_good_files(tmp_path, 1)
     download.fetch(wanted, server.at("good"), tmp_path, Deadline.after(20))
     assert only_good_files(tmp_path)
+
+
+def test_a_bad_file_on_a_read_only_disk_is_refused_with_its_reason(
+    tmp_path: Path, server: Server, wanted: dict[str, Wanted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That nothing can be written there is the smaller half of the story."""
+
+    def refuse(path: Path, target: Path) -> None:
+        raise OSError(30, "Read-only file system")
+
+    (tmp_path / IMAGES).write_bytes(PAGE)
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(StoreUnwritableError, match=f"{IMAGES}: this is an HTML page.*Read-only"):
+        download.fetch(wanted, server.at("good"), tmp_path, Deadline.after(20))
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, wanted: dict[str, Wanted]) -> None:

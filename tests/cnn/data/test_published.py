@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cnn import memory
 from cnn.config import DataConfig, RunConfig
 from cnn.data import folder, idx, published, sources
 from cnn.data.dataset import Dataset
@@ -84,6 +85,23 @@ def test_only_sets_without_pinned_digests_are_fetched_for_their_key(tmp_path: Pa
     for source in ("mnist", "digits"):
         LOAD_DATASET.fetch(DataConfig(source=source), tmp_path / "downloads")
     assert not (tmp_path / "downloads").exists()
+
+
+def test_the_digests_of_unchanged_files_are_remembered(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second plan reads none of them; a file that changed is read and judged again."""
+    monkeypatch.setattr(memory, "_SETTLED", 0)
+    store = Store(tmp_path / "artifacts")
+    (store.root / "store").mkdir(parents=True)
+    LOAD_DATASET.fetch(CONFIG, store.downloads)
+    digests = sources.identify(CONFIG, store.downloads).digests
+    (path, *_) = published.paths("fashion-mnist", store.downloads).values()
+    with monkeypatch.context() as patched:
+        patched.setattr(idx, "digest", None)
+        assert sources.identify(CONFIG, store.downloads).digests == digests
+    path.write_bytes(path.read_bytes()[:-1])
+    assert sources.identify(CONFIG, store.downloads).digests == {}
 
 
 SMALL = small_set()

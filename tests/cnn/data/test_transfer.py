@@ -178,6 +178,15 @@ def test_an_address_that_leads_nowhere_is_an_answer(
     assert said(url + IMAGES, wanted[IMAGES], tmp_path / IMAGES)
 
 
+def test_nobody_is_asked_when_the_time_is_over(
+    tmp_path: Path, server: Server, wanted: dict[str, Wanted]
+) -> None:
+    """The answer says so, in place of an error of the socket."""
+    words = said(server.at("good")[0] + IMAGES, wanted[IMAGES], tmp_path / IMAGES, 0)
+    assert words == "no time was left"
+    assert not server.asked
+
+
 def test_a_deadline_runs_out() -> None:
     """The time left falls to 0 and no further."""
     assert 4 < Deadline.after(5).left <= 5

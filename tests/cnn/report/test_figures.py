@@ -378,6 +378,20 @@ def test_a_short_text_is_left_as_it_is(text: str) -> None:
     assert theme.wrapped(text, 300, theme.SMALL, 4) == [text]
 
 
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("T-shirt/top", ["T-shirt/", "top"]),
+        ("Ankle boot", ["Ankle", "boot"]),
+        ("long-sleeve_shirt", ["long-", "sleeve_", "shirt"]),
+        ("Pullover", ["Pullover"]),
+    ],
+)
+def test_lines_end_where_words_do(name: str, lines: list[str]) -> None:
+    """A caption under a patch is broken at a space or behind a mark, not within a word."""
+    assert theme.wrapped(name, 70, theme.SMALL, 3) == lines
+
+
 def test_a_confusion_matrix_makes_room_for_its_names(material: Material) -> None:
     """Names beside it are whole or shortened, inside of the picture, and the cells are square."""
     table = material.tables["confusion"].assign(label_name=LONG)
