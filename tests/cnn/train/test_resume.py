@@ -224,7 +224,7 @@ print(json.dumps([hashlib.sha256(weights).hexdigest(), repr(fitted.history)]))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", ["notebook", "best"])
+@pytest.mark.parametrize("recipe", ["best"])
 def test_across_processes_a_recipe_goes_on_exactly(tmp_path: Path, recipe: str) -> None:
     """Networks of full size, two interruptions, each part in an interpreter of its own."""
     settings = recipes.RECIPES[recipe].model_copy(update={"steps": 12, "log_every": 5})
