@@ -265,9 +265,10 @@ def test_a_folder_that_holds_a_known_data_set_is_that_data_set(
     assert not (tmp_path / "downloads").exists()
 
 
-def test_a_known_data_set_that_is_turned_is_another(known: DataConfig) -> None:
+def test_a_known_data_set_that_is_turned_is_another(known: DataConfig, tmp_path: Path) -> None:
     """MNIST lying on its side is not MNIST, and nobody is told that it is."""
-    assert sources.identify(known.model_copy(update={"transpose": True})).name == "folder"
+    turned = known.model_copy(update={"transpose": True})
+    assert sources.identify(turned, tmp_path).name == "folder"
     assert sources.identify(known.model_copy(update={"transpose": False})).name == "mnist"
 
 
