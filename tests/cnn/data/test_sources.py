@@ -269,7 +269,7 @@ def test_a_known_data_set_that_is_turned_is_another(known: DataConfig, tmp_path:
     """MNIST lying on its side is not MNIST, and nobody is told that it is."""
     turned = known.model_copy(update={"transpose": True})
     assert sources.identify(turned, tmp_path).name == "folder"
-    assert sources.identify(known.model_copy(update={"transpose": False})).name == "mnist"
+    assert sources.identify(known.model_copy(update={"transpose": False}), tmp_path).name == "mnist"
 
 
 def test_one_other_pixel_makes_another_data_set(
