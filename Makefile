@@ -11,7 +11,7 @@ run: $(READY)  ## Train, measure and explain: MNIST, or digits where it cannot b
 	$(BIN)/filterscope run --data.source auto --train.recipe fast
 
 test: $(READY)  ## The fast tests
-	$(BIN)/python -m pytest -q -m "not slow and not service"
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup -m "not slow and not service"
 
 check: $(READY)  ## Format, lint, types, import rules
 	$(BIN)/ruff format --check .

@@ -38,6 +38,13 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of two processes one has the tests with a Prefect server; the rest goes file by file."""
+    for item in items:
+        has_server = "prefect_server" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("server" if has_server else str(item.path)))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say how many tests used the real MNIST files."""
     passed = terminalreporter.stats.get("passed", [])

@@ -190,7 +190,9 @@ def test_verified_files_are_not_fetched_again(
     assert server.asked == {"good": 2}
 
 
-@pytest.mark.parametrize("content", [b"", PAGE, gzip.compress(b"\0\0\x08\x01\0\0\0\x01\7")])
+@pytest.mark.parametrize(
+    "content", [b"", PAGE, gzip.compress(b"\0\0\x08\x01\0\0\0\x01\7", mtime=0)]
+)
 def test_a_bad_file_in_the_folder_is_set_aside_and_fetched_once(
     tmp_path: Path,
     server: Server,
@@ -213,8 +215,8 @@ def test_a_bad_file_in_the_folder_is_set_aside_and_fetched_once(
         (b"", "the file is empty"),
         (PAGE, "this is an HTML page, not an IDX file; it begins '<!DOCTYPE html><title>Sign in"),
         (JSON, "this is text, not an IDX file; it begins '{"),
-        (gzip.compress(b"\0\0\x08\x01\0\0\0\x01\7")[:-9], "the gzip file is cut off"),
-        (gzip.compress(b"\0\0\x08\x01\0\0\0\x01\7"), "wrong checksum"),
+        (gzip.compress(b"\0\0\x08\x01\0\0\0\x01\7", mtime=0)[:-9], "the gzip file is cut off"),
+        (gzip.compress(b"\0\0\x08\x01\0\0\0\x01\7", mtime=0), "wrong checksum"),
     ],
 )
 def test_a_bad_file_that_cannot_be_fetched_again_is_refused_with_its_reason(
