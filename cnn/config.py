@@ -340,7 +340,7 @@ def keyed(settings: Settings) -> dict[str, Any]:
     return {
         name: value
         for name, value in settings.model_dump(mode="json").items()
-        if Neutral(value) not in definitions[name].metadata
+        if Neutral(getattr(settings, name)) not in definitions[name].metadata
     }
 
 

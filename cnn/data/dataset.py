@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SPLITS = ("train", "validation", "test")
-_CHUNK = 1024  # images
+_CHUNK = 1 << 22  # bytes
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,9 @@ class Split:
         that a big data set is not there twice.
         """
         second = self.take(held_out)
-        for start in range(0, len(kept), _CHUNK):
-            part = kept[start : start + _CHUNK]
+        n_at_once = max(1, _CHUNK // (self.images[:1].nbytes or 1))
+        for start in range(0, len(kept), n_at_once):
+            part = kept[start : start + n_at_once]
             self.images[start : start + len(part)] = self.images[part]
         first = Split(self.images[: len(kept)], self.labels[kept], self.ids[kept])
         return first, second

@@ -10,9 +10,10 @@ from PIL import Image
 
 from cnn.config import RuntimeConfig
 from cnn.data.dataset import Dataset
-from cnn.errors import DataError
+from cnn.errors import DataError, ServerError
 from cnn.report import body
 from cnn.train import device
+from flows import cli, start
 from tests.cases import inputs
 from tests.cnn.report.conftest import train_briefly, write_artifacts
 
@@ -176,6 +177,56 @@ def test_a_picture_that_is_cut_off_is_refused(tmp_path: Path, format: str, share
     victim.write_bytes(whole[: int(len(whole) * share)])
     with pytest.raises(DataError, match=f"{victim}: (the picture is|not a picture)"):
         inputs.load(tmp_path)
+
+
+@pytest.mark.parametrize("part", ["data", "checksum"])
+def test_a_png_whose_checksums_are_wrong_is_refused(tmp_path: Path, part: str) -> None:
+    """Decoding would not notice other pixels; the file says itself that they are."""
+    inputs.class_folders(tmp_path, 3)
+    victim = tmp_path / "left/0.png"
+    content = bytearray(inputs.png(np.full((28, 28), 9, np.uint8), compress_level=0))
+    place = content.index(b"IDAT") + (40 if part == "data" else 4 + 7 + 28 * 29 + 4)
+    content[place] ^= 1
+    victim.write_bytes(content)
+    with pytest.raises(DataError, match=f"{victim}: the picture is cut off or damaged"):
+        inputs.load(tmp_path)
+
+
+@pytest.mark.parametrize("verb", ["run", "plan"])
+def test_the_command_refuses_pictures_before_anything_is_written(
+    tmp_path: Path, verb: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit code 3, one message that names the file, and Prefect was not started."""
+    monkeypatch.setattr(start, "train_and_explain", lambda *_: pytest.fail("a run was started"))
+    data = inputs.class_folders(tmp_path / "data", 3)
+    (data / "left/0.png").write_bytes(b"")
+    words = ["--data.source", "folder", "--data.path", str(data)]
+    with pytest.raises(SystemExit) as ended:
+        cli.main([verb, *words, "--store", str(tmp_path / "artifacts")])
+    assert ended.value.code == 3
+    assert capsys.readouterr().err == f"error: {data}/left/0.png: the picture is empty\n"
+    assert [path for path in (tmp_path / "artifacts").rglob("*") if path.is_file()] == []
+
+
+def test_looking_at_the_data_before_a_run_warns_of_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run itself warns, once, where its log is kept; a plan warns too."""
+
+    def begin(*_: object) -> None:
+        assert caplog.messages == []
+        raise ServerError("far enough")
+
+    monkeypatch.setattr(start, "train_and_explain", begin)
+    for i in range(6):
+        files = {f"{name}/{i}.png": 255 - inputs.glyph(i) for name in LABELS}
+        inputs.write_pictures(tmp_path / "data", {n: inputs.png(a) for n, a in files.items()})
+    words = ["--data.source", "folder", "--data.path", str(tmp_path / "data"), "--store"]
+    for verb, code, n_warnings in (("run", 1, 0), ("plan", 0, 1)):
+        with pytest.raises(SystemExit) as ended:
+            cli.main([verb, *words, str(tmp_path / "artifacts")])
+        assert ended.value.code == code
+        assert len(caplog.messages) == n_warnings
 
 
 def test_all_damaged_pictures_are_named_at_once(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from prefect.exceptions import ParameterTypeError
 
 from cnn import config
 from cnn.config import RunConfig
-from cnn.data import sources
+from cnn.data import published
 from cnn.errors import ConfigError
 from cnn.store import runs
 from flows import cli, start
@@ -91,7 +91,7 @@ def as_json(value: Any) -> str:
 def nothing_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No door may reach for the network or start a run."""
     monkeypatch.setenv("FILTERSCOPE_STORE", str(tmp_path / "artifacts"))
-    monkeypatch.setattr(sources, "fetch_known", lambda *given: pytest.fail("a download began"))
+    monkeypatch.setattr(published, "fetch", lambda *given: pytest.fail("a download began"))
 
 
 def started(monkeypatch: pytest.MonkeyPatch, words: list[str]) -> RunConfig:

@@ -3,6 +3,8 @@
 import logging
 import os
 import shutil
+import tracemalloc
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +139,19 @@ def test_the_key_follows_the_content_alone(tmp_path: Path) -> None:
         before = digest(second)
 
 
+def test_a_name_is_the_same_however_its_letters_are_composed(tmp_path: Path) -> None:
+    """One system writes ü as one letter, another as u and two dots: the key is one."""
+    digests = set()
+    for form in ("NFC", "NFD"):
+        root = flat(tmp_path / form, "a", unicodedata.normalize(form, "Kürbis"))
+        found = pictures.find(root)
+        assert found.class_names == (unicodedata.normalize("NFC", "Kürbis"), "a")
+        digests.add(found.digest)
+    assert len(digests) == 1
+    flat(tmp_path / "NFD", unicodedata.normalize("NFC", "Kürbis"))
+    assert "two folders of the class 'Kürbis'; keep one" in refusal(tmp_path / "NFD")
+
+
 def test_choices_are_in_the_key(tmp_path: Path) -> None:
     """Size, channels and transposing decide the arrays; null means gray."""
     config = DataConfig(source="folder", path=flat(tmp_path, "a", "b"))
@@ -199,7 +214,8 @@ def test_the_data_folder_itself_may_be_a_link(tmp_path: Path) -> None:
     """Where the folder lies is the user's business."""
     flat(tmp_path / "disk", "a", "b")
     (tmp_path / "data").symlink_to(tmp_path / "disk")
-    assert len(inputs.load(tmp_path / "data").files) == 6
+    (tmp_path / "disk/b/in.png").symlink_to(tmp_path / "disk/a/0.png")
+    assert len(inputs.load(tmp_path / "data").files) == 7
 
 
 @pytest.mark.parametrize(
@@ -319,3 +335,19 @@ def test_nothing_is_warned_of_where_nothing_is_wrong(
     with caplog.at_level(logging.DEBUG, "cnn"):
         inputs.load(flat(tmp_path, "a", "b"))
     assert [item for item in caplog.records if item.name.startswith("cnn")] == []
+
+
+def test_reading_takes_the_memory_of_the_arrays_and_little_more(tmp_path: Path) -> None:
+    """Pictures are decoded into their place, and a split moves them within it."""
+    noise = np.random.default_rng(0).integers(0, 256, (400, 400), np.uint8)
+    files = {f"{label}/{i}.png": np.roll(noise, i) for label in "ab" for i in range(60)}
+    inputs.write_pictures(tmp_path, {name: inputs.png(array) for name, array in files.items()})
+    n_bytes = len(files) * noise.size
+    tracemalloc.start()
+    try:
+        dataset = inputs.load(tmp_path, validation_fraction=0.01)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    n_copied = sum(dataset.splits[name].images.nbytes for name in ("validation", "test"))
+    assert peak < n_bytes + n_copied + 8_000_000

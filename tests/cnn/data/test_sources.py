@@ -2,6 +2,7 @@
 
 import logging
 import socket
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -264,6 +265,13 @@ def test_a_folder_that_holds_a_known_data_set_is_that_data_set(
     assert not (tmp_path / "downloads").exists()
 
 
+def test_a_known_data_set_that_is_turned_is_another(known: DataConfig, tmp_path: Path) -> None:
+    """MNIST lying on its side is not MNIST, and nobody is told that it is."""
+    turned = known.model_copy(update={"transpose": True})
+    assert sources.identify(turned, tmp_path).name == "folder"
+    assert sources.identify(known.model_copy(update={"transpose": False}), tmp_path).name == "mnist"
+
+
 def test_one_other_pixel_makes_another_data_set(
     known: DataConfig, tmp_path: Path, arrays: dict[str, NDArray[Any]]
 ) -> None:
@@ -353,6 +361,28 @@ def test_mnist_trains_on_55000_images_and_holds_out_5000(mnist_dir: Path, tmp_pa
     ids = np.concatenate([dataset.splits[name].ids for name in ("train", "validation")])
     assert np.array_equal(np.sort(ids), np.arange(60_000))
     assert dataset.splits["validation"].ids.max() > 50_000
+
+
+@pytest.mark.parametrize("kind", ["u1", "f4", "f8", "i4"])
+@pytest.mark.parametrize("prefix", ["", "emnist-x-"])
+def test_reading_takes_the_memory_of_the_files_and_little_more(
+    tmp_path: Path, kind: str, prefix: str
+) -> None:
+    """Types are converted, images turned and splits made where the bytes lie."""
+    n = 40_000_000 // np.dtype(kind).itemsize // 10_000
+    shades = np.arange(n)[:, None, None] % 250
+    labels = np.arange(n, dtype=np.uint8) % 2
+    images = np.broadcast_to(shades, (n, 100, 100)).astype(kind)
+    arrays = dict(zip(folder.ROLES, (images, labels, images[:10], labels[:10]), strict=True))
+    config = put(tmp_path, arrays, prefix)
+    tracemalloc.start()
+    try:
+        dataset = load(config.model_copy(update={"validation_fraction": 0.01}), tmp_path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert dataset.splits["test"].images[9, 0, 0, 0] == 9
+    assert peak < 1.125 * 40_000_000 + 30_000_000  # the first for a buffer that grows
 
 
 def identity(config: DataConfig, tmp_path: Path) -> dict[str, Any]:

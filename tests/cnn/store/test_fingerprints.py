@@ -1,7 +1,6 @@
 """Which code a step's key depends on, and which edits change it."""
 
 import ast
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 
 from cnn.store import fingerprints
 from cnn.store.steps import STEPS
+from tests.cnn.store.package import Package, in_place
 
 CODE = '''"""Trains."""
 
@@ -23,44 +23,17 @@ def train(n):
 '''
 
 
-class Package:
-    """A package `cnn` in a folder, edited freely; fingerprints are made of it."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    def put(self, name: str, text: str) -> None:
-        path = self.root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-        fingerprints.of.cache_clear()
-        fingerprints._read.cache_clear()
-
-    def edit(self, name: str, old: str, new: str) -> None:
-        text = (self.root / name).read_text()
-        assert text.count(old) >= 1
-        self.put(name, text.replace(old, new, 1))
-
-
 @pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Package]:
+def package(tmp_path: Path) -> Iterator[Package]:
     """An empty package in the place of `cnn`."""
-    monkeypatch.setattr(fingerprints, "_ROOT", tmp_path / "cnn")
-    fingerprints.of.cache_clear()
-    fingerprints._read.cache_clear()
-    yield Package(tmp_path / "cnn")
-    fingerprints.of.cache_clear()
-    fingerprints._read.cache_clear()
+    with in_place(tmp_path / "cnn") as package:
+        yield package
 
 
 @pytest.fixture
 def copy(package: Package) -> Package:
     """A copy of the real package in its place."""
-    shutil.copytree(
-        Path(fingerprints.__file__).parents[1],
-        package.root,
-        ignore=shutil.ignore_patterns("__pycache__"),
-    )
+    package.fill()
     return package
 
 
