@@ -3,11 +3,13 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from cnn.store import runs, verifying
+from cnn.store import collecting, runs, verifying
 from cnn.store.store import Store
+from flows.train_and_explain import train_and_explain
 from tests.cnn.store import filled
 from tests.flows.conftest import Finished
 from tests.flows.test_cli import Command, command
@@ -160,3 +162,27 @@ def test_after_gc_a_plan_for_a_kept_run_is_all_cached(
         assert command("verify")[0] == 0
         wanted = {"cached"} if keep == "1" else {"run", "depends"}
         assert {item["state"] for item in json.loads(command("plan", *words)[1])} == wanted
+
+
+def test_gc_takes_nothing_from_a_run_under_way(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Old artifacts that no run names, which a run has found cached, are there when it ends."""
+    root = tmp_path / "artifacts"
+    shutil.copytree(finished.store, root)
+    shutil.rmtree(root / "runs")
+    filled.age(root)
+    publish = runs.publish
+    seen: list[set[str]] = []
+
+    def after_gc(*arguments: Any, **more: Any) -> Any:
+        seen.append({item.why for item in collecting.collect(Store(root), 0).kept})
+        return publish(*arguments, **more)
+
+    monkeypatch.setattr(runs, "publish", after_gc)
+    folder = train_and_explain(finished.config, store=root)
+    assert seen == [{"in use"}]
+    assert [step.state for step in runs.read(folder).steps] == ["cached"] * 6
+    assert verifying.verify(Store(root)).broken == []
+    filled.age(root)
+    assert len(collecting.collect(Store(root), 0).freed) >= 7

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnn.errors import ArtifactError, ConfigError
+from cnn.errors import ArtifactError, ConfigError, StoreUnwritableError
 from cnn.store import runs, tables
 from cnn.store.refs import Kind, Ref
 from cnn.store.runs import RunRecord, StepOutcome
@@ -299,3 +299,21 @@ def test_an_empty_index_has_the_tables_schema(tmp_path: Path) -> None:
     runs.rebuild_index(tmp_path)
     assert tables.read(tmp_path / "index.parquet").schema.equals(tables.SCHEMAS["runs"])
     assert index(tmp_path) == []
+
+
+def test_a_run_that_the_index_cannot_take_is_not_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is full just then leaves neither its folder nor another index."""
+    publish(tmp_path, record())
+    before = index(tmp_path)
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as context, pytest.raises(StoreUnwritableError, match="are free"):
+        context.setattr(runs, "rebuild_index", full)
+        publish(tmp_path, record(seconds=1))
+    assert [item.run for item in runs.records(tmp_path)] == [record().run]
+    assert index(tmp_path) == before
+    assert hidden(tmp_path) == []

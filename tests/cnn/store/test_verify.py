@@ -14,6 +14,8 @@ from cnn.data import idx, sources
 from cnn.memory import Memory
 from cnn.progress import Progress
 from cnn.store import runs, tables, verifying
+from cnn.store.keys import Key
+from cnn.store.manifests import Headline
 from cnn.store.runs import RunRecord
 from cnn.store.store import Store
 from tests.cnn.store import filled
@@ -54,6 +56,8 @@ def test_a_store_as_it_was_made_is_clean(store: Store) -> None:
     link = store.root.with_name("link")
     link.symlink_to(store.root)
     assert verifying.verify(Store(link)) == found
+    (store.root / "quarantine").touch()
+    assert len(verifying.verify(Store(link)).broken) == 1
 
 
 @pytest.mark.parametrize("make", [lambda root: None, lambda root: root.mkdir()])
@@ -208,9 +212,28 @@ def test_copies_outlive_their_artifacts(store: Store) -> None:
     assert broken(store) == []
 
 
+def test_copies_of_an_earlier_result_are_no_damage(store: Store) -> None:
+    """An artifact that was made anew with other content says nothing of older copies."""
+    ref = filled.ref_of(records(store)[0], "model")
+    manifest = store.manifest(ref)
+
+    def produce(folder: Path) -> Headline:
+        (folder / "model.json").write_text("other")
+        return {}
+
+    key = Key("model", manifest.components)
+    assert store.publish(key, manifest.reads, produce, replace=True).ref != ref
+    assert broken(store) == []
+
+
 def without_last(path: Path) -> None:
     rows = tables.read(path).drop_columns("schema_version").to_pylist()
     tables.write_rows(path, "runs", rows[:-1])
+
+
+def with_one_twice(path: Path) -> None:
+    rows = tables.read(path).drop_columns("schema_version").to_pylist()
+    tables.write_rows(path, "runs", [*rows, rows[0]])
 
 
 def other_accuracy(path: Path) -> None:
@@ -222,6 +245,7 @@ INDEX_FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "gone": (Path.unlink, "is missing"),
     "cut off": (lambda path: os.truncate(path, 100), "not a complete parquet file"),
     "a run short": (without_last, "has 1 runs and there are 2; "),
+    "a run twice": (with_one_twice, "has a run twice"),
     "another accuracy": (other_accuracy, "differs from the run.json of "),
 }
 

@@ -1,0 +1,48 @@
+"""Starting a flow from the command line, where Prefect is in trouble."""
+
+import os
+from pathlib import Path
+
+import httpx
+import pytest
+from prefect.exceptions import PrefectHTTPStatusError
+
+from cnn.config import RunConfig
+from cnn.errors import ServerError, StoreUnwritableError
+from flows import prefect_settings, start, train_and_explain
+
+
+def test_an_api_that_fails_during_the_run_is_an_error_that_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its database may be on a disk that has become full."""
+
+    def fails(*_: object, **__: object) -> None:
+        request = httpx.Request("POST", "http://127.0.0.1/api/task_runs/")
+        answer = httpx.Response(500, request=request)
+        raise PrefectHTTPStatusError("Server error '500'", request=request, response=answer)
+
+    monkeypatch.setattr(prefect_settings, "apply", lambda: None)
+    monkeypatch.setattr(start, "_reach_server", lambda: None)
+    monkeypatch.setattr(train_and_explain, "train_and_explain", fails)
+    with pytest.raises(ServerError, match=r"API failed while .* Server error '500'; .* run again"):
+        start.train_and_explain(RunConfig(), tmp_path, [], "")
+
+
+def test_prefects_home_needs_room_beyond_its_database(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Where there is some nothing is left there; where there is none the room is named."""
+    start._check_home(tmp_path / "prefect")
+    assert list((tmp_path / "prefect").iterdir()) == []
+    (tmp_path / "prefect" / "prefect.db").write_bytes(b"x" * 1000)
+    asked: list[int] = []
+
+    def none_left(handle: int, offset: int, n_bytes: int) -> None:
+        asked.append(offset)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", none_left)
+    with pytest.raises(StoreUnwritableError, match=r"No space left.* 8,388,608 are needed. Set"):
+        start._check_home(tmp_path / "prefect")
+    assert asked == [1000]
