@@ -9,6 +9,10 @@ class FilterscopeError(Exception):
 
     exit_code = 1
 
+    def __str__(self) -> str:
+        """Return the message as text for any log, terminal or JSON, whatever a file's name is."""
+        return super().__str__().encode("utf-8", "backslashreplace").decode()
+
 
 class ConfigError(FilterscopeError):
     """A setting or an argument is unknown, malformed or out of range."""
