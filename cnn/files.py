@@ -21,6 +21,7 @@ _DISK_ERRORS = {
     None,  # NumPy and HDF5 say what failed, without a number
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO),
     *(errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG),
+    *(errno.ENOLCK, errno.EOPNOTSUPP),  # a network's disk without locks
 }
 
 

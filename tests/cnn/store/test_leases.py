@@ -393,6 +393,20 @@ def test_an_interrupted_work_gives_the_lease_back(folder: Path) -> None:
     assert not folder.exists()
 
 
+def test_a_disk_without_locks_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some disks of a network have none: a message, no traceback."""
+
+    def no_locks(handle: int, how: int) -> None:
+        raise OSError(37, os.strerror(37))
+
+    monkeypatch.setattr(files.fcntl, "flock", no_locks)
+    with (
+        pytest.raises(StoreUnwritableError, match=r"a lease could not be written.*No locks"),
+        leases.held(folder, never),
+    ):
+        pytest.fail("a lease was taken")
+
+
 def test_a_full_disk_is_said_and_leaves_nothing(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
