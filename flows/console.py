@@ -32,10 +32,10 @@ def as_json(value: Any) -> None:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
-    """Print a table; long cells are folded, never cut."""
+    """Print a table; names, in the first column, stay whole, other long cells are folded."""
     shown = Table(title=title or None, title_justify="left", title_style="bold")
-    for column in columns:
-        shown.add_column(column, overflow="fold")
+    for i, column in enumerate(columns):
+        shown.add_column(column, overflow="fold", no_wrap=i == 0)
     for row in rows:
         shown.add_row(*(Text(cell) for cell in row))
     console.print(shown)
