@@ -78,13 +78,13 @@ def abandoned(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.glob(f".*{SUFFIX}")) if not _is_written(path)]
 
 
-def discard(path: Path, folder: Path) -> None:
-    """Give a file or folder a temporary name in `folder`, for the next sweep there to remove.
+def discard(path: Path, folder: Path) -> Path:
+    """Return the temporary name, in `folder`, given to a path for the next sweep to remove.
 
     That is one rename: a reader finds the path whole or not at all, and a process that is
     killed before it swept leaves nothing that looks like more than a leftover.
     """
-    path.rename(_temporary_path(folder, path.name))
+    return path.rename(_temporary_path(folder, path.name))
 
 
 @contextmanager

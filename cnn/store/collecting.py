@@ -83,14 +83,14 @@ def collect(store: Store, n_last: int) -> Survey:
     with files.disk_faults("gc's changes", root):
         with inuse.settled(root):
             found = survey(store, n_last)
-            for item in found.freed:
-                _take_away(root, item)
+            taken = {_take_away(root, item) for item in found.freed}
         for folder in layout.workplaces(root):
             files.sweep(folder)
         if layout.is_folder(root / layout.RUNS):
             runs.rebuild_index(root / layout.RUNS)
     for path in itertools.chain(*map(files.abandoned, layout.workplaces(root))):
-        raise StoreUnwritableError(f"{path} cannot be removed; see who owns it")
+        if path in taken:  # others' may be just made, or about to be removed by another gc
+            raise StoreUnwritableError(f"{path} cannot be removed; see who owns it")
     return found
 
 
@@ -217,13 +217,14 @@ def _memories(store: Store, gone: Collection[Name]) -> Iterator[Item]:
             yield Item("memory", path, "its artifact is gone", _size(path))
 
 
-def _take_away(root: Path, item: Item) -> None:
-    """Give a thing a temporary name in the folder in which it is swept."""
+def _take_away(root: Path, item: Item) -> Path:
+    """Return the temporary name that a thing is given in the folder in which it is swept."""
+    if item.what == "temporary":
+        return item.path
+    folder = root / layout.STORE if item.what in layout.KINDS else item.path.parent
     with suppress(FileNotFoundError):  # somebody was faster
-        if item.what in layout.KINDS:
-            files.discard(item.path, root / layout.STORE)
-        elif item.what != "temporary":
-            files.discard(item.path, item.path.parent)
+        return files.discard(item.path, folder)
+    return item.path
 
 
 def _size(path: Path) -> int:

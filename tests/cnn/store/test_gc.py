@@ -389,14 +389,14 @@ def test_a_gc_that_is_killed_leaves_only_what_the_next_one_sweeps(
     """After any number of renames, and in the middle of removing, nothing is half there."""
     for seed in range(1, 5):
         filled.add_run(store, seed)
-    discard: Callable[[Path, Path], None] = files.discard
+    discard: Callable[[Path, Path], Path] = files.discard
     done: list[Path] = []
 
-    def dies_after_five(path: Path, folder: Path) -> None:
+    def dies_after_five(path: Path, folder: Path) -> Path:
         if len(done) == 5:
             raise KeyboardInterrupt
         done.append(path)
-        discard(path, folder)
+        return discard(path, folder)
 
     monkeypatch.setattr(files, "discard", dies_after_five)
     with pytest.raises(KeyboardInterrupt):
@@ -409,6 +409,17 @@ def test_a_gc_that_is_killed_leaves_only_what_the_next_one_sweeps(
     collecting.collect(store, 1)
     assert is_clean(store)
     assert kept(store) == ([4], 3)
+
+
+def test_a_temporary_that_another_process_has_just_made_is_no_error(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For a moment it is there and nobody holds its lock."""
+    filled.add_run(store, 1)
+    fresh = store.root / "store" / ".model-1.1.part"
+    monkeypatch.setattr(runs, "rebuild_index", lambda _: fresh.mkdir())
+    assert collecting.collect(store, 0).freed
+    assert fresh.exists()
 
 
 def test_what_cannot_be_removed_is_said(store: Store) -> None:
