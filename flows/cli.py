@@ -244,6 +244,7 @@ def _nothing_to_do(store: Store, planned: Sequence[Planned]) -> tuple[runs.RunRe
     found = runs.latest_of(store.runs, refs)
     if found is None:
         return None
+    runs.complete_index(store.runs)
     steps = tuple(
         runs.StepOutcome(step=item.step.name, state="cached", why=item.why, seconds=0, ref=item.ref)
         for item in planned

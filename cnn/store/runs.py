@@ -168,6 +168,14 @@ def latest_of(runs: Path, refs: Collection[Ref]) -> tuple[RunRecord, Path] | Non
     return None
 
 
+def complete_index(runs: Path) -> None:
+    """Write index.parquet anew if a run was put in place after it: its process was killed then."""
+    index = runs / INDEX_NAME
+    placed = max((path.stat().st_ctime_ns for path in runs.glob("[!.]*/")), default=0)
+    if placed > (index.stat().st_mtime_ns if index.exists() else 0):
+        rebuild_index(runs)
+
+
 def rebuild_index(runs: Path) -> None:
     """Write index.parquet anew from the run.json files; several processes may do so at once."""
     with (

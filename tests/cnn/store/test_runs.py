@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cnn import files
 from cnn.errors import ArtifactError, ConfigError, StoreUnwritableError
 from cnn.store import runs, tables
 from cnn.store.refs import Kind, Ref
@@ -317,3 +319,23 @@ def test_a_run_that_the_index_cannot_take_is_not_published(
     assert [item.run for item in runs.records(tmp_path)] == [record().run]
     assert index(tmp_path) == before
     assert hidden(tmp_path) == []
+
+
+def test_a_run_whose_process_was_killed_before_the_index_gets_its_row(tmp_path: Path) -> None:
+    """An index that is older than a run's folder is made anew; one that is not stays."""
+    first = publish(tmp_path, record("first"))
+    before = (tmp_path / "index.parquet").read_bytes()
+    second = publish(tmp_path, record("second"))
+    files.replace(tmp_path / "index.parquet", before)
+    os.utime(tmp_path / "index.parquet", (0, 0))
+    runs.complete_index(tmp_path)
+    assert [row["run"] for row in index(tmp_path)] == [first.run, second.run]
+    inode = (tmp_path / "index.parquet").stat().st_ino
+    runs.complete_index(tmp_path)
+    assert (tmp_path / "index.parquet").stat().st_ino == inode
+
+
+def test_without_runs_there_is_no_index_to_complete(tmp_path: Path) -> None:
+    """A missing folder stays missing."""
+    runs.complete_index(tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
