@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 
@@ -11,6 +12,8 @@ from cnn.data import sources
 from cnn.data.dataset import Dataset
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+hypothesis.settings.register_profile("filterscope", deadline=None)  # machines may be busy
+hypothesis.settings.load_profile("filterscope")
 MNIST_DIR = os.environ.get("FILTERSCOPE_MNIST_DIR")
 
 

@@ -125,7 +125,7 @@ def test_a_pinned_run_is_shown_as_such_and_stays(command: Command, store: Store)
     name = first(store)
     code, _, errors = command("pin", name)
     assert (code, errors) == (0, f"{name} is pinned: gc keeps it and what it was made from\n")
-    assert "completed, pinned" in command("runs")[1]
+    assert "pinned" in command("runs")[1]
     assert "Pinned: gc keeps it" in command("show", name)[1]
     assert json.loads(command("show", name, "--json")[1])["pinned"] is True
     pinned = {item["run"]: item["pinned"] for item in json.loads(command("runs", "--json")[1])}
