@@ -75,7 +75,7 @@ def test_ctrl_c_ends_a_run_soon_and_leaves_nothing_half_made(
     assert time.monotonic() - sent < 30
     assert "Finished in state Crashed" in rest
     assert "Connection refused" not in rest
-    assert not list((tmp_path / "artifacts/store").glob(".*"))
+    assert not list((tmp_path / "artifacts").rglob("*.part"))
     assert not (tmp_path / "artifacts/store/model").exists()
     subprocess.run([COMMAND, *words, "20"], env=environment, check=True)
 
