@@ -1,7 +1,7 @@
 """Case 02: a bad body was stored under the right name and is found there later."""
 
 import gzip
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -36,17 +36,6 @@ FAULTS: dict[str, tuple[Spoil, str]] = {
     "zeros at the end": (lambda body: body[: len(body) // 2] + bytes(len(body) // 2), ""),
     "too long": (lambda body: gzip.compress(gzip.decompress(body) + b"\0"), "holds more"),
 }
-
-
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """A host of a small set that stands for MNIST."""
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    bodies = hosts.written(tmp_path / "host", hosts.small_set())
-    monkeypatch.setitem(published.KNOWN, "mnist", hosts.digests(tmp_path / "host"))
-    with hosts.serving(bodies) as server:
-        monkeypatch.setitem(published.ADDRESSES, "mnist", tuple(server.at("good")))
-        yield server
 
 
 def cache(downloads: Path, server: Server, role: str, spoil: Spoil) -> Path:

@@ -4,7 +4,7 @@ import gzip
 import io
 import logging
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -42,17 +42,6 @@ PACKINGS: dict[str, Callable[[bytes], bytes]] = {
     "in two members": lambda content: gzip.compress(content[:999]) + gzip.compress(content[999:]),
     "not packed": lambda content: content,
 }
-
-
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """A host of a small set that stands for MNIST."""
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    bodies = hosts.written(tmp_path / "host", hosts.small_set())
-    monkeypatch.setitem(published.KNOWN, "mnist", hosts.digests(tmp_path / "host"))
-    with hosts.serving(bodies) as server:
-        monkeypatch.setitem(published.ADDRESSES, "mnist", tuple(server.at("good")))
-        yield server
 
 
 @pytest.mark.parametrize("packing", PACKINGS)

@@ -141,11 +141,8 @@ def publishing(text: str) -> Callable[[Path], Headline]:
     return produce
 
 
-def test_a_model_that_was_published_just_before_the_turn_is_not_made_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Between the look at the store and the lease another process may have ended."""
-    run: Any = FakeRun(tmp_path)
+def publish_before_the_turn(monkeypatch: pytest.MonkeyPatch, run: Any) -> None:
+    """Have another process publish the model between the look at the store and the lease."""
     held = leases.held
 
     def late(*args: Any) -> Any:
@@ -153,6 +150,14 @@ def test_a_model_that_was_published_just_before_the_turn_is_not_made_again(
         return held(*args)
 
     monkeypatch.setattr(leases, "held", late)
+
+
+def test_a_model_that_was_published_just_before_the_turn_is_not_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look at the store and the lease another process may have ended."""
+    run: Any = FakeRun(tmp_path)
+    publish_before_the_turn(monkeypatch, run)
     with resume.turn(TRAIN_MODEL, run, KEY) as decision:
         assert decision.manifest is not None
 
@@ -164,13 +169,7 @@ def test_damage_that_another_process_mended_is_not_set_aside(
     run: Any = FakeRun(tmp_path)
     path = run.store.open(run.store.publish(KEY, (), publishing("weights")).ref) / "model.txt"
     path.write_text("damaged")
-    held = leases.held
-
-    def late(*args: Any) -> Any:
-        run.store.publish(KEY, (), publishing("weights"))
-        return held(*args)
-
-    monkeypatch.setattr(leases, "held", late)
+    publish_before_the_turn(monkeypatch, run)
     with resume.turn(TRAIN_MODEL, run, KEY) as decision:
         assert not decision.problem
         assert decision.manifest is not None
