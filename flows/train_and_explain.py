@@ -5,6 +5,7 @@ from pathlib import Path
 from prefect import flow
 
 from cnn.config import RunConfig, StepName
+from tasks import origin
 from tasks.data import load_dataset
 from tasks.evaluate import evaluate_model
 from tasks.filters import export_filters
@@ -17,7 +18,7 @@ from tasks.train import train_model
 
 @flow(
     name="train-and-explain",
-    flow_run_name="{config.data.source}-{config.train.recipe}-seed{config.train.seed}",
+    flow_run_name=origin.flow_run_name,
     persist_result=False,
     result_serializer="json",  # of a failure, which Prefect stores all the same: never a pickle
 )
@@ -38,6 +39,7 @@ def train_and_explain(
         note: what a reader of the report should know about this run.
 
     """
+    config = origin.dated(config)
     with Run(config, store, refresh, note) as run:
         dataset = load_dataset(run, settings=config.data)
         model = train_model(run, dataset, settings=config.train)
