@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AwareDatetime, BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from cnn import documents, files
 from cnn.config import GateConfig
 from cnn.data import dataset as datasets
 from cnn.data import imprints
-from cnn.errors import ArtifactError, ConfigError
+from cnn.errors import ArtifactError
 from cnn.store import inuse, layout, runs
 from cnn.store.exports import MODEL_NAME, SIDECAR_NAME
 
@@ -36,7 +36,7 @@ class Promotion(BaseModel):
     """One line of the history; fields that this version does not know are passed over."""
 
     run: str
-    at: AwareDatetime | None = None
+    at: str = ""
     because: str = ""
     model: str = ""
     data: str = ""
@@ -94,7 +94,7 @@ class Current:
         try:
             values: NDArray[Any] = np.load(path, allow_pickle=False)
             return values
-        except (OSError, ValueError) as error:
+        except (OSError, EOFError, ValueError) as error:
             raise ArtifactError(f"{path} cannot be read ({error})") from None
 
 
@@ -162,7 +162,8 @@ def promote(root: Path, track: str, run: Path, dataset: Path, promotion: Promoti
             version = _put(folder, track, temporary / "version")
             link = temporary / "link"
             link.symlink_to(version.relative_to(folder))
-            _swap(link, folder / track)
+            _make_way(folder, track)
+            link.replace(folder / track)
         files.flush(folder)
         _sweep(folder, track, version)
     return folder / track
@@ -197,11 +198,13 @@ def _put(folder: Path, track: str, version: Path) -> Path:
     return version.rename(folder / VERSIONS_NAME / name)
 
 
-def _swap(link: Path, track: Path) -> None:
-    """Put the link in the track's place; a plain folder, made by hand, becomes a version."""
-    if layout.is_folder(track):
-        raise ConfigError(f"{track} is a folder; a link is expected there: move it away")
-    link.replace(track)
+def _make_way(folder: Path, track: str) -> None:
+    """Make a plain folder in the place of a track's link, as in some copies of a store, a version.
+
+    It gets the lowest number: it is the oldest.
+    """
+    if layout.is_folder(folder / track):
+        (folder / track).rename(folder / VERSIONS_NAME / f"{track}.{0:06d}")
 
 
 def _versions(folder: Path, track: str) -> list[tuple[int, Path]]:
@@ -226,7 +229,7 @@ def now(run: runs.RunRecord, because: str, model: str) -> Promotion:
     """Return the line of the history for a run that is promoted now."""
     return Promotion(
         run=run.run,
-        at=datetime.now(UTC),
+        at=datetime.now(UTC).isoformat(timespec="seconds"),
         because=because,
         model=model,
         data=run.data,
