@@ -46,7 +46,7 @@ def train_and_explain(
     """
     if overtaken := deployed.skipped():
         return overtaken
-    deployed.refuse_lost_folders(config, store)
+    deployed.prepare(config, store)
     with Run(config, store, refresh, note) as run:
         dataset = load_dataset(run, settings=config.data)
         model = train_model(run, dataset, settings=config.train)

@@ -1,6 +1,9 @@
 """What concerns the flow runs of a deployment only: nobody waits for them at a terminal."""
 
+import ctypes
 import logging
+import signal
+import sys
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,10 +20,12 @@ from prefect.states import Cancelled
 from cnn.config import RunConfig
 from cnn.errors import ConfigError, UnreachableError
 from cnn.store.store import default_root
+from tasks import logs
 
 log = logging.getLogger("cnn.run")
 
 RETRY_SECONDS = [60, 300]  # between the attempts at a download
+_PR_SET_PDEATHSIG = 1  # of prctl(2)
 _NOT_DONE = (StateType.FAILED, StateType.CRASHED, StateType.CANCELLED, StateType.CANCELLING)
 _DONE_OR_DUE = [state for state in StateType if state not in _NOT_DONE]
 _N_LATER = 20  # of the later runs are looked at
@@ -86,15 +91,31 @@ def _later(run: FlowRun) -> FlowRun | None:
     return None
 
 
-def refuse_lost_folders(config: RunConfig, store: Path | None) -> None:
-    """Raise ConfigError where a deployed run's folders would go with the worker's temporary one.
+def prepare(config: RunConfig, store: Path | None) -> None:
+    """Make a deployed run end with its worker; raise ConfigError where its output would be lost."""
+    if flow_run() is not None:
+        _refuse_lost_folders(config, store)
+        logs.outlive_the_console()
+        _end_with_the_worker()
+
+
+def _end_with_the_worker() -> None:
+    """Have Linux send SIGTERM when the process that started this one is gone, even by SIGKILL.
+
+    Nobody could cancel the run any more. Elsewhere it goes on to its end.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _refuse_lost_folders(config: RunConfig, store: Path | None) -> None:
+    """Raise ConfigError where a folder would go with the worker's temporary one.
 
     A process worker starts a flow run in a folder that it removes afterwards, unless the job
     variable `working_dir` names another one.
     """
     here = Path.cwd()
-    is_temporary = here.parent == Path(tempfile.gettempdir()) and here.name.endswith("prefect")
-    if flow_run() is None or not is_temporary:
+    if here.parent != Path(tempfile.gettempdir()) or not here.name.endswith("prefect"):
         return
     named = {"store": store or default_root(), "data.path": config.data.path}
     for name, path in named.items():
