@@ -5,13 +5,25 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTHONS := python3.11 python3.12 python3.13 python3
 
-.PHONY: run test check soak format lock clean
+.PHONY: run test up down status deploy check soak format lock clean
 
 run: $(READY)  ## Train, measure and explain: MNIST, or digits where it cannot be reached
 	$(BIN)/filterscope run --data.source auto --train.recipe fast
 
 test: $(READY)  ## The fast tests
 	$(BIN)/python -m pytest -q -n 2 --dist loadgroup -m "not slow and not service"
+
+up: $(READY)  ## Start server, worker and page server, with the schedules; deployments/README.md
+	@$(BIN)/python -m deployments.operate up $(PARTS)
+
+down: $(READY)  ## End them, and what runs
+	@$(BIN)/python -m deployments.operate down $(PARTS)
+
+status: $(READY)  ## Say what runs, where, and where its log is; ends with an error if anything does not
+	@$(BIN)/python -m deployments.operate status $(PARTS)
+
+deploy: $(READY)  ## Bring deployments/prefect.yaml to the server that runs
+	@$(BIN)/python -m deployments.operate deploy
 
 check: $(READY)  ## Format, lint, types, import rules
 	$(BIN)/ruff format --check .

@@ -22,6 +22,7 @@ from rich.progress import (
 )
 
 from cnn import progress
+from tasks import logs
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ class Bars:
     def _start(self) -> None:
         """Show the lines, and let Prefect's log lines appear above them."""
         if self._console.is_terminal:
-            self._consoles = [(handler, handler.console) for handler in _console_handlers()]
+            self._consoles = [(handler, handler.console) for handler in logs.console_handlers()]
             for handler, _ in self._consoles:
                 handler.console = self._console
         self._lines.start()
@@ -133,10 +134,3 @@ def describe(now: progress.Progress) -> str:
     """Return the figures that go with a progress, in words."""
     words = {"accuracy": "accuracy {:.2%}", "images_per_second": "{:,.0f} images/s"}
     return ", ".join(words[name].format(value) for name, value in now.figures.items())
-
-
-def _console_handlers() -> Iterator[PrefectConsoleHandler]:
-    """Yield every handler through which Prefect writes to the terminal."""
-    names = list(logging.root.manager.loggerDict)
-    for logger in (logging.root, *(logging.getLogger(name) for name in names)):
-        yield from (h for h in logger.handlers if isinstance(h, PrefectConsoleHandler))

@@ -1,0 +1,1 @@
+"""Running filterscope unattended: Prefect's server, a worker, schedules, messages."""

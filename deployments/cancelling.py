@@ -1,0 +1,55 @@
+"""Ends the runs that a worker has under way, as a cancel in the UI would."""
+
+import time
+from collections.abc import Callable
+
+import httpx
+
+from deployments import processes
+from deployments.processes import Process
+from deployments.settings import Settings
+
+_FLOW_RUN = "PREFECT__FLOW_RUN_ID"
+_SECONDS = 30.0
+_OVER = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+
+
+def cancel_runs(settings: Settings, worker: Process, tell: Callable[[str], object]) -> None:
+    """Cancel the runs of a worker and wait until they are; some are left to be killed."""
+    for run in sorted(_runs_of(worker)):
+        try:
+            _cancel(settings, run)
+            tell(f"run {run}: {_end_of(settings, run)}")
+        except httpx.HTTPError as error:
+            tell(
+                f"run {run}: Prefect's API does not answer ({error}); it is ended all the same, "
+                "and stands as Running until its heartbeat is missed"
+            )
+
+
+def _runs_of(worker: Process) -> set[str]:
+    found = (processes.variable(pid, _FLOW_RUN) for pid in worker.tree())
+    return {run for run in found if run}
+
+
+def _cancel(settings: Settings, run: str) -> None:
+    state = {"type": "CANCELLING", "name": "Cancelling", "message": "The worker is stopped."}
+    httpx.post(
+        f"{settings.api}/flow_runs/{run}/set_state",
+        json={"state": state},
+        auth=settings.credentials,
+        timeout=10,
+    ).raise_for_status()
+
+
+def _end_of(settings: Settings, run: str) -> str:
+    """Return how a run ended, or what it is in when it did not in time."""
+    deadline = time.monotonic() + _SECONDS
+    while True:
+        answer = httpx.get(
+            f"{settings.api}/flow_runs/{run}", auth=settings.credentials, timeout=10
+        ).raise_for_status()
+        state = answer.json()["state"]
+        if state["type"] in _OVER or time.monotonic() > deadline:
+            return str(state["name"])
+        time.sleep(0.5)

@@ -1,0 +1,51 @@
+"""Brings the work pool and the deployments of prefect.yaml to the server."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+
+from cnn.errors import ServerError
+from deployments.settings import POOL, ROOT, Settings
+
+FILE = "deployments/prefect.yaml"
+
+
+def deploy(settings: Settings) -> None:
+    """Make the work pool unless it is there, and bring all deployments up to date."""
+    _make_pool(settings)
+    prefect = str(Path(sys.executable).with_name("prefect"))
+    words = (prefect, "--no-prompt", "deploy", "--all", "--prefect-file", FILE)
+    done = subprocess.run(
+        words,
+        cwd=ROOT,
+        env={**os.environ, **settings.for_part("worker")},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    if done.returncode != 0 or "Skipping" in done.stdout:
+        raise ServerError(f"prefect deploy failed:\n{done.stdout}")
+
+
+def _make_pool(settings: Settings) -> None:
+    """Make the process work pool; one that is there is left as the operator has it."""
+    answer = httpx.post(
+        f"{settings.api}/work_pools/",
+        json={"name": POOL, "type": "process", "base_job_template": _job_template()},
+        auth=settings.credentials,
+        timeout=30,
+    )
+    if not answer.is_success and answer.status_code != httpx.codes.CONFLICT:
+        raise ServerError(
+            f"work pool {POOL} could not be made: {answer.status_code} {answer.text[:500]}"
+        )
+
+
+def _job_template() -> dict[str, object]:
+    from prefect.workers.process import ProcessWorker
+
+    return dict(ProcessWorker.get_default_base_job_template())

@@ -1,0 +1,180 @@
+"""The operator's commands, behind `make up`, `make down`, `make status`, `make deploy`."""
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from cnn import files
+from cnn.errors import ConfigError, FilterscopeError, ServerError
+from deployments import settings as operator
+from deployments.parts import Part, all_parts
+from deployments.settings import ROOT, Settings
+
+_START_SECONDS = 240.0  # a server on a busy machine takes a minute to migrate its database
+_END_SECONDS = 20.0
+_NOT_RUNNING = 3  # as init scripts have it
+
+
+def up(settings: Settings, names: Sequence[str]) -> int:
+    """Start the parts that do not run, bring the deployments to the server, say where all is."""
+    from deployments import checks
+
+    parts = _named(all_parts(settings), names)
+    checks.state(settings.state)
+    checks.store(settings.store)
+    with files.exclusive(settings.state / "lock"):
+        _check_ports(settings, parts)
+        for part in parts:
+            if part.name == "server":
+                _start_server(settings, part)
+            else:
+                _start(settings, part)
+    return status(settings, names)
+
+
+def down(settings: Settings, names: Sequence[str]) -> int:
+    """End the parts, whatever they started with them; runs under way are cancelled first."""
+    from deployments import cancelling
+
+    if not settings.state.is_dir():
+        return 0
+    with files.exclusive(settings.state / "lock"):
+        for part in reversed(_named(all_parts(settings), names)):
+            if part.name == "worker":
+                cancelling.cancel_runs(settings, part.process, _tell)
+            if part.process.tree() or part.process.pid():
+                part.process.end(_END_SECONDS)
+                _tell(f"{part.name}: ended")
+            else:
+                _tell(f"{part.name}: was not running")
+    return 0
+
+
+def status(settings: Settings, names: Sequence[str]) -> int:
+    """Say of each part whether it runs and works, and where it and its log are."""
+    rows, works = [("part", "state", "pid", "address", "log")], True
+    for part in _named(all_parts(settings), names):
+        pid = part.process.pid()
+        ready = pid is not None and part.ready()
+        state = "running" if ready else "running, but does not answer" if pid else "not running"
+        rows.append((part.name, state, str(pid or "-"), part.address, str(part.process.log)))
+        works = works and ready
+    for row in rows:
+        widths = (max(len(other[i]) for other in rows) for i in range(len(row)))
+        _tell("  ".join(map(str.ljust, row, widths)).rstrip())
+    return 0 if works else _NOT_RUNNING
+
+
+def deploy(settings: Settings, names: Sequence[str]) -> int:
+    """Bring work pool and deployments to the server, as deployments/prefect.yaml has them."""
+    from deployments import checks, deploying
+
+    checks.api(settings)
+    deploying.deploy(settings)
+    return 0
+
+
+def foreground(settings: Settings, names: Sequence[str]) -> int:
+    """Become one part, for whoever supervises it, systemd for example."""
+    from deployments import checks
+
+    part = _only(_named(all_parts(settings), names))
+    checks.state(settings.state)
+    if part.process.pid():
+        raise ConfigError(f"{part.name} runs already; make down ends it")
+    _check_ports(settings, [part])
+    if part.name == "server":
+        checks.database(settings)
+    part.process.become(part.command, ROOT, settings.for_part(part.name))
+    return 1
+
+
+_COMMANDS: dict[str, Callable[[Settings, Sequence[str]], int]] = {
+    "up": up,
+    "down": down,
+    "status": status,
+    "deploy": deploy,
+    "foreground": foreground,
+}
+
+
+def main(words: Sequence[str]) -> int:
+    """Do one command; errors end it with a line, not with a traceback."""
+    try:
+        if not words or words[0] not in _COMMANDS:
+            raise ConfigError(f"expected one of {', '.join(_COMMANDS)}, then names of parts")
+        return _COMMANDS[words[0]](operator.read(), words[1:])
+    except FilterscopeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+
+
+def _tell(line: str) -> None:
+    print(line, flush=True)
+
+
+def _named(parts: Sequence[Part], names: Sequence[str]) -> list[Part]:
+    """Return the parts that are named, all where none is."""
+    known = [part.name for part in parts]
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"{name}: there is no such part; parts are {', '.join(known)}")
+    return [part for part in parts if part.name in (names or known)]
+
+
+def _only(parts: Sequence[Part]) -> Part:
+    if len(parts) != 1:
+        raise ConfigError("foreground: the name of one part is expected: server, worker or pages")
+    return parts[0]
+
+
+def _check_ports(settings: Settings, parts: Sequence[Part]) -> None:
+    """Raise ConfigError where a part could not listen, before anything is started."""
+    from deployments import checks
+
+    for part in parts:
+        if part.port_setting and not part.process.pid():
+            host = settings[part.port_setting.replace("PORT", "HOST")]
+            checks.port(host, settings[part.port_setting], part.port_setting)
+
+
+def _start_server(settings: Settings, part: Part) -> None:
+    """Start the server, and bring it the deployments."""
+    from deployments import checks
+
+    if not part.process.pid():
+        checks.database(settings)
+    _start(settings, part)
+    deploy(settings, ())
+
+
+def _start(settings: Settings, part: Part) -> None:
+    """Start a part unless it runs, and wait until it works; raises ServerError."""
+    if not part.process.pid():
+        if part.process.tree():  # what a part that was killed left behind
+            part.process.end(_END_SECONDS)
+        _tell(f"{part.name}: starting")
+        part.process.start(part.command, ROOT, settings.for_part(part.name))
+    deadline = time.monotonic() + _START_SECONDS
+    while not part.ready():
+        if not part.process.pid():
+            raise ServerError(f"{part.name} ended at once; its log says:\n{_end_of(part)}")
+        if time.monotonic() > deadline:
+            raise ServerError(
+                f"{part.name} does not answer at {part.address} after {_START_SECONDS:.0f} s; "
+                f"its log {part.process.log} says:\n{_end_of(part)}"
+            )
+        time.sleep(0.5)
+
+
+def _end_of(part: Part) -> str:
+    path: Path = part.process.log
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return "\n".join(lines[-15:])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
