@@ -17,7 +17,7 @@ POOL = "filterscope"
 FILE_VARIABLE = "FILTERSCOPE_SETTINGS"
 FILE = ROOT / "deployments" / "filterscope.env"
 _LINE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)")
-_ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # listening there, reached here  # noqa: S104
+_ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # listened on, reached at
 _WEBHOOK, _DATABASE = "FILTERSCOPE_WEBHOOK_URL", "PREFECT_SERVER_DATABASE_CONNECTION_URL"
 _PASSWORD, _OF_CLIENTS = "PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING"
 # What each part has no need to know.
@@ -91,8 +91,7 @@ def read() -> Settings:
 def parse(text: str, path: Path) -> dict[str, str]:
     """Return the values of a settings file: KEY=VALUE lines, as systemd reads them too."""
     values = {}
-    for number, line in enumerate(text.splitlines(), start=1):
-        line = line.strip()
+    for number, line in enumerate(map(str.strip, text.splitlines()), start=1):
         if not line or line[0] in "#;":
             continue
         found = _LINE.fullmatch(line)
