@@ -6,7 +6,7 @@ from pathlib import Path
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.events import emit_event
 
-from cnn.report import html, page, trend, ui
+from cnn.report import html, markdown, page, trend, ui
 from cnn.store import runs, tables
 from cnn.store.runs import RunRecord
 
@@ -38,7 +38,7 @@ def show(record: RunRecord, folder: Path, report: Path) -> None:
         create_table_artifact(
             table=ui.gate_rows(record.gate),
             key="gate",
-            description=f"{record.gate.outcome.capitalize()} on track {record.gate.track}",
+            description=markdown.escaped(ui.gate_words(record.gate)),
         )
 
 

@@ -138,13 +138,12 @@ def comparison(
             passed=not significant,
             found=f"{found.n_gained} gained, {found.n_lost} lost of {found.n:,} images, "
             f"p = {found.p:.2g}",
-            wanted=f"p >= {SIGNIFICANT} where more are lost than gained (McNemar, exact)",
+            wanted=f"p >= {SIGNIFICANT}, or no more lost than gained",
         ),
         Check(
             name="accuracy within the margin",
             passed=found.low > -limits.max_accuracy_drop,
-            found=f"{_points(found.mean)}, 95 % interval {_points(found.low)} to "
-            f"{_points(found.high)} points",
+            found=_interval(found, limits.max_accuracy_drop),
             wanted=f"lower end above {_points(-limits.max_accuracy_drop)} points",
         ),
         Check(
@@ -182,6 +181,13 @@ def failed(checks: list[Check]) -> str:
         for check in checks
         if not check.passed
     )
+
+
+def _interval(found: Difference, margin: float) -> str:
+    """Return a difference with its interval, and that there are too few images if there are."""
+    ends = f"{_points(found.low)} to {_points(found.high)} points"
+    few = ": too few images to tell" if found.mean >= 0 and found.low <= -margin else ""
+    return f"{_points(found.mean)}, 95 % interval {ends}{few}"
 
 
 def _points(share: Any) -> str:

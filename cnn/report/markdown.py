@@ -4,13 +4,13 @@ import html
 import re
 from collections.abc import Mapping, Sequence
 
-_MARKS = re.compile(r"([\\`*_{}\[\]()#+.!|~<>-])")
+_MARKS = re.compile(r"[\\`*_{}\[\]()#+.!|~<>&\"':-]")
 
 
 def escaped(text: object) -> str:
     """Return a text such that neither markdown nor HTML sees more than letters in it."""
     line = " ".join(str(text).split())
-    return html.escape(_MARKS.sub(r"\\\1", line), quote=True).replace("\\&", "&")
+    return _MARKS.sub(lambda found: _harmless(found[0]), line)
 
 
 def table(rows: Sequence[Mapping[str, object]]) -> str:
@@ -22,10 +22,17 @@ def table(rows: Sequence[Mapping[str, object]]) -> str:
 
 
 def link(text: str, address: str) -> str:
-    """Return a link; the text is escaped."""
-    return f"[{escaped(text)}](<{address}>)"
+    """Return a link; the text, which Prefect's UI does not read as markdown, is escaped."""
+    words = html.escape(text).replace("[", "&#91;").replace("]", "&#93;")
+    return f"[{words}](<{address}>)"
 
 
 def image(name: str, address: str) -> str:
     """Return a picture; the name is escaped."""
     return f"![{escaped(name)}]({address})"
+
+
+def _harmless(mark: str) -> str:
+    """Return a mark as HTML's name for it, or behind a backslash."""
+    named = html.escape(mark, quote=True)
+    return f"\\{mark}" if named == mark else named

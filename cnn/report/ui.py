@@ -41,13 +41,7 @@ def step_rows(record: RunRecord) -> Rows:
 
 
 def gate_rows(verdict: Verdict) -> Rows:
-    """Return the gate's decision, then every check with what was found and wanted."""
-    decision = {
-        "check": "decision",
-        "outcome": verdict.outcome,
-        "found": verdict.because,
-        "wanted": f"track {verdict.track}",
-    }
+    """Return every check with what was found and wanted; the decision where there was none."""
     checks = [
         {
             "check": check.name,
@@ -57,7 +51,13 @@ def gate_rows(verdict: Verdict) -> Rows:
         }
         for check in verdict.checks
     ]
-    return [decision, *checks]
+    decision = {"check": "none", "outcome": verdict.outcome, "found": verdict.because}
+    return checks or [decision]
+
+
+def gate_words(verdict: Verdict) -> str:
+    """Return the gate's decision in a line."""
+    return f"{verdict.outcome.capitalize()} on track {verdict.track}: {verdict.because}"
 
 
 def pictures_page(record: RunRecord, folder: Path, pages: str, pictures: str) -> str:
@@ -107,5 +107,4 @@ def _decision(record: RunRecord) -> str:
     verdict = record.gate
     if verdict is None:
         return ""
-    said = markdown.escaped(f"{verdict.outcome} on track {verdict.track}")
-    return f"**Gate: {said}.** {markdown.escaped(verdict.because)}"
+    return f"**Gate.** {markdown.escaped(gate_words(verdict))}"
