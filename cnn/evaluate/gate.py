@@ -108,13 +108,13 @@ def floor(
         Check(
             name="accuracy",
             passed=bool(accuracy >= limits.min_accuracy),
-            found=f"{accuracy:.2%} of {len(hits):,} images",
+            found=f"{100 * accuracy:.2f} % of {len(hits):,} images",
             wanted=f"at least {limits.min_accuracy:.4g}",
         ),
         Check(
-            name="recall of every class",
+            name="class recall",
             passed=bool(recall[worst] >= limits.min_recall),
-            found=f"{names[worst]}: {recall[worst]:.2%}, the lowest",
+            found=f"{names[worst]}: {100 * recall[worst]:.2f} %, the lowest",
             wanted=f"at least {limits.min_recall:.4g}",
         ),
     ]
@@ -134,20 +134,20 @@ def comparison(
     significant = found.n_lost > found.n_gained and found.p < SIGNIFICANT
     checks = [
         Check(
-            name="not significantly worse",
+            name="McNemar test",
             passed=not significant,
             found=f"{found.n_gained} gained, {found.n_lost} lost of {found.n:,} images, "
             f"p = {found.p:.2g}",
-            wanted=f"p >= {SIGNIFICANT}, or no more lost than gained",
+            wanted=f"p >= {SIGNIFICANT}, or more gained",
         ),
         Check(
-            name="accuracy within the margin",
+            name="accuracy drop",
             passed=found.low > -limits.max_accuracy_drop,
             found=_interval(found, limits.max_accuracy_drop),
-            wanted=f"lower end above {_points(-limits.max_accuracy_drop)} points",
+            wanted=f"lower end > {_points(-limits.max_accuracy_drop)} points",
         ),
         Check(
-            name="no class lost",
+            name="class recall drop",
             passed=bool(drop[worst] <= limits.max_recall_drop),
             found=f"{names[worst]}: {_points(-drop[worst])} points, the largest loss",
             wanted=f"at least {_points(-limits.max_recall_drop)} points",
@@ -185,9 +185,8 @@ def failed(checks: list[Check]) -> str:
 
 def _interval(found: Difference, margin: float) -> str:
     """Return a difference with its interval, and that there are too few images if there are."""
-    ends = f"{_points(found.low)} to {_points(found.high)} points"
-    few = ": too few images to tell" if found.mean >= 0 and found.low <= -margin else ""
-    return f"{_points(found.mean)}, 95 % interval {ends}{few}"
+    few = ": too few images" if found.mean >= 0 and found.low <= -margin else ""
+    return f"{_points(found.mean)} ({_points(found.low)} to {_points(found.high)}) points{few}"
 
 
 def _points(share: Any) -> str:
