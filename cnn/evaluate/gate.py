@@ -109,13 +109,13 @@ def floor(
             name="accuracy",
             passed=bool(accuracy >= limits.min_accuracy),
             found=f"{100 * accuracy:.2f} % of {len(hits):,} images",
-            wanted=f"at least {limits.min_accuracy:.4g}",
+            wanted=f"at least {100 * limits.min_accuracy:.4g} %",
         ),
         Check(
             name="class recall",
             passed=bool(recall[worst] >= limits.min_recall),
             found=f"{names[worst]}: {100 * recall[worst]:.2f} %, the lowest",
-            wanted=f"at least {limits.min_recall:.4g}",
+            wanted=f"at least {100 * limits.min_recall:.4g} %",
         ),
     ]
 
