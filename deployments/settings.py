@@ -17,7 +17,7 @@ POOL = "filterscope"
 FILE_VARIABLE = "FILTERSCOPE_SETTINGS"
 FILE = ROOT / "deployments" / "filterscope.env"
 _LINE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)")
-_ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # listening there, reached here  # noqa: S104
+_ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # listening there, reached here
 _WEBHOOK, _DATABASE = "FILTERSCOPE_WEBHOOK_URL", "PREFECT_SERVER_DATABASE_CONNECTION_URL"
 _PASSWORD, _OF_CLIENTS = "PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING"
 # What each part has no need to know.
@@ -37,6 +37,11 @@ _DEFAULTS = {
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     "PREFECT_LOGGING_EXTRA_LOGGERS": "cnn",
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # seconds, the least that Prefect takes
+    # Kept in memory, slots would be lost with a server that restarts, and their runs ended.
+    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (
+        "prefect.server.concurrency.lease_storage.filesystem"
+    ),
+    "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "10",  # until a freed one is seen
     "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
 }
 
