@@ -201,12 +201,14 @@ def working(server: Server, folder: Path) -> Iterator[Worker]:
         worker.stop()
 
 
-def wait_until(condition: Callable[[], object], what: str, longest: float = LONGEST) -> float:
+def wait_until(
+    condition: Callable[[], object], what: str, longest: float = LONGEST, pause: float = 0.2
+) -> float:
     """Return the seconds until a condition held."""
     started = time.monotonic()
     while not condition():
         assert time.monotonic() - started < longest, f"{what} did not come in {longest:.0f} s"
-        time.sleep(0.2)
+        time.sleep(pause)
     return time.monotonic() - started
 
 
