@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTHONS := python3.11 python3.12 python3.13 python3
 
-.PHONY: run test up down status deploy check soak format lock clean
+.PHONY: run test up down status deploy automations check soak format lock clean
 
 run: $(READY)  ## Train, measure and explain: MNIST, or digits where it cannot be reached
 	$(BIN)/filterscope run --data.source auto --train.recipe fast
@@ -24,6 +24,9 @@ status: $(READY)  ## Say what runs, where, and where its log is; ends with an er
 
 deploy: $(READY)  ## Bring deployments/prefect.yaml to the server that runs
 	@$(BIN)/python -m deployments.operate deploy
+
+automations: $(READY)  ## Bring the messages' definitions and the webhook's address to the server
+	@$(BIN)/python -m deployments.operate automations
 
 check: $(READY)  ## Format, lint, types, import rules
 	$(BIN)/ruff format --check .

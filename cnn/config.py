@@ -5,15 +5,13 @@ does not fit is refused. No default ever replaces a bad value.
 """
 
 import difflib
-import json
-import re
-import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from annotated_types import BaseMetadata, Ge, Gt, Le, Lt
+from annotated_types import BaseMetadata, Ge, Le
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -29,6 +27,20 @@ from pydantic_core import PydanticCustomError
 
 from cnn import documents
 from cnn.errors import ConfigError
+from cnn.wording import (
+    Flag,
+    FolderPath,
+    ImageSize,
+    Number,
+    Whole,
+    allowed,
+    read_channels,
+    read_null,
+    read_size,
+    read_whole,
+    read_word,
+    shown,
+)
 
 RecipeName = Literal["notebook", "spec", "fast", "best"]
 SplitName = Literal["train", "validation", "test"]
@@ -40,58 +52,6 @@ StepName = Literal[
     "mine_patches",
     "write_report",
 ]
-
-
-def _read_word(value: Any) -> Any:
-    """Return the JSON value that a command-line word spells, or the word itself."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value, parse_constant=documents.refuse_constant)
-    except (ValueError, RecursionError):
-        return value
-
-
-def _read_whole(value: Any) -> Any:
-    value = _read_word(value)
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _read_path(value: Any) -> Any:
-    if not isinstance(value, str) or not value:
-        return value
-    if _NO_TEXT.search(value):  # run.json could not hold it
-        raise ValueError(f"data.path: {shown(value)} is refused; a path in UTF-8 is expected")
-    try:
-        return Path(value).expanduser().absolute()
-    except RuntimeError:
-        raise ValueError(f"data.path: {shown(value)} is refused; there is no such user") from None
-
-
-def _read_channels(value: Any) -> Any:
-    """Return a whole number; true, which Python takes for 1, is none."""
-    value = _read_whole(value)
-    return repr(value) if isinstance(value, bool) else value
-
-
-def _read_size(value: Any) -> Any:
-    """Return [height, width] as a tuple; one number stands for both."""
-    value = _read_whole(value)
-    if isinstance(value, list):
-        return tuple(_read_whole(side) for side in value)
-    return (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-Whole = Annotated[int, BeforeValidator(_read_whole)]
-Number = Annotated[float, BeforeValidator(_read_word)]
-Flag = Annotated[bool, BeforeValidator(_read_word)]
-FolderPath = Annotated[Path, BeforeValidator(_read_path)]
-Side = Annotated[int, Ge(1), Le(1024)]
-ImageSize = tuple[Side, Side]
-
-
-_NO_TEXT = re.compile("[\\0\\ud800-\\udfff]")
-_LONGEST_SHOWN = 80  # characters of a refused value
 
 
 @dataclass(frozen=True)
@@ -128,21 +88,21 @@ class DataConfig(Settings):
         description="folder of IDX files, or of one folder of pictures per class, for data.source "
         "folder only",
     )
-    label_column: Annotated[int | None, BeforeValidator(_read_whole), Neutral(None)] = Field(
+    label_column: Annotated[int | None, BeforeValidator(read_whole), Neutral(None)] = Field(
         None,
         ge=0,
         le=65_535,
         description="column that holds the class, counted from 0, where IDX labels have several",
     )
-    transpose: Annotated[bool | None, BeforeValidator(_read_word), Neutral(None)] = Field(
+    transpose: Annotated[bool | None, BeforeValidator(read_word), Neutral(None)] = Field(
         None,
         description="whether rows and columns of each image are exchanged (empty: for IDX files "
         "named emnist-*, which are published so)",
     )
-    image_size: Annotated[ImageSize | None, BeforeValidator(_read_size), Neutral(None)] = Field(
+    image_size: Annotated[ImageSize | None, BeforeValidator(read_size), Neutral(None)] = Field(
         None, description="size to which pictures are resized (empty: they must have one size)"
     )
-    channels: Annotated[Literal[1, 3] | None, BeforeValidator(_read_channels), Neutral(None)] = (
+    channels: Annotated[Literal[1, 3] | None, BeforeValidator(read_channels), Neutral(None)] = (
         Field(None, description="1 makes pictures gray, 3 keeps their colours (empty: gray)")
     )
     split_seed: Whole = Field(
@@ -212,12 +172,17 @@ class Training(Settings):
     )
 
 
+Seed = Annotated[int, Ge(0), Le(2**32 - 1)]
+
+
 class RecipeChoice(Settings):
     """A named recipe, a seed, and what to change in the recipe."""
 
     recipe: RecipeName = Field("fast", description="named complete training")
-    seed: Whole = Field(
-        0, ge=0, le=2**32 - 1, description="seed of weights, order, dropout and augmentation"
+    seed: Annotated[Seed | Literal["date"], BeforeValidator(read_whole)] = Field(
+        0,
+        description="seed of weights, order, dropout and augmentation; date takes the UTC date for "
+        "which the run is scheduled, 20260301 for the first of March",
     )
 
     def overrides(self) -> dict[str, Any]:
@@ -232,14 +197,10 @@ def _optional(field: FieldInfo) -> tuple[Any, Any]:
     annotation: Any = field.annotation
     for limit in limits:
         annotation = Annotated[annotation, limit]
-    reader = readers[0] if readers else BeforeValidator(_read_null)
+    reader = readers[0] if readers else BeforeValidator(read_null)
     description = f"{field.description} (empty: the recipe's value)"
     optional: Any = Annotated[annotation | None, reader]
     return optional, Field(None, description=description)
-
-
-def _read_null(value: Any) -> Any:
-    return None if value == "null" else value
 
 
 if TYPE_CHECKING:
@@ -281,13 +242,50 @@ class ReportConfig(Settings):
     )
 
 
+class GateConfig(Settings):
+    """Which models are promoted; all figures are of the validation images."""
+
+    track: Annotated[str | None, BeforeValidator(read_null)] = Field(
+        None,
+        pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$",
+        description="models of one track compete, and the promoted one lies in promoted/<track>; "
+        "small letters, digits, dots, dashes (empty: the data's name)",
+    )
+    min_accuracy: Number = Field(0.9, ge=0, le=1, description="least accuracy, as a fraction")
+    min_recall: Number = Field(0.7, ge=0, le=1, description="least recall of any class, a fraction")
+    max_accuracy_drop: Number = Field(
+        0.005,
+        ge=0,
+        le=1,
+        description="accuracy below the promoted model's that the lower end of the paired 95 % "
+        "interval of the difference must stay above, as a fraction",
+    )
+    max_recall_drop: Number = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="most that the recall of any class may be below the promoted model's, as a "
+        "fraction",
+    )
+    max_megabytes: Annotated[float | None, BeforeValidator(read_word)] = Field(
+        None, gt=0, le=1e6, description="largest size of model.keras, in MB (empty: any)"
+    )
+    max_milliseconds: Annotated[float | None, BeforeValidator(read_word)] = Field(
+        None,
+        gt=0,
+        le=1e6,
+        description="longest median time for the prediction of one image, in ms (empty: any)",
+    )
+    fail: Flag = Field(False, description="whether a rejection fails the run, with exit code 4")
+
+
 class RuntimeConfig(Settings):
     """Where and how to compute; nothing here enters a key."""
 
     device: Literal["auto", "cpu", "gpu"] = Field(
         "auto", description="auto takes a GPU where TensorFlow finds one"
     )
-    threads: Annotated[int | None, BeforeValidator(_read_whole)] = Field(
+    threads: Annotated[int | None, BeforeValidator(read_whole)] = Field(
         None, ge=1, le=1024, description="threads per operation (empty: TensorFlow's choice)"
     )
 
@@ -308,6 +306,7 @@ class RunConfig(Settings):
     evaluate: EvaluateConfig = EvaluateConfig()
     explain: ExplainConfig = ExplainConfig()
     report: ReportConfig = ReportConfig()
+    gate: GateConfig = GateConfig()
     runtime: RuntimeConfig = RuntimeConfig()
 
     @model_validator(mode="wrap")
@@ -332,6 +331,14 @@ def validate(values: Mapping[str, Any]) -> RunConfig:
         return RunConfig.model_validate(values)
     except ValidationError as error:
         raise ConfigError(error.errors()[0]["msg"]) from None
+
+
+def dated(config: RunConfig, scheduled: datetime) -> RunConfig:
+    """Return the settings with the seed `date` replaced by the UTC date of that moment."""
+    if config.train.seed != "date":
+        return config
+    seed = int(f"{scheduled.astimezone(UTC):%Y%m%d}")
+    return config.model_copy(update={"train": config.train.model_copy(update={"seed": seed})})
 
 
 def keyed(settings: Settings) -> dict[str, Any]:
@@ -371,9 +378,16 @@ def describe(error: ValidationError) -> str:
     return "\n".join(dict.fromkeys(_describe_one(dict(item)) for item in error.errors()))
 
 
+def _setting_at(place: tuple[str | int, ...], known: Collection[str]) -> str:
+    """Return the name of the setting at a place, which goes on into the parts of its type."""
+    parts = [part for part in place if isinstance(part, str)]
+    names = [".".join(parts[:n]) for n in range(len(parts), 0, -1)]
+    return next((name for name in names if name in known), names[0] if names else "")
+
+
 def _describe_one(item: dict[str, Any]) -> str:
-    name = ".".join(part for part in item["loc"] if isinstance(part, str))
     known = dict(fields(RunConfig))
+    name = _setting_at(item["loc"], known)
     if item["type"] == "extra_forbidden":
         close = difflib.get_close_matches(name, [*known, *RunConfig.model_fields], n=1, cutoff=0.5)
         hint = f"; did you mean {close[0]}?" if close else ""
@@ -382,63 +396,3 @@ def _describe_one(item: dict[str, Any]) -> str:
         return str(item["ctx"]["error"])
     wanted = allowed(known[name]) if name in known else "an object of settings"
     return f"{name or 'settings'}: {shown(item['input'])} is refused; expected {wanted}"
-
-
-def shown(value: Any) -> str:
-    """Return a value as its user wrote it: JSON, but a text as Python shows it; cut if long."""
-    try:
-        text = repr(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    except (TypeError, ValueError, RecursionError):
-        text = repr(value)
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
-
-
-def allowed(field: FieldInfo) -> str:
-    """Return the values that a setting takes, in words."""
-    choices, optional = _unwrap(field.annotation)
-    if isinstance(choices, tuple):
-        words = "one of " + ", ".join(str(choice) for choice in choices)
-    else:
-        limits = dict.fromkeys(_limits([*field.metadata, *_nested_limits(field.annotation)]))
-        name = _NAMES.get(get_origin(choices) or choices, "a value")
-        words = " ".join([name, " and ".join(limits)]).strip()
-    return f"{words} (or null)" if optional else words
-
-
-_NAMES: dict[Any, str] = {int: "a whole number", float: "a finite number", bool: "true or false"}
-_NAMES[Path] = "the path of a folder"
-_NAMES[tuple] = "one side or [height, width] in pixels, each"
-
-
-def _unwrap(annotation: Any) -> tuple[Any, bool]:
-    """Return a field's plain type (or its choices) and whether null is legal."""
-    if get_origin(annotation) is Annotated:
-        return _unwrap(get_args(annotation)[0])
-    if get_origin(annotation) is Literal:
-        return get_args(annotation), False
-    if get_origin(annotation) in (Union, types.UnionType):
-        inner = next(part for part in get_args(annotation) if part is not type(None))
-        return _unwrap(inner)[0], True
-    return annotation, False
-
-
-def _nested_limits(annotation: Any) -> list[Any]:
-    """Return the limits that stand inside an optional field's type."""
-    found = list(get_args(annotation)[1:]) if get_origin(annotation) is Annotated else []
-    for part in get_args(annotation):
-        if get_origin(part) is not None:
-            found += _nested_limits(part)
-    return found
-
-
-def _limits(metadata: list[Any]) -> Iterator[str]:
-    for item in metadata:
-        match item:
-            case Ge(ge=bound):
-                yield f">= {bound:,}"
-            case Gt(gt=bound):
-                yield f"> {bound}"
-            case Le(le=bound):
-                yield f"<= {bound:,}"
-            case Lt(lt=bound):
-                yield f"< {bound}"

@@ -59,7 +59,7 @@ def database(settings: Settings) -> None:
 
     try:
         url = make_url(settings[_DATABASE])
-    except ArgumentError:  # whose text has the password in it
+    except (ArgumentError, ValueError):  # whose text has the password in it
         raise ConfigError(
             f"{_DATABASE} is refused; expected postgresql+asyncpg://user:password@host:5432/name"
         ) from None

@@ -1,5 +1,6 @@
-"""The operator's commands, behind `make up`, `make down`, `make status`, `make deploy`."""
+"""The operator's commands, behind `make up`, `down`, `status`, `deploy` and `automations`."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -75,6 +76,15 @@ def deploy(settings: Settings, names: Sequence[str]) -> int:
     return 0
 
 
+def automations(settings: Settings, names: Sequence[str]) -> int:
+    """Bring the automations to the server, and the webhook's address into its secret block."""
+    from deployments import checks, messages
+
+    checks.api(settings)
+    messages.apply(settings, _tell)
+    return 0
+
+
 def foreground(settings: Settings, names: Sequence[str]) -> int:
     """Become one part, for whoever supervises it, systemd for example."""
     from deployments import checks
@@ -95,6 +105,7 @@ _COMMANDS: dict[str, Callable[[Settings, Sequence[str]], int]] = {
     "down": down,
     "status": status,
     "deploy": deploy,
+    "automations": automations,
     "foreground": foreground,
 }
 
@@ -104,7 +115,9 @@ def main(words: Sequence[str]) -> int:
     try:
         if not words or words[0] not in _COMMANDS:
             raise ConfigError(f"expected one of {', '.join(_COMMANDS)}, then names of parts")
-        return _COMMANDS[words[0]](operator.read(), words[1:])
+        settings = operator.read()
+        os.environ.update(settings.for_part("worker"))  # what Prefect reads when it is imported
+        return _COMMANDS[words[0]](settings, words[1:])
     except FilterscopeError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -142,13 +155,14 @@ def _check_ports(settings: Settings, parts: Sequence[Part]) -> None:
 
 
 def _start_server(settings: Settings, part: Part) -> None:
-    """Start the server, and bring it the deployments."""
+    """Start the server, and bring it deployments and automations."""
     from deployments import checks
 
     if not part.process.pid():
         checks.database(settings)
     _start(settings, part)
     deploy(settings, ())
+    automations(settings, ())
 
 
 def _start(settings: Settings, part: Part) -> None:

@@ -46,9 +46,9 @@ def _server(settings: Settings) -> Part:
     return Part(
         Process(settings.state, "server"),
         (str(_BIN / "prefect"), "server", "start", "--host", host, "--port", port),
-        settings.api.removesuffix("/api"),
+        settings.server,
         "PREFECT_SERVER_API_PORT",
-        lambda: _answers(f"{settings.api}/ready"),
+        lambda: _answers(f"{settings.server}/api/ready"),
     )
 
 
@@ -69,14 +69,8 @@ def _pages(settings: Settings) -> Part:
         (sys.executable, "-m", "flows.pages"),
         settings["FILTERSCOPE_PAGES_URL"],
         "FILTERSCOPE_PAGES_PORT",
-        lambda: _answers(_pages_address(settings), settings.credentials),
+        lambda: _answers(settings.pages, settings.credentials),
     )
-
-
-def _pages_address(settings: Settings) -> str:
-    from deployments.settings import address
-
-    return address(settings["FILTERSCOPE_PAGES_HOST"], settings["FILTERSCOPE_PAGES_PORT"])
 
 
 def _answers(url: str, credentials: tuple[str, str] | None = None) -> bool:

@@ -17,7 +17,7 @@ POOL = "filterscope"
 FILE_VARIABLE = "FILTERSCOPE_SETTINGS"
 FILE = ROOT / "deployments" / "filterscope.env"
 _LINE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)")
-_ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # listening there, reached here
+_ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # listened on, reached at
 _WEBHOOK, _DATABASE = "FILTERSCOPE_WEBHOOK_URL", "PREFECT_SERVER_DATABASE_CONNECTION_URL"
 _PASSWORD, _OF_CLIENTS = "PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING"
 # What each part has no need to know.
@@ -62,6 +62,16 @@ class Settings:
         return self["PREFECT_API_URL"]
 
     @property
+    def pages(self) -> str:
+        """Address at which this machine reaches the page server."""
+        return address(self["FILTERSCOPE_PAGES_HOST"], self["FILTERSCOPE_PAGES_PORT"])
+
+    @property
+    def server(self) -> str:
+        """Address at which this machine reaches the server that it starts itself."""
+        return address(self["PREFECT_SERVER_API_HOST"], self["PREFECT_SERVER_API_PORT"])
+
+    @property
     def store(self) -> Path:
         """Root of the artifact store, absolute."""
         return Path(self["FILTERSCOPE_STORE"])
@@ -96,8 +106,7 @@ def read() -> Settings:
 def parse(text: str, path: Path) -> dict[str, str]:
     """Return the values of a settings file: KEY=VALUE lines, as systemd reads them too."""
     values = {}
-    for number, line in enumerate(text.splitlines(), start=1):
-        line = line.strip()
+    for number, line in enumerate(map(str.strip, text.splitlines()), start=1):
         if not line or line[0] in "#;":
             continue
         found = _LINE.fullmatch(line)
@@ -119,14 +128,21 @@ def complete(given: Mapping[str, str]) -> Settings:
         if not (values[name].isdecimal() and 0 < int(values[name]) < 65_536):
             raise ConfigError(f"{name}: {values[name]!r} is refused; expected a port, 1 to 65535")
     values["FILTERSCOPE_STORE"] = str(_absolute(values["FILTERSCOPE_STORE"]))
-    api = address(values["PREFECT_SERVER_API_HOST"], values["PREFECT_SERVER_API_PORT"])
-    values.setdefault("PREFECT_API_URL", f"{api}/api")
+    settings = Settings(values)
+    values.setdefault("PREFECT_API_URL", f"{settings.server}/api")
     values.setdefault("PREFECT_SERVER_UI_API_URL", values["PREFECT_API_URL"])
-    pages = address(values["FILTERSCOPE_PAGES_HOST"], values["FILTERSCOPE_PAGES_PORT"])
-    values.setdefault("FILTERSCOPE_PAGES_URL", pages)
+    values.setdefault("FILTERSCOPE_PAGES_URL", settings.pages)
     if password := values.get(_PASSWORD):
+        _check_password(password)
         values.setdefault(_OF_CLIENTS, password)
-    return Settings(values)
+    return settings
+
+
+def _check_password(password: str) -> None:
+    """Raise ConfigError for what Prefect's server could not compare; the text stays secret."""
+    user, _, rest = password.partition(":")
+    if not (user and rest and password.isascii() and password.isprintable()):
+        raise ConfigError(f"{_PASSWORD} is refused; expected user:password in ASCII letters")
 
 
 def address(host: str, port: str) -> str:

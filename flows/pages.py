@@ -52,9 +52,9 @@ _PAGE = jinja2.Environment(
 
 
 def app(folder: Path, password: str = "") -> Starlette:
-    """Return the server of a `runs` folder; it asks for `password`, user:password, if there is one.
+    """Return the server of a `runs` folder.
 
-    The password is asked for before anything else is looked at.
+    password: as user:password, asked for before anything else is looked at; "" lets all in.
     """
 
     async def index(_: Request) -> Response:
@@ -80,10 +80,11 @@ def app(folder: Path, password: str = "") -> Starlette:
 def find(folder: Path, asked: str) -> Path | None:
     """Return the file that is asked for below a folder; None where there is none to be shown.
 
-    Hidden names, among them temporary ones, and links are not there; a run's folder stands
-    for its report.
+    Hidden names, among them temporary ones, and links are not there; "<run>/" is its report.
     """
-    names = asked.removesuffix("/").split("/")
+    names = asked.split("/")
+    if len(names) == 2 and not names[1]:
+        names[1] = runs.REPORT_NAME
     if any(not name or name.startswith(".") or "\0" in name for name in names):
         return None
     path = folder
@@ -92,8 +93,6 @@ def find(folder: Path, asked: str) -> Path | None:
             path = path / name
             if path.is_symlink():
                 return None
-        if len(names) == 1 and path.is_dir():
-            return None if asked.endswith("/") is False else find(folder, f"{names[0]}/report.html")
         return path if path.is_file() else None
     except OSError:  # a name that is too long, a folder that is not ours to look into
         return None
@@ -101,7 +100,8 @@ def find(folder: Path, asked: str) -> Path | None:
 
 def listing(folder: Path) -> str:
     """Return the page that lists the newest runs."""
-    names = sorted((path.name for path in folder.glob("[!.]*/")), reverse=True)
+    folders = (path for path in folder.glob("[!.]*/") if not path.is_symlink())
+    names = sorted((path.name for path in folders), reverse=True)
     rows = [_row(folder / name) for name in names[:N_LISTED]]
     return _PAGE.render(rows=rows, n_older=len(names) - len(rows))
 

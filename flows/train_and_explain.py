@@ -6,7 +6,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 
 from cnn.config import RunConfig, StepName
-from tasks import deployed
+from tasks import deployed, origin
 from tasks.data import load_dataset
 from tasks.evaluate import evaluate_model
 from tasks.filters import export_filters
@@ -23,7 +23,7 @@ TIMEOUT_SECONDS = 12 * 3600
 @flow(
     name="train-and-explain",
     timeout_seconds=TIMEOUT_SECONDS,
-    flow_run_name="{config.data.source}-{config.train.recipe}-seed{config.train.seed}",
+    flow_run_name=origin.flow_run_name,
     persist_result=False,
     result_serializer="json",  # of a failure, which Prefect stores all the same: never a pickle
 )
@@ -47,6 +47,7 @@ def train_and_explain(
     if overtaken := deployed.skipped():
         return overtaken
     deployed.prepare(config, store)
+    config = origin.dated(config)
     with Run(config, store, refresh, note) as run:
         dataset = load_dataset(run, settings=config.data)
         model = train_model(run, dataset, settings=config.train)

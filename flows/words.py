@@ -8,19 +8,19 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from pydantic import BaseModel, create_model
 
-from cnn import config
+from cnn import config, wording
 
 
 def _option(name: str, field: Any, group: str) -> Any:
     default = "" if field.default is None else f"; default {_word(field.default)}"
-    text = f"{field.description}: {config.allowed(field)}{default}"
+    text = f"{field.description}: {wording.allowed(field)}{default}"
     parameter = Parameter(help=text, show_default=False, group=f"Settings: {group}")
     return Annotated[str | None, parameter]
 
 
 def _word(value: object) -> str:
     """Return a default as one would give it: true, not True."""
-    return value if isinstance(value, str) else config.shown(value)
+    return value if isinstance(value, str) else wording.shown(value)
 
 
 def _model(settings: type[BaseModel], group: str) -> type[BaseModel]:

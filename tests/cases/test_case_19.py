@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from prefect.exceptions import ParameterTypeError
 
-from cnn import config
+from cnn import config, wording
 from cnn.config import RunConfig
 from cnn.data import published
 from cnn.errors import ConfigError
@@ -170,7 +170,7 @@ def test_a_refused_value_is_named_with_what_is_allowed(
     """Parameter, value and range in one line, before any download; nothing is written."""
     message = refusal(door, name, value, capsys)
     assert f"{name}: " in message
-    assert f"is refused; expected {config.allowed(EVERY_SETTING[name])}" in message
+    assert f"is refused; expected {wording.allowed(EVERY_SETTING[name])}" in message
     shown = message.split(f"{name}: ")[1].split(" is refused")[0]
     assert shown in (repr(value), json.dumps(value), as_json(value))
     assert ("None" in shown, "True" in shown.replace("'True'", "")) == (False, False)
@@ -200,7 +200,7 @@ def test_one_bad_value_resets_no_other(capsys: pytest.CaptureFixture[str]) -> No
 def test_null_stands_for_the_recipes_value_of_an_override_only(door: Door) -> None:
     """The one meaning that null has, and every door says so in what is allowed."""
     assert door("train.steps", None).train.steps is None
-    assert config.allowed(EVERY_SETTING["train.steps"]).endswith("(or null)")
+    assert wording.allowed(EVERY_SETTING["train.steps"]).endswith("(or null)")
 
 
 def test_the_form_of_the_ui_has_every_setting_with_its_range() -> None:

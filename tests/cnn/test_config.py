@@ -1,6 +1,7 @@
 """Which words become which settings, what is refused, and what is said then."""
 
 import math
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
 
@@ -9,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from cnn import config
+from cnn import config, wording
 from cnn.config import RecipeName, RunConfig, TrainConfig, Training
 from cnn.errors import ConfigError
 from cnn.train import recipes
@@ -23,6 +24,11 @@ ACCEPTED = [
     ("train.steps", "3.0", 3),
     ("train.batch_size", "64", 64),
     ("train.seed", 0, 0),
+    ("train.seed", "date", "date"),
+    ("gate.track", "mnist-best", "mnist-best"),
+    ("gate.track", "null", None),
+    ("gate.max_megabytes", "12.5", 12.5),
+    ("gate.fail", "true", True),
     ("train.learning_rate", "1e-3", 0.001),
     ("train.learning_rate", 1, 1.0),
     ("data.validation_fraction", 0.1, 0.1),
@@ -64,6 +70,15 @@ REFUSED = [
     ("train.recipe", "fastest"),
     ("train.seed", None),
     ("train.seed", -1),
+    ("train.seed", "today"),
+    ("train.seed", True),
+    ("gate.track", "../mnist"),
+    ("gate.track", ".mnist"),
+    ("gate.track", ""),
+    ("gate.track", 3),
+    ("gate.min_accuracy", 1.01),
+    ("gate.max_megabytes", 0),
+    ("gate.fail", 1),
     ("data.validation_fraction", 1.0),
     ("data.validation_fraction", -0.1),
     ("data.validation_fraction", "null"),
@@ -116,7 +131,7 @@ def test_a_refusal_names_the_setting_and_what_it_takes(name: str, value: Any) ->
     """A value that does not fit is refused in one line, never replaced by a default."""
     message = refusal(nested(name, value))
     assert message.startswith(f"{name}: ")
-    assert message.endswith(f"is refused; expected {config.allowed(EVERY_SETTING[name])}")
+    assert message.endswith(f"is refused; expected {wording.allowed(EVERY_SETTING[name])}")
 
 
 @pytest.mark.parametrize(
@@ -191,7 +206,7 @@ def test_all_refusals_stand_in_one_message() -> None:
 @pytest.mark.parametrize("name", EVERY_SETTING)
 def test_null_is_legal_exactly_where_the_message_says_so(name: str) -> None:
     """JSON's null and the word that spells it mean the same, and the help tells the truth."""
-    optional = config.allowed(EVERY_SETTING[name]).endswith("(or null)")
+    optional = wording.allowed(EVERY_SETTING[name]).endswith("(or null)")
     for value in [None] if name == "data.path" else [None, "null"]:
         if optional:
             assert setting(name, value) is None
@@ -367,3 +382,20 @@ def test_overrides_win_over_the_recipe(recipe: RecipeName) -> None:
     resolved = recipes.resolve(TrainConfig(recipe=recipe, seed=5, **changes))
     assert resolved.model_dump() == recipes.RECIPES[recipe].model_dump() | changes
     assert recipes.resolve(TrainConfig(recipe=recipe)) == recipes.RECIPES[recipe]
+
+
+@pytest.mark.parametrize(
+    ("moment", "seed"),
+    [("2026-03-01T23:59:59+00:00", 20260301), ("2026-03-01T23:30:00-02:00", 20260302)],
+)
+def test_the_seed_date_is_the_utc_date_of_a_moment(moment: str, seed: int) -> None:
+    """Wherever the clock that was read stands; all else stays."""
+    asked = config.validate({"train": {"seed": "date", "steps": 7}})
+    dated = config.dated(asked, datetime.fromisoformat(moment))
+    assert dated == config.validate({"train": {"seed": seed, "steps": 7}})
+
+
+def test_a_seed_that_is_a_number_is_no_date() -> None:
+    """It stays as it is."""
+    asked = config.validate({"train": {"seed": 5}})
+    assert config.dated(asked, datetime(2026, 3, 1, tzinfo=UTC)) == asked
