@@ -108,7 +108,7 @@ def foreground(settings: Settings, names: Sequence[str]) -> int:
     return 1
 
 
-_COMMANDS: dict[str, Callable[[Settings, Sequence[str]], int]] = {
+COMMANDS: dict[str, Callable[[Settings, Sequence[str]], int]] = {
     "up": up,
     "down": down,
     "status": status,
@@ -121,11 +121,11 @@ _COMMANDS: dict[str, Callable[[Settings, Sequence[str]], int]] = {
 def main(words: Sequence[str]) -> int:
     """Do one command; errors end it with a line, not with a traceback."""
     try:
-        if not words or words[0] not in _COMMANDS:
-            raise ConfigError(f"expected one of {', '.join(_COMMANDS)}, then names of parts")
+        if not words or words[0] not in COMMANDS:
+            raise ConfigError(f"expected one of {', '.join(COMMANDS)}, then names of parts")
         settings = operator.read()
         os.environ.update(settings.for_part("worker"))  # what Prefect reads when it is imported
-        return _COMMANDS[words[0]](settings, words[1:])
+        return COMMANDS[words[0]](settings, words[1:])
     except FilterscopeError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
