@@ -19,7 +19,7 @@ from typing import get_args
 from tests.services import loading
 from tests.services.databases import Database
 from tests.services.loading import Load
-from tests.services.operating import server_with, working
+from tests.services.servers import server_with, working
 
 N_RUNS, N_SIDE_BY_SIDE = 20, 4
 LONGEST = 1800.0  # seconds until all runs must be over

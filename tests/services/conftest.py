@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from tests.services.databases import Database
-from tests.services.operating import BIN, Server, Worker, server_with, working
+from tests.services.servers import BIN, Server, Worker, server_with, working
 
 CHROMIUM = [
     "--headless",

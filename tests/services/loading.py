@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from tests.services.operating import FINAL, Run, Server, wait_until
+from tests.services.servers import FINAL, Run, Server, wait_until
 
 CONFIG: Run = {
     "data": {"source": "digits"},

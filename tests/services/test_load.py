@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.services import loading
-from tests.services.operating import Server, Worker
+from tests.services.servers import Server, Worker
 
 pytestmark = [pytest.mark.service, pytest.mark.timeout(400)]
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.services.operating import BIN, Run, Server, Worker, kill, processes, wait_until, working
+from tests.services.servers import BIN, Run, Server, Worker, kill, processes, wait_until, working
 
 pytestmark = [
     pytest.mark.service,

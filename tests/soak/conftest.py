@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.services.operating import Server, server_with
+from tests.services.servers import Server, server_with
 
 
 @pytest.fixture(scope="module")
