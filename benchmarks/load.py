@@ -35,8 +35,8 @@ def main() -> None:
     cases = {name: CASES[name] for name in asked.case or CASES}
     seconds: dict[tuple[str, str], list[float]] = {}
     for _ in range(asked.repeats):
-        for kind in get_args(Database):
-            for name, seeds in cases.items():
+        for name, seeds in cases.items():
+            for kind in get_args(Database):
                 load = _measure(kind, seeds)
                 seconds.setdefault((name, kind), []).append(load.seconds)
                 print(_line(kind, name, load), flush=True)

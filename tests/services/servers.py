@@ -1,5 +1,6 @@
 """An operator's machine: a Prefect server, a process work pool, deployments and a worker."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -22,6 +23,8 @@ POOL = "machine"
 LONGEST = 180.0  # seconds until something that is waited for must have come
 FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 Run = dict[str, Any]  # a flow run as the API gives it
+
+logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each question otherwise
 
 
 class Server:

@@ -71,9 +71,10 @@ def machine(server: Server, tmp_path: Path) -> Iterator[Machine]:
 def test_a_cancel_ends_the_training_at_once(machine: Machine, attempt: int) -> None:
     """Within 10 s no process is left; the state says so, and the next run goes on from there."""
     machine.server.cancel(machine.run)
+    started = time.monotonic()
     took = wait_until(lambda: not processes(machine.run), "the end", CANCEL_SECONDS)
-    log.info("a cancelled process was gone after %.1f s", took)
     assert machine.server.wait_for(machine.run)["state"]["name"] == "Cancelled"
+    _tell("cancelled: process gone after %.1f s, state after %.1f s", took, started)
     assert machine.server.slots_taken(machine.deployment) == 0
     assert machine.again()["state"]["name"] == "Completed"
     _assert_one_training_went_on(machine)
@@ -82,7 +83,9 @@ def test_a_cancel_ends_the_training_at_once(machine: Machine, attempt: int) -> N
 def test_a_killed_run_is_crashed_and_the_next_completes(machine: Machine, attempt: int) -> None:
     """The worker notices at once, and the slot is free."""
     kill(machine.run)
+    started = time.monotonic()
     ended = machine.server.wait_for(machine.run, longest=15)
+    _tell("killed: state after %.1f s", started)
     assert ended["state"]["type"] == "CRASHED"
     assert "SIGKILL" in ended["state"]["message"]
     assert machine.server.slots_taken(machine.deployment) == 0
@@ -95,8 +98,10 @@ def test_a_killed_worker_takes_its_run_with_it(
 ) -> None:
     """The run says itself that it crashed; another worker's goes on with its training."""
     machine.worker.kill()
-    wait_until(lambda: not processes(machine.run), "the end", 20)
+    started = time.monotonic()
+    took = wait_until(lambda: not processes(machine.run), "the end", 20)
     assert machine.server.wait_for(machine.run, longest=15)["state"]["type"] == "CRASHED"
+    _tell("worker killed: process gone after %.1f s, state after %.1f s", took, started)
     assert machine.server.slots_taken(machine.deployment) == 0
     with working(machine.server, tmp_path):
         assert machine.again()["state"]["name"] == "Completed"
@@ -130,6 +135,11 @@ def test_two_runs_of_one_key_never_train_at_once(
     kill(machine.run)
     assert machine.server.wait_for(waiting)["state"]["name"] == "Completed"
     _assert_one_training_went_on(machine)
+
+
+def _tell(words: str, *seconds: float) -> None:
+    """Log what was measured; the last of the seconds is the moment at which it began."""
+    log.info(words, *seconds[:-1], time.monotonic() - seconds[-1])
 
 
 def _assert_one_training_went_on(machine: Machine) -> None:
