@@ -5,6 +5,7 @@ import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, get_args
@@ -16,7 +17,7 @@ from cnn import files
 from cnn.config import RunConfig, StepName
 from cnn.data import sources
 from cnn.errors import ConfigError, FilterscopeError
-from cnn.store import collecting, planning, runs, verifying
+from cnn.store import collecting, planning, promoted, runs, verifying
 from cnn.store.planning import Planned
 from cnn.store.store import Store, default_root
 from flows import console, prefect_settings
@@ -67,7 +68,7 @@ def run(
     planned = planning.plan(root, chosen, names)
     with _without_warnings():  # the run repeats them in its log
         _refuse_bad_data(chosen, planned, root)
-    there = _nothing_to_do(root, planned)
+    there = _nothing_to_do(root, chosen, planned)
     if there:
         console.tell("nothing to do: every step is in the store, verified, as this run made it")
         record, folder = there
@@ -160,6 +161,25 @@ def unpin(run: str, /, *, store: StoreRoot = None) -> None:
     console.tell(f"{folder.name} is not pinned")
 
 
+@app.command
+def promote(
+    run: str,
+    /,
+    *,
+    because: Annotated[str, Parameter(help="why; it stands in the history")],
+    track: Annotated[
+        str | None, Parameter(help="where to promote it; default the one it was judged on")
+    ] = None,
+    store: StoreRoot = None,
+) -> None:
+    """Put a run in force whatever the gate said of it: a better one, or an earlier one again."""
+    from cnn.evaluate import by_hand
+
+    chosen = settings.validate({"gate": {"track": track}}).gate.track
+    record, place = by_hand.promote(Store(store or default_root()), run, because, chosen)
+    console.tell(f"{record.run} is promoted on track {place}")
+
+
 @app.command(name="runs")
 def list_runs(*, store: StoreRoot = None, json: AsJson = False) -> None:
     """List all runs, oldest first."""
@@ -216,7 +236,8 @@ def _end(message: str, exit_code: int) -> None:
 
 def _read(file: Path | None, words: object) -> RunConfig:
     values = settings.read_file(file) if file else {}
-    return settings.validate(merged(values, words))  # type: ignore[arg-type]
+    asked = settings.validate(merged(values, words))  # type: ignore[arg-type]
+    return settings.dated(asked, datetime.now(UTC))
 
 
 def _steps(names: tuple[str, ...]) -> list[StepName]:
@@ -233,16 +254,18 @@ def _count(word: str) -> int:
     return int(word)
 
 
-def _nothing_to_do(store: Store, planned: Sequence[Planned]) -> tuple[runs.RunRecord, Path] | None:
+def _nothing_to_do(
+    store: Store, chosen: RunConfig, planned: Sequence[Planned]
+) -> tuple[runs.RunRecord, Path] | None:
     """Return the run that made all that a plan asks for, unless a new one is to be recorded.
 
-    Its steps are given as they are now: cached.
+    One is where the gate may decide otherwise now. Its steps are given as they are: cached.
     """
     refs = [item.ref for item in planned if item.ref]
     if len(refs) < len(planned) or prefect_settings.api_is_configured():
         return None
     found = runs.latest_of(store.runs, refs)
-    if found is None:
+    if found is None or not promoted.stands(store.root, found[0], chosen.gate):
         return None
     runs.complete_index(store.runs)
     steps = tuple(

@@ -57,24 +57,23 @@ def run(record: RunRecord, folder: Path) -> None:
     if record.error:
         console.print(Text(f"Failed: {record.error}", style="bold red"))
     console.print(Text(f"test accuracy  {accuracy} (95 % interval {low} to {high})", style="bold"))
+    if record.gate:
+        said = f"{record.gate.outcome} on track {record.gate.track}: {record.gate.because}"
+        console.print(Text(f"gate           {said}"), soft_wrap=True)
     console.print(Text(f"time           {html.seconds(record.seconds)}"))
     if (folder / runs.REPORT_NAME).exists():
         console.print(Text(f"report         {folder / runs.REPORT_NAME}"), soft_wrap=True)
 
 
 def all_runs(found: Sequence[tuple[RunRecord, bool]]) -> None:
-    """Print one line a run, with whether it is pinned, the newest last."""
-    rows = [
-        (
-            record.run,
-            f"{record.status}, pinned" if pinned else record.status,
-            record.data,
-            html.percent(record.headline.get("test_accuracy")),
-            html.seconds(record.seconds),
-        )
-        for record, pinned in found
-    ]
-    table(("run", "status", "data", "test accuracy", "time"), rows)
+    """Print one line a run: how it ended, or what the gate decided; the newest last."""
+    rows = []
+    for record, pinned in found:
+        outcome = record.gate.outcome if record.gate else record.status
+        accuracy = html.percent(record.headline.get("test_accuracy"))
+        shown = f"{outcome}, pinned" if pinned else outcome
+        rows.append((record.run, shown, accuracy, html.seconds(record.seconds)))
+    table(("run", "outcome", "test accuracy", "time"), rows)
 
 
 @contextmanager

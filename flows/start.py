@@ -35,12 +35,13 @@ def train_and_explain(config: RunConfig, store: Path, refresh: list[StepName], n
 
     _reach_server()
     try:
-        folder: Path = job(config, store=store, refresh=refresh, note=note)
+        folder = job(config, store=store, refresh=refresh, note=note)
     except httpx.HTTPError as error:  # Prefect's own errors are among them
         raise ServerError(
             f"Prefect's API failed while the run was under way: {error}; "
             "what was finished is in the store: run again"
         ) from None
+    assert isinstance(folder, Path)  # only a deployment's run is skipped
     return folder
 
 

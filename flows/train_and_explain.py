@@ -3,8 +3,10 @@
 from pathlib import Path
 
 from prefect import flow
+from prefect.client.schemas.objects import State
 
 from cnn.config import RunConfig, StepName
+from tasks import deployed, origin
 from tasks.data import load_dataset
 from tasks.evaluate import evaluate_model
 from tasks.filters import export_filters
@@ -14,10 +16,14 @@ from tasks.report import write_report
 from tasks.run import Run
 from tasks.train import train_model
 
+# Prefect knows no limit of a single deployment's: nothing that ends well takes half as long.
+TIMEOUT_SECONDS = 12 * 3600
+
 
 @flow(
     name="train-and-explain",
-    flow_run_name="{config.data.source}-{config.train.recipe}-seed{config.train.seed}",
+    timeout_seconds=TIMEOUT_SECONDS,
+    flow_run_name=origin.flow_run_name,
     persist_result=False,
     result_serializer="json",  # of a failure, which Prefect stores all the same: never a pickle
 )
@@ -26,10 +32,10 @@ def train_and_explain(
     store: Path | None = None,
     refresh: list[StepName] | None = None,
     note: str = "",
-) -> Path:
+) -> Path | State[None]:
     """Train a small convolutional network, measure it, show what its filters look at.
 
-    Returns the run's folder.
+    Returns the run's folder; a scheduled run that a later one overtook ends as Skipped.
 
     Args:
         config: all settings of the run.
@@ -38,6 +44,10 @@ def train_and_explain(
         note: what a reader of the report should know about this run.
 
     """
+    if overtaken := deployed.skipped():
+        return overtaken
+    deployed.prepare(config, store)
+    config = origin.dated(config)
     with Run(config, store, refresh, note) as run:
         dataset = load_dataset(run, settings=config.data)
         model = train_model(run, dataset, settings=config.train)

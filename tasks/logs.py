@@ -1,6 +1,10 @@
 """What of the library's log and of its errors appears in Prefect's log."""
 
 import logging
+from collections.abc import Iterator
+from functools import partial
+
+from prefect.logging.handlers import PrefectConsoleHandler
 
 from cnn.errors import FilterscopeError
 
@@ -27,3 +31,19 @@ def prepare() -> None:
         logger = logging.getLogger(name)
         if not any(isinstance(item, _WithoutTraceback) for item in logger.filters):
             logger.addFilter(_WithoutTraceback())
+
+
+def console_handlers() -> Iterator[PrefectConsoleHandler]:
+    """Yield every handler through which Prefect writes to the terminal."""
+    names = list(logging.root.manager.loggerDict)
+    for logger in (logging.root, *(logging.getLogger(name) for name in names)):
+        yield from (h for h in logger.handlers if isinstance(h, PrefectConsoleHandler))
+
+
+def outlive_the_console() -> None:
+    """Have a run go on in silence when nobody reads what it writes any more.
+
+    rich would raise SystemExit in whatever thread logs next, even while the run reports its end.
+    """
+    for handler in console_handlers():
+        handler.console.on_broken_pipe = partial(setattr, handler.console, "quiet", True)  # type: ignore[method-assign]

@@ -22,6 +22,8 @@ from rich.progress import (
 )
 
 from cnn import progress
+from cnn.report import html
+from tasks import logs
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +74,7 @@ class Bars:
     def _start(self) -> None:
         """Show the lines, and let Prefect's log lines appear above them."""
         if self._console.is_terminal:
-            self._consoles = [(handler, handler.console) for handler in _console_handlers()]
+            self._consoles = [(handler, handler.console) for handler in logs.console_handlers()]
             for handler, _ in self._consoles:
                 handler.console = self._console
         self._lines.start()
@@ -91,14 +93,25 @@ class Artifact:
         self._name = name
         self._id: UUID | None = None
         self._shown_at = 0.0
+        self._first: tuple[float, int] | None = None
         self._broken = False
 
     def report(self, now: progress.Progress) -> None:
-        """Send the progress if it is due."""
-        last = now.done >= now.total
-        if last or time.monotonic() - self._shown_at >= ARTIFACT_SECONDS:
-            self._shown_at = time.monotonic()
-            self.send(100 * now.done / max(now.total, 1), describe(now))
+        """Send the progress, with the time that is left, if it is due."""
+        at, last = time.monotonic(), now.done >= now.total
+        self._first = self._first or (at, now.done)
+        if last or at - self._shown_at >= ARTIFACT_SECONDS:
+            self._shown_at = at
+            words = filter(None, [describe(now), self._left(at, now)])
+            self.send(100 * now.done / max(now.total, 1), ", ".join(words))
+
+    def _left(self, at: float, now: progress.Progress) -> str:
+        """Return how long the rest takes at the pace since the first report; "" if not known."""
+        started, first = self._first or (at, now.done)
+        if not first < now.done < now.total:
+            return ""
+        left = (at - started) * (now.total - now.done) / (now.done - first)
+        return f"{html.seconds(left)} left"
 
     def send(self, percent: float, description: str) -> None:
         """Send percentage and description; a server that does not answer stops no work."""
@@ -133,10 +146,3 @@ def describe(now: progress.Progress) -> str:
     """Return the figures that go with a progress, in words."""
     words = {"accuracy": "accuracy {:.2%}", "images_per_second": "{:,.0f} images/s"}
     return ", ".join(words[name].format(value) for name, value in now.figures.items())
-
-
-def _console_handlers() -> Iterator[PrefectConsoleHandler]:
-    """Yield every handler through which Prefect writes to the terminal."""
-    names = list(logging.root.manager.loggerDict)
-    for logger in (logging.root, *(logging.getLogger(name) for name in names)):
-        yield from (h for h in logger.handlers if isinstance(h, PrefectConsoleHandler))

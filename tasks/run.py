@@ -4,7 +4,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +14,7 @@ from cnn import files
 from cnn.config import RunConfig, StepName
 from cnn.store import inuse
 from cnn.store.keys import Key
-from cnn.store.refs import Ref
+from cnn.store.refs import Kind, Ref
 from cnn.store.runs import RunRecord, StepOutcome, folder_name
 from cnn.store.steps import STEPS, with_followers
 from cnn.store.store import Store, default_root
@@ -95,7 +95,7 @@ class Run:
         with files.temporary_folder(self.store.root, "scratch") as folder:
             yield folder
 
-    def record(self, refs: dict[str, Ref], error: str = "", **more: Any) -> RunRecord:
+    def record(self, refs: Mapping[Kind, Ref], error: str = "", **more: Any) -> RunRecord:
         """Return the run's record as of now; the refs say what it made."""
         with self._lock:
             outcomes = [self._outcomes[s.name] for s in STEPS if s.name in self._outcomes]

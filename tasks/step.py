@@ -68,11 +68,17 @@ class StepTask:
         return self.task.submit(run, refs, settings)
 
 
-def step_task(step: Step) -> Callable[[Produce], StepTask]:
-    """Make a Prefect task of the function that does a step's work."""
+def step_task(step: Step, **options: Any) -> Callable[[Produce], StepTask]:
+    """Make a Prefect task, with these options, of the function that does a step's work."""
 
     def decorate(produce: Produce) -> StepTask:
-        @task(name=step.name, task_run_name=step.name, cache_policy=NO_CACHE, persist_result=False)
+        @task(
+            name=step.name,
+            task_run_name=step.name,
+            cache_policy=NO_CACHE,
+            persist_result=False,
+            **options,
+        )
         def perform(run: Run, refs: tuple[Ref, ...], settings: Settings | None) -> State[Ref]:
             started = time.monotonic()
             step.fetch(settings, run.store.downloads)

@@ -3,7 +3,6 @@
 Nothing here differs between two runs with the same artifacts.
 """
 
-import io
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -13,12 +12,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from PIL import Image
 
 from cnn import progress
 from cnn.data import dataset as datasets
 from cnn.data.dataset import Dataset
-from cnn.report import figures, html, theme
+from cnn.report import figures, html, pictures, theme
 from cnn.store.refs import Kind
 
 TITLES = {
@@ -28,8 +26,6 @@ TITLES = {
     "digits": "digits, 1,797 scans that ship with scikit-learn",
     "folder": "a folder of own images",
 }
-
-_UI_WIDTH = 600  # pixels
 
 
 @dataclass(frozen=True)
@@ -101,17 +97,9 @@ def _figures(material: Material, n_mistakes: int) -> dict[str, Figure]:
 
 def _pictures(folder: Path, names: Iterable[str]) -> str:
     """Return a markdown page of the figures as data URIs, no wider than they are shown."""
-    return "\n\n".join(f"![{name}]({_small(folder / f'{name}.png')})" for name in names)
-
-
-def _small(path: Path) -> str:
-    picture = Image.open(path).convert("RGB")
-    height = round(picture.height * _UI_WIDTH / picture.width)
-    small = picture.resize((_UI_WIDTH, height), Image.Resampling.LANCZOS)
-    stream = io.BytesIO()
-    palette = small.quantize(method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-    palette.save(stream, "PNG", optimize=True)
-    return html.data_uri(stream.getvalue())
+    return "\n\n".join(
+        f"![{name}]({pictures.small((folder / f'{name}.png').read_bytes())})" for name in names
+    )
 
 
 def _values(material: Material) -> dict[str, Any]:

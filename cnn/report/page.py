@@ -1,7 +1,5 @@
 """The self-contained HTML page of one run: the cached body, and what differs between runs."""
 
-from typing import Any
-
 from markupsafe import Markup
 
 from cnn.report import html
@@ -54,26 +52,3 @@ def title(record: RunRecord) -> str:
     name = "MNIST" if record.data == "mnist" else record.data
     substitute = " in place of MNIST" if record.note else ""
     return f"{name}{substitute}, recipe {record.recipe}, seed {record.seed}"
-
-
-def headline(record: RunRecord) -> str:
-    """Return the run's title, note and test accuracy in markdown."""
-    figures = record.headline
-    low, high = (html.percent(figures[f"test_accuracy_ci_{end}"]) for end in ("low", "high"))
-    accuracy = f"**Test accuracy {html.percent(figures['test_accuracy'])}** ({low} to {high})"
-    return "\n\n".join(filter(None, [f"# {title(record)}", record.note, accuracy]))
-
-
-def metric_rows(headline: dict[str, Any]) -> list[dict[str, str]]:
-    """Return the accuracy of each split in words, for a table in the Prefect UI."""
-    return [
-        {
-            "split": split,
-            "accuracy": html.percent(headline[f"{split}_accuracy"]),
-            "95 % interval": f"{html.percent(headline[f'{split}_accuracy_ci_low'])} to "
-            f"{html.percent(headline[f'{split}_accuracy_ci_high'])}",
-            "images": f"{headline[f'n_{split}']:,}",
-        }
-        for split in ("test", "validation")
-        if f"{split}_accuracy" in headline
-    ]

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import IO
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -49,7 +50,7 @@ def make_log(axes: Axes, marks: Sequence[float]) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def save(made: Figure, path: Path) -> None:
+def save(made: Figure, path: Path | IO[bytes]) -> None:
     """Write a figure as PNG, the same bytes for the same figure."""
     made.savefig(path, dpi=DPI, metadata={"Software": None})
 

@@ -3,8 +3,8 @@
 import logging
 import re
 import shutil
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +12,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cnn import documents, files
-from cnn.errors import ArtifactError, ConfigError
+from cnn.errors import ArtifactError, ConfigError, FilterscopeError
+from cnn.evaluate.gate import Verdict
 from cnn.store import inuse, tables
 from cnn.store.manifests import Headline, Moment, Whole
 from cnn.store.refs import Kind, Ref
@@ -60,6 +61,8 @@ class RunRecord(BaseModel):
     seconds: float
     environment: dict[str, Any] = {}
     flow_run_id: str | None = None
+    deployment: str = ""
+    gate: Verdict | None = None
     error: str = ""
 
 
@@ -70,13 +73,18 @@ def folder_name(created: datetime, name: str) -> str:
 
 
 def publish(
-    runs: Path, record: RunRecord, artifacts: Mapping[Kind, Path], report: str = ""
+    runs: Path,
+    record: RunRecord,
+    artifacts: Mapping[Kind, Path],
+    report: str = "",
+    accept: Callable[[RunRecord, Path], None] = lambda record, folder: None,
 ) -> tuple[RunRecord, Path]:
     """Return the record and the folder of a run, in place with everything in it.
 
     artifacts: folders whose figures, tables, arrays and model are copied, the data set's
     aside. The folder appears complete, in one rename; the index is made anew. Where the name
-    is taken, a number is added to it. Raises StoreUnwritableError where the disk is full.
+    is taken, a number is added to it. Where `accept`, called in the end, raises, nothing is
+    published. Raises StoreUnwritableError where the disk is full.
     """
     with files.disk_faults("the run's folder", runs):
         runs.mkdir(parents=True, exist_ok=True)
@@ -89,8 +97,11 @@ def publish(
             record, folder = _put(runs, temporary, record)
             try:
                 rebuild_index(runs)
-            except OSError:  # a run that the index lacks is not published
+                accept(record, folder)
+            except (OSError, FilterscopeError):  # a run that the index lacks is not published
                 folder.rename(temporary)
+                with suppress(OSError):
+                    rebuild_index(runs)
                 raise
         return record, folder
 
@@ -266,17 +277,20 @@ def _index_row(record: RunRecord) -> dict[str, Any]:
         "data": record.data,
         "recipe": record.recipe,
         "seed": record.seed,
-        "test_accuracy": _number(headline, "test_accuracy"),
-        "test_accuracy_ci_low": _number(headline, "test_accuracy_ci_low"),
-        "test_accuracy_ci_high": _number(headline, "test_accuracy_ci_high"),
-        "validation_accuracy": _number(headline, "validation_accuracy"),
+        "test_accuracy": number(headline, "test_accuracy"),
+        "test_accuracy_ci_low": number(headline, "test_accuracy_ci_low"),
+        "test_accuracy_ci_high": number(headline, "test_accuracy_ci_high"),
+        "validation_accuracy": number(headline, "validation_accuracy"),
         "n_steps_run": states.count("ran"),
         "n_steps_cached": states.count("cached"),
         "seconds": record.seconds,
         "model_digest": models[0].digest if models else None,
+        "deployment": record.deployment,
+        "gate": record.gate.outcome if record.gate else None,
     }
 
 
-def _number(headline: Headline, name: str) -> float | None:
+def number(headline: Headline, name: str) -> float | None:
+    """Return a figure of a headline, or None where it has none of that name."""
     value = headline.get(name)
     return None if value is None or isinstance(value, str) else float(value)

@@ -131,6 +131,8 @@ SCHEMAS: dict[str, pa.Schema] = {
         ("n_steps_cached", pa.int32()),
         ("seconds", pa.float64()),
         ("model_digest", pa.string()),
+        ("deployment", pa.string()),
+        ("gate", pa.string()),
     ),
 }
 

@@ -169,18 +169,24 @@ def _index_problem(folder: Path) -> str:
 
 
 def _promoted(store: Store, found: Findings) -> None:
-    """Compare the promoted copies with the artifacts of the run that was promoted last."""
+    """Compare what is promoted with the artifacts of the run that was promoted last."""
     for track in promoted.tracks(store.root):
         try:
-            names = promoted.runs_named(track)
-            record = runs.read(store.runs / names[-1]) if names else None
+            current = promoted.current(store.root, track.name)
+            record = runs.read(current.folder) if current else None
         except ArtifactError as error:
             found.note(track, str(error))
             continue
-        for name, sha256 in copies(store, record) if record else ():
-            path = track / name
-            if path.is_file():
-                _copy(path, sha256, f"is not what {names[-1]} made", found)
+        if current and record:
+            for name, sha256 in copies(store, record):
+                _promoted_copy(track / name, sha256, current.run, found)
+
+
+def _promoted_copy(path: Path, sha256: str, run: str, found: Findings) -> None:
+    if path.is_file():
+        _copy(path, sha256, f"is not what {run} made", found)
+    else:
+        found.note(path.parent, f"{path.name} is missing")
 
 
 def _downloads(downloads: Path, found: Findings) -> None:

@@ -15,7 +15,7 @@ from prefect.testing.utilities import prefect_test_harness
 from cnn import config
 from cnn.config import RuntimeConfig
 from cnn.errors import DataError
-from cnn.report import html, page
+from cnn.report import html, ui
 from cnn.train import device, fit, recipes
 from flows import cli, console
 from tests.cases import inputs
@@ -93,7 +93,7 @@ def test_what_is_no_number_reads_not_available(value: float | None) -> None:
     headline = dict.fromkeys(
         ("test_accuracy", "test_accuracy_ci_low", "test_accuracy_ci_high"), value
     )
-    (row,) = page.metric_rows({**headline, "n_test": 3})
+    (row,) = ui.metric_rows({**headline, "n_test": 3})
     assert (row["accuracy"], row["95 % interval"]) == ("n/a", "n/a to n/a")
     assert strictly(json.dumps(row)) == row
 

@@ -153,7 +153,8 @@ def test_after_gc_a_plan_for_a_kept_run_is_all_cached(
 ) -> None:
     """A real run keeps everything that it was made from; freed, everything is to be made anew."""
     root = tmp_path / "artifacts"
-    shutil.copytree(finished.store, root)
+    shutil.copytree(finished.store, root, symlinks=True)
+    shutil.rmtree(root / "promoted")  # a promoted run stays whatever is kept
     filled.age(root)
     words = ["--data.source", "digits", "--train.steps", "60", "--train.log-every", "20", "--json"]
     for keep, state in (("1", "cached"), ("0", "run")):
@@ -169,8 +170,9 @@ def test_gc_takes_nothing_from_a_run_under_way(
 ) -> None:
     """Old artifacts that no run names, which a run has found cached, are there when it ends."""
     root = tmp_path / "artifacts"
-    shutil.copytree(finished.store, root)
-    shutil.rmtree(root / "runs")
+    shutil.copytree(finished.store, root, symlinks=True)
+    for name in ("runs", "promoted"):
+        shutil.rmtree(root / name)
     filled.age(root)
     publish = runs.publish
     seen: list[set[str]] = []

@@ -1,6 +1,8 @@
 """A store with runs in it, made through the store itself, of tiny files."""
 
+import json
 import os
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -76,6 +78,14 @@ def add_run(store: Store, seed: int, data_seed: int = 0, **changes: Any) -> RunR
     ).model_copy(update=changes)
     folders = {kind: store.open(ref) for kind, ref in refs.items()}
     return runs.publish(store.runs, record, folders, "<p>report</p>")[0]
+
+
+def promote(store: Store, record: RunRecord, track: str = "main") -> Path:
+    """Put a run's copies in a track's place, as a plain copy of a store has them."""
+    folder = store.root / "promoted" / track
+    shutil.copytree(store.runs / record.run, folder)
+    (folder / "promoted.json").write_text(json.dumps([{"run": "gone"}, {"run": record.run}]))
+    return folder
 
 
 def ref_of(record: RunRecord, kind: Kind) -> Ref:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from cnn import files
 from cnn.errors import ArtifactError, ConfigError, StoreUnwritableError
+from cnn.evaluate.gate import Verdict
 from cnn.store import runs, tables
 from cnn.store.refs import Kind, Ref
 from cnn.store.runs import RunRecord, StepOutcome
@@ -143,7 +144,8 @@ def test_a_taken_name_gets_a_number(tmp_path: Path) -> None:
 
 def test_the_index_has_one_row_a_run(tmp_path: Path) -> None:
     """What is compared between runs stands in it, in the schema of the table."""
-    publish(tmp_path, record())
+    kept = Verdict(outcome="kept", track="digits", because="promoted already")
+    publish(tmp_path, record(deployment="nightly", gate=kept))
     publish(tmp_path, record(seconds=60, status="failed", steps=(), headline={}, error="diverged"))
     first, second = index(tmp_path)
     assert first == {
@@ -162,6 +164,8 @@ def test_the_index_has_one_row_a_run(tmp_path: Path) -> None:
         "n_steps_cached": 1,
         "seconds": 12.5,
         "model_digest": MODEL.digest,
+        "deployment": "nightly",
+        "gate": "kept",
     }
     assert (second["status"], second["test_accuracy"], second["model_digest"]) == (
         "failed",

@@ -269,28 +269,28 @@ def test_a_run_that_is_just_finishing_is_no_damage(
     assert broken(store) == []
 
 
-def promote(store: Store, record: RunRecord) -> Path:
-    track = store.root / "promoted" / "main"
-    (track / "model").mkdir(parents=True)
-    (track / "promoted.json").write_text(json.dumps([{"run": "gone"}, {"run": record.run}]))
-    (track / "model" / "model.json").write_bytes((model_of(store) / "model.json").read_bytes())
-    return track
-
-
 def test_promoted_copies_are_compared(store: Store) -> None:
-    """With the artifacts of the run that was promoted last."""
-    track = promote(store, records(store)[0])
+    """With the artifacts of the run that was promoted last, as the promoted run.json names them."""
+    record = records(store)[0]
+    track = filled.promote(store, record)
     assert broken(store) == []
     (track / "model/model.json").write_text("model 9")
+    (track / "figures/history.png").unlink()
+    assert broken(store) == [
+        ("promoted/main/model/model.json", f"is not what {record.run} made"),
+        ("promoted/main/figures", "history.png is missing"),
+    ]
+
+
+def test_a_history_that_cannot_be_read_is_broken(store: Store) -> None:
+    """So is a promoted folder without the record of its run."""
+    track = filled.promote(store, records(store)[0])
+    (track / "run.json").unlink()
     ((path, what),) = broken(store)
-    assert (path, what) == (
-        "promoted/main/model/model.json",
-        f"is not what {records(store)[0].run} made",
-    )
+    assert (path, "run.json: cannot be read" in what) == ("promoted/main", True)
     (track / "promoted.json").write_text("{}")
     ((path, what),) = broken(store)
-    assert path == "promoted/main"
-    assert "promoted.json cannot be read" in what
+    assert (path, "promoted.json cannot be read" in what) == ("promoted/main", True)
 
 
 DOWNLOAD = "t10k-labels-idx1-ubyte.gz"

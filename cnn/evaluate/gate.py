@@ -1,0 +1,194 @@
+"""The gate: which checks a model must pass to be promoted, from hits on validation images.
+
+The test images never decide.
+"""
+
+from dataclasses import dataclass
+from math import nan
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from cnn.config import GateConfig
+
+Hits = NDArray[np.bool_]
+Figures = dict[str, float | int | str | None]
+SIGNIFICANT = 0.05  # McNemar's p below which a loss is no chance
+
+
+class Check(BaseModel):
+    """One condition: whether it holds, what was found and what was wanted, in words."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    passed: bool
+    found: str
+    wanted: str
+
+
+class Verdict(BaseModel):
+    """What the gate decided on a run's model, why, and all figures.
+
+    incumbent: the run whose model was promoted before, if any. model_in_force: digest of
+    the model that is promoted afterwards, "" where none is.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    outcome: Literal["kept", "promoted", "rejected"]
+    track: str
+    because: str
+    checks: tuple[Check, ...] = ()
+    figures: Figures = {}
+    incumbent: str = ""
+    model_in_force: str = ""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How two models differ on the same n images: images gained and lost, and what follows.
+
+    p: exact two-sided McNemar test (McNemar 1947), binomial over the images on which the
+    models disagree. low, high: 95 % interval of the difference of the accuracies, from the
+    exact interval of the gained ones' share among them (Clopper and Pearson 1934).
+    """
+
+    n: int
+    n_gained: int
+    n_lost: int
+    p: float
+    low: float
+    high: float
+
+    @property
+    def mean(self) -> float:
+        """Difference of the accuracies, a fraction."""
+        return (self.n_gained - self.n_lost) / self.n
+
+
+def difference(hits: Hits, earlier: Hits) -> Difference:
+    """Return how a model differs from an earlier one; hits: (n,), n > 0, image by image."""
+    from scipy import stats  # takes most of a second
+
+    n_gained, n_lost = int((hits & ~earlier).sum()), int((~hits & earlier).sum())
+    n_apart = n_gained + n_lost
+    if not n_apart:
+        return Difference(len(hits), 0, 0, 1.0, 0.0, 0.0)
+    test = stats.binomtest(n_gained, n_apart)
+    low, high = (
+        n_apart / len(hits) * (2 * end - 1)
+        for end in test.proportion_ci(confidence_level=0.95, method="exact")
+    )
+    return Difference(len(hits), n_gained, n_lost, float(test.pvalue), float(low), float(high))
+
+
+def recalls(labels: NDArray[np.int64], hits: Hits, n_classes: int) -> NDArray[np.float64]:
+    """Return the share of each class's images that are right, NaN for a class without images."""
+    support = np.bincount(labels, minlength=n_classes)
+    right = np.bincount(labels[hits], minlength=n_classes)
+    shares: NDArray[np.float64] = np.divide(
+        right, support, out=np.full(n_classes, nan), where=support > 0
+    )
+    return shares
+
+
+def floor(
+    labels: NDArray[np.int64], hits: Hits, names: tuple[str, ...], limits: GateConfig
+) -> list[Check]:
+    """Return the checks that need no other model: accuracy, and the recall of every class."""
+    if not len(hits):
+        return [Check(name="validation images", passed=False, found="none", wanted="at least one")]
+    accuracy = hits.sum() / len(hits)
+    recall = recalls(labels, hits, len(names))
+    worst = int(np.nanargmin(recall))
+    return [
+        Check(
+            name="accuracy",
+            passed=bool(accuracy >= limits.min_accuracy),
+            found=f"{100 * accuracy:.2f} % of {len(hits):,} images",
+            wanted=f"at least {100 * limits.min_accuracy:.4g} %",
+        ),
+        Check(
+            name="class recall",
+            passed=bool(recall[worst] >= limits.min_recall),
+            found=f"{names[worst]}: {100 * recall[worst]:.2f} %, the lowest",
+            wanted=f"at least {100 * limits.min_recall:.4g} %",
+        ),
+    ]
+
+
+def comparison(
+    labels: NDArray[np.int64],
+    hits: Hits,
+    earlier: Hits,
+    names: tuple[str, ...],
+    limits: GateConfig,
+) -> tuple[list[Check], Figures]:
+    """Return the checks against the promoted model, image by image, and their figures."""
+    found = difference(hits, earlier)
+    drop = recalls(labels, earlier, len(names)) - recalls(labels, hits, len(names))
+    worst = int(np.nanargmax(drop))
+    significant = found.n_lost > found.n_gained and found.p < SIGNIFICANT
+    checks = [
+        Check(
+            name="McNemar test",
+            passed=not significant,
+            found=f"{found.n_gained} gained, {found.n_lost} lost of {found.n:,} images, "
+            f"p = {found.p:.2g}",
+            wanted=f"p >= {SIGNIFICANT}, or more gained",
+        ),
+        Check(
+            name="accuracy drop",
+            passed=found.low > -limits.max_accuracy_drop,
+            found=_interval(found, limits.max_accuracy_drop),
+            wanted=f"lower end > {_points(-limits.max_accuracy_drop)} points",
+        ),
+        Check(
+            name="class recall drop",
+            passed=bool(drop[worst] <= limits.max_recall_drop),
+            found=f"{names[worst]}: {_points(-drop[worst])} points, the largest loss",
+            wanted=f"at least {_points(-limits.max_recall_drop)} points",
+        ),
+    ]
+    figures: Figures = {
+        "n_compared": found.n,
+        "n_gained": found.n_gained,
+        "n_lost": found.n_lost,
+        "p": found.p,
+        "difference": found.mean,
+        "difference_ci_low": found.low,
+        "difference_ci_high": found.high,
+        "incumbent_accuracy": float(earlier.sum() / len(earlier)),
+    }
+    return checks, figures
+
+
+def at_most(name: str, value: float, limit: float | None, unit: str) -> list[Check]:
+    """Return the check of a figure against an upper limit, if one is set."""
+    if limit is None:
+        return []
+    found, wanted = f"{value:.3g} {unit}", f"at most {limit:.4g} {unit}"
+    return [Check(name=name, passed=value <= limit, found=found, wanted=wanted)]
+
+
+def failed(checks: list[Check]) -> str:
+    """Return which checks failed, in words; "" where none did."""
+    return "; ".join(
+        f"{check.name}: {check.found}; wanted {check.wanted}"
+        for check in checks
+        if not check.passed
+    )
+
+
+def _interval(found: Difference, margin: float) -> str:
+    """Return a difference with its interval, and that there are too few images if there are."""
+    few = ": too few images" if found.mean >= 0 and found.low <= -margin else ""
+    return f"{_points(found.mean)} ({_points(found.low)} to {_points(found.high)}) points{few}"
+
+
+def _points(share: Any) -> str:
+    """Return a difference of fractions in percentage points, with its sign."""
+    return f"{100 * share + 0.0:+.2f}".replace("-", "\N{MINUS SIGN}")

@@ -1,0 +1,110 @@
+"""What Prefect's UI shows of a run: rows of tables, and pages in markdown."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cnn.evaluate.gate import Verdict
+from cnn.report import html, markdown
+from cnn.report.page import title
+from cnn.store.runs import REPORT_NAME, RunRecord
+
+Rows = list[dict[str, str]]
+
+
+def metric_rows(headline: Mapping[str, Any]) -> Rows:
+    """Return the accuracy of each split in words."""
+    return [
+        {
+            "split": split,
+            "accuracy": html.percent(headline[f"{split}_accuracy"]),
+            "95 % interval": f"{html.percent(headline[f'{split}_accuracy_ci_low'])} to "
+            f"{html.percent(headline[f'{split}_accuracy_ci_high'])}",
+            "images": f"{headline[f'n_{split}']:,}",
+        }
+        for split in ("test", "validation")
+        if f"{split}_accuracy" in headline
+    ]
+
+
+def step_rows(record: RunRecord) -> Rows:
+    """Return what became of each step, why, and how long it took."""
+    return [
+        {
+            "step": step.step,
+            "outcome": step.state,
+            "why": step.why,
+            "time": html.seconds(step.seconds),
+        }
+        for step in record.steps
+    ]
+
+
+def gate_rows(verdict: Verdict) -> Rows:
+    """Return every check with what was found and wanted; the decision where there was none."""
+    checks = [
+        {
+            "check": check.name,
+            "outcome": "passed" if check.passed else "failed",
+            "found": check.found,
+            "wanted": check.wanted,
+        }
+        for check in verdict.checks
+    ]
+    decision = {"check": "none", "outcome": verdict.outcome, "found": verdict.because}
+    return checks or [decision]
+
+
+def gate_words(verdict: Verdict) -> str:
+    """Return the gate's decision in a line."""
+    return f"{verdict.outcome.capitalize()} on track {verdict.track}: {verdict.because}"
+
+
+def pictures_page(record: RunRecord, folder: Path, pages: str, pictures: str) -> str:
+    """Return the run's page: title, note, accuracy, the gate's decision, links, its pictures.
+
+    pages: address at which the folder of runs is served, or "". pictures: markdown.
+    """
+    parts = [f"# {markdown.escaped(title(record))}", markdown.escaped(record.note)]
+    parts += [_accuracy(record), _decision(record), links(record, folder, pages), pictures]
+    return "\n\n".join(filter(None, parts))
+
+
+def links(record: RunRecord, folder: Path, pages: str) -> str:
+    """Return the links to the run's report and model, and to the promoted run's."""
+    lines = [_linked("Report of this run", folder.name, REPORT_NAME, folder.parent, pages)]
+    in_force = promoted_run(record)
+    if in_force and record.gate:
+        text = f"Promoted model of track {record.gate.track}, run {in_force}"
+        lines.append(_linked(text, in_force, "model/model.keras", folder.parent, pages))
+        if in_force != record.run:
+            text = "Report of the promoted run"
+            lines.append(_linked(text, in_force, REPORT_NAME, folder.parent, pages))
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def promoted_run(record: RunRecord) -> str:
+    """Return the run whose model is promoted after the gate's decision, or ""."""
+    if record.gate is None:
+        return ""
+    return record.run if record.gate.outcome == "promoted" else record.gate.incumbent
+
+
+def _linked(text: str, run: str, name: str, runs: Path, pages: str) -> str:
+    """Return a link to a run's file, or its path where no pages are served."""
+    if pages:
+        return markdown.link(text, f"{pages.rstrip('/')}/{run}/{name}")
+    return f"{markdown.escaped(text)}: {markdown.escaped(runs / run / name)}"
+
+
+def _accuracy(record: RunRecord) -> str:
+    figures = record.headline
+    low, high = (html.percent(figures.get(f"test_accuracy_ci_{end}")) for end in ("low", "high"))
+    return f"**Test accuracy {html.percent(figures.get('test_accuracy'))}** ({low} to {high})"
+
+
+def _decision(record: RunRecord) -> str:
+    verdict = record.gate
+    if verdict is None:
+        return ""
+    return f"**Gate.** {markdown.escaped(gate_words(verdict))}"

@@ -1,0 +1,236 @@
+"""An operator's machine: a Prefect server, a process work pool, deployments and a worker."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.services.databases import Database, database, free_port
+
+BIN = Path(sys.executable).parent
+ROOT = Path(__file__).parents[2]
+POOL = "machine"
+LONGEST = 180.0  # seconds until something that is waited for must have come
+FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+Run = dict[str, Any]  # a flow run as the API gives it
+
+
+class Server:
+    """A Prefect server with a database of its own; `environment` reaches it."""
+
+    def __init__(self, folder: Path, **settings: str) -> None:
+        port = free_port()
+        self.address = f"http://127.0.0.1:{port}"
+        self.environment = os.environ | {
+            "PREFECT_HOME": str(folder / "prefect"),
+            "PREFECT_API_URL": f"{self.address}/api",
+            "PREFECT_SERVER_UI_API_URL": f"{self.address}/api",
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            # Who holds a slot survives a restart; else runs under way are ended after one.
+            "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (
+                "prefect.server.concurrency.lease_storage.filesystem"
+            ),
+            "PREFECT_SERVER_LOG_RETRYABLE_ERRORS": "true",
+            **settings,
+        }
+        self.log = folder / "server.log"
+        words = ("server", "start", "--host", "127.0.0.1", "--port", str(port))
+        self._command = [BIN / "prefect", *words]
+        self.start()
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self._command, env=self.environment, stdout=log, stderr=log
+            )
+        wait_until(self._answers, f"the Prefect server at {self.address}")
+
+    def stop(self) -> None:
+        """End it as an operator would."""
+        self.process.terminate()
+        self.process.wait(60)
+
+    def post(self, path: str, **body: Any) -> Any:
+        """Return what the API answers; tried again where the database was busy, as Prefect does."""
+        return self._ask("POST", path, json=body)
+
+    def get(self, path: str) -> Any:
+        """Return what the API answers; tried again where the database was busy, as Prefect does."""
+        return self._ask("GET", path)
+
+    def n_busy(self) -> int:
+        """Return how many requests the server refused because its database was busy."""
+        return self.log.read_text().count("Encountered retryable exception")
+
+    def _ask(self, method: str, path: str, **more: Any) -> Any:
+        for _ in range(60):
+            answer = httpx.request(method, f"{self.address}/api/{path}", timeout=60, **more)
+            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                break
+            time.sleep(0.5)
+        assert answer.is_success, f"{path}: {answer.status_code} {answer.text}"
+        return answer.json() if answer.content else None
+
+    def _answers(self) -> bool:
+        assert self.process.poll() is None, f"the server ended:\n{self.log.read_text()}"
+        try:
+            return httpx.get(f"{self.address}/api/health").is_success
+        except httpx.HTTPError:
+            return False
+
+    # What an operator does with it:
+
+    def deploy(self, name: str, store: Path, config: Run, limit: int = 1, **more: Any) -> str:
+        """Return the id of a new deployment whose runs start with these settings."""
+        flow = self.post("flows/", name="train-and-explain")
+        environment = {"FILTERSCOPE_STORE": str(store), "PREFECT_LOGGING_EXTRA_LOGGERS": "cnn"}
+        made = self.post(
+            "deployments/",
+            name=name,
+            flow_id=flow["id"],
+            entrypoint="flows/train_and_explain.py:train_and_explain",
+            pull_steps=[
+                {"prefect.deployments.steps.set_working_directory": {"directory": str(ROOT)}}
+            ],
+            work_pool_name=POOL,
+            job_variables={"env": environment, "working_dir": str(ROOT)},
+            parameters={"config": config},
+            concurrency_limit=limit,
+            concurrency_options={"collision_strategy": "ENQUEUE"},
+            **more,
+        )
+        return str(made["id"])
+
+    def submit(self, deployment: str, **body: Any) -> str:
+        """Return the id of a new flow run of a deployment, due now."""
+        made = self.post(
+            f"deployments/{deployment}/create_flow_run", idempotency_key=uuid.uuid4().hex, **body
+        )
+        return str(made["id"])
+
+    def run(self, flow_run: str) -> Run:
+        """Return a flow run."""
+        found: Run = self.get(f"flow_runs/{flow_run}")
+        return found
+
+    def state(self, flow_run: str) -> str:
+        """Return the type of a flow run's state."""
+        return str(self.run(flow_run)["state"]["type"])
+
+    def wait_for(self, flow_run: str, *types: str, longest: float = LONGEST) -> Run:
+        """Wait until a flow run is in one of the states, any final one by default."""
+        wanted = types or FINAL
+        wait_until(
+            lambda: self.state(flow_run) in wanted, f"{wanted} of {flow_run}", longest=longest
+        )
+        return self.run(flow_run)
+
+    def cancel(self, flow_run: str) -> None:
+        """Do what the UI's button does."""
+        state = {"type": "CANCELLING", "name": "Cancelling"}
+        self.post(f"flow_runs/{flow_run}/set_state", state=state)
+
+    def slots_taken(self, deployment: str) -> int:
+        """Return how many of a deployment's slots are held."""
+        limit = self.get(f"deployments/{deployment}")["global_concurrency_limit"]
+        return int(limit["active_slots"])
+
+    def logs(self, flow_run: str) -> list[str]:
+        """Return the messages of a flow run's log."""
+        wanted = {"flow_run_id": {"any_": [flow_run]}}
+        found = self.post("logs/filter", logs=wanted, sort="TIMESTAMP_ASC")
+        return [str(item["message"]) for item in found]
+
+
+class Worker:
+    """A process worker of the pool, as a process of its own."""
+
+    def __init__(self, server: Server, log: Path) -> None:
+        self.log = log
+        command = [BIN / "prefect", "worker", "start", "--pool", POOL, "--type", "process"]
+        environment = server.environment | {
+            "PREFECT_WORKER_QUERY_SECONDS": "2",
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+        }
+        with log.open("ab") as stream:
+            self.process = subprocess.Popen(
+                command, env=environment, stdout=stream, stderr=stream, cwd=log.parent
+            )
+
+    def kill(self) -> None:
+        """End it as the kernel would that lacks memory; what it started stays."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> None:
+        """End it as systemd would."""
+        self.process.terminate()
+        try:
+            self.process.wait(60)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+
+@contextmanager
+def server_with(kind: Database, folder: Path, **settings: str) -> Iterator[Server]:
+    """Yield a server with an empty database of that kind and the work pool."""
+    with database(kind) as connection:
+        server = Server(folder, **connection, **settings)
+        try:
+            server.post("work_pools/", name=POOL, type="process", base_job_template=_template())
+            yield server
+        finally:
+            server.stop()
+
+
+@contextmanager
+def working(server: Server, folder: Path) -> Iterator[Worker]:
+    """Yield a worker that is stopped afterwards."""
+    worker = Worker(server, folder / "worker.log")
+    try:
+        yield worker
+    finally:
+        worker.stop()
+
+
+def wait_until(condition: Callable[[], object], what: str, longest: float = LONGEST) -> float:
+    """Return the seconds until a condition held."""
+    started = time.monotonic()
+    while not condition():
+        assert time.monotonic() - started < longest, f"{what} did not come in {longest:.0f} s"
+        time.sleep(0.2)
+    return time.monotonic() - started
+
+
+def processes(flow_run: str) -> list[int]:
+    """Return the processes in which a flow run works, the worker's own aside."""
+    mark = f"PREFECT__FLOW_RUN_ID={flow_run}".encode()
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark in (path / "environ").read_bytes():
+                found.append(int(path.name))
+        except OSError:
+            continue
+    return found
+
+
+def kill(flow_run: str) -> None:
+    """Kill the processes of a flow run."""
+    for pid in processes(flow_run):
+        os.kill(pid, signal.SIGKILL)
+
+
+def _template() -> Any:
+    from prefect.workers.process import ProcessWorker
+
+    return ProcessWorker.get_default_base_job_template()
