@@ -237,7 +237,7 @@ def test_a_parameter_that_the_flow_does_not_have_ends_the_run_at_once(operated: 
     assert operated.end(run) in ("Crashed", "Failed")
     wanted = {"logs": {"flow_run_id": {"any_": [run]}}}
     said = wait_for(lambda: operated.ask("/logs/filter", wanted), 30)
-    assert "provided with parameters ['confg']" in str([line["message"] for line in said])
+    assert "provided with parameters ['confg']" in "\n".join(line["message"] for line in said)
 
 
 def test_down_ends_a_training_as_a_cancel_would(operated: Operated) -> None:
