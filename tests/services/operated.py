@@ -57,15 +57,19 @@ class Operated:
 
     def do(self, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
         """Do one of the operator's commands and return how it ended."""
-        kept = {n: v for n, v in os.environ.items() if not n.startswith(("PREFECT", "FILTERSCOPE"))}
         return subprocess.run(
             [sys.executable, "-m", "deployments.operate", *words],
-            env={**kept, "FILTERSCOPE_SETTINGS": str(self.file), **more},
+            env=self.environment(**more),
             cwd=ROOT,
             capture_output=True,
             text=True,
             check=False,
         )
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """Return the environment of its commands: nothing of Prefect but where the settings are."""
+        kept = {n: v for n, v in os.environ.items() if not n.startswith(("PREFECT", "FILTERSCOPE"))}
+        return {**kept, "FILTERSCOPE_SETTINGS": str(self.file), **more}
 
     def up(self, **more: str) -> str:
         """Start everything and return what was said."""
