@@ -13,6 +13,7 @@ import argparse
 import statistics
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
@@ -39,7 +40,7 @@ def main() -> None:
             for kind in get_args(Database):
                 load = _measure(kind, seeds)
                 seconds.setdefault((name, kind), []).append(load.seconds)
-                print(_line(kind, name, load), flush=True)
+                print(_line(kind, name, load), *_bad_ends(load), sep="\n  ", flush=True)
     for name in cases:
         print(_ratio(name, seconds[name, "sqlite"], seconds[name, "postgresql"]))
 
@@ -62,6 +63,13 @@ def _line(kind: str, name: str, load: Load) -> str:
         f"{min(load.waits):.0f} to {max(load.waits):.0f} s, median {load.median_wait:.0f} s; "
         f"{load.n_busy} requests refused as busy"
     )
+
+
+def _bad_ends(load: Load) -> Iterator[str]:
+    """Yield why runs did not complete, whatever came of them."""
+    for run in load.runs:
+        if run["state"]["type"] != "COMPLETED":
+            yield f"{run['name']} {run['state']['name']}: {run['state']['message']}"
 
 
 def _ratio(name: str, sqlite: list[float], postgresql: list[float]) -> str:

@@ -37,6 +37,8 @@ _DEFAULTS = {
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     "PREFECT_LOGGING_EXTRA_LOGGERS": "cnn",
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # seconds, the least that Prefect takes
+    # Minutes, not one: until a busy SQLite takes a request, or a server is back.
+    "PREFECT_CLIENT_MAX_RETRIES": "8",
     # Kept in memory, slots would be lost with a server that restarts, and their runs ended.
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (
         "prefect.server.concurrency.lease_storage.filesystem"
