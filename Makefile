@@ -34,8 +34,10 @@ check: $(READY)  ## Format, lint, types, import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-soak: $(READY)  ## Kill real MNIST runs over and over; takes most of an hour
+soak: $(READY)  ## Kill real MNIST runs, servers and workers over and over; takes over an hour
 	FILTERSCOPE_KILLS=7 FILTERSCOPE_RUNS=10 $(BIN)/python -m pytest -q -m slow tests/soak \
+	  -o log_cli=true -o log_cli_level=INFO
+	FILTERSCOPE_OUTAGES=5 $(BIN)/python -m pytest -q tests/services/test_outages.py \
 	  -o log_cli=true -o log_cli_level=INFO
 
 format: $(READY)  ## Format and mend what can be mended

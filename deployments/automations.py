@@ -95,7 +95,7 @@ def _failed(webhook: UUID) -> AutomationCore:
 
 
 def _gate(webhook: UUID, outcome: str) -> AutomationCore:
-    told = {name: f"event.payload.{name}" for name in _GATE_FIELDS}
+    told = {name: f"event.payload.{name}|default(none)" for name in _GATE_FIELDS}
     text = (
         f"event.payload.run ~ ' {outcome} (' ~ event.payload.track ~ '): ' ~ "
         "event.payload.because ~ '; validation accuracy ' ~ event.payload.validation_accuracy ~ "

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from cnn import files
 from cnn.errors import ConfigError, FilterscopeError, ServerError
 from deployments import settings as operator
@@ -71,6 +73,9 @@ def deploy(settings: Settings, names: Sequence[str]) -> int:
     """Bring work pool and deployments to the server, as deployments/prefect.yaml has them."""
     from deployments import checks, deploying
 
+    server = _named(all_parts(settings), ["server"])[0]
+    if server.process.pid():
+        _wait_for(server)
     checks.api(settings)
     deploying.deploy(settings)
     return 0
@@ -96,11 +101,14 @@ def foreground(settings: Settings, names: Sequence[str]) -> int:
     _check_ports(settings, [part])
     if part.name == "server":
         checks.database(settings)
+    elif part.name == "worker":
+        checks.store(settings.store)
+        checks.api(settings)
     part.process.become(part.command, ROOT, settings.for_part(part.name))
     return 1
 
 
-_COMMANDS: dict[str, Callable[[Settings, Sequence[str]], int]] = {
+COMMANDS: dict[str, Callable[[Settings, Sequence[str]], int]] = {
     "up": up,
     "down": down,
     "status": status,
@@ -113,14 +121,19 @@ _COMMANDS: dict[str, Callable[[Settings, Sequence[str]], int]] = {
 def main(words: Sequence[str]) -> int:
     """Do one command; errors end it with a line, not with a traceback."""
     try:
-        if not words or words[0] not in _COMMANDS:
-            raise ConfigError(f"expected one of {', '.join(_COMMANDS)}, then names of parts")
+        if not words or words[0] not in COMMANDS:
+            raise ConfigError(f"expected one of {', '.join(COMMANDS)}, then names of parts")
         settings = operator.read()
         os.environ.update(settings.for_part("worker"))  # what Prefect reads when it is imported
-        return _COMMANDS[words[0]](settings, words[1:])
+        return COMMANDS[words[0]](settings, words[1:])
     except FilterscopeError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except ValidationError as error:  # Prefect reads its settings when it is imported
+        for item in error.errors():
+            name = ".".join(map(str, item["loc"]))
+            print(f"error: Prefect's setting {name}: {item['msg']}", file=sys.stderr)
+        return ConfigError.exit_code
     except KeyboardInterrupt:
         return 130
 
@@ -166,12 +179,17 @@ def _start_server(settings: Settings, part: Part) -> None:
 
 
 def _start(settings: Settings, part: Part) -> None:
-    """Start a part unless it runs, and wait until it works; raises ServerError."""
+    """Start a part unless it runs, and wait until it works."""
     if not part.process.pid():
         if part.process.tree():  # what a part that was killed left behind
             part.process.end(_END_SECONDS)
         _tell(f"{part.name}: starting")
         part.process.start(part.command, ROOT, settings.for_part(part.name))
+    _wait_for(part)
+
+
+def _wait_for(part: Part) -> None:
+    """Wait until a part that was started works; raises ServerError."""
     deadline = time.monotonic() + _START_SECONDS
     while not part.ready():
         if not part.process.pid():

@@ -35,7 +35,7 @@ def train_and_explain(
 ) -> Path | State[None]:
     """Train a small convolutional network, measure it, show what its filters look at.
 
-    Returns the run's folder; a scheduled run that a later one overtook ends as Skipped.
+    Returns the run's folder; a scheduled run that a later one overtook is Cancelled.
 
     Args:
         config: all settings of the run.

@@ -60,7 +60,7 @@ def skipped() -> State[None] | None:
     if later is None:
         return None
     message = f"a later scheduled run is due: {later.name} of {later.expected_start_time:%F %T} UTC"
-    return Cancelled(name="Skipped", message=message)
+    return Cancelled(message=message)
 
 
 def _later(run: FlowRun) -> FlowRun | None:

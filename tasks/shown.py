@@ -1,8 +1,13 @@
 """Shows a finished run in Prefect's UI, cached steps or not, and tells of the gate's decision."""
 
+import logging
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import httpx
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.events import emit_event
 
@@ -10,36 +15,68 @@ from cnn.report import html, markdown, page, trend, ui
 from cnn.store import runs, tables
 from cnn.store.runs import RunRecord
 
+log = logging.getLogger("cnn.run")
+WAITS = (2.0, 8.0, 20.0, 30.0)  # seconds; a server that was only restarted is back by then
 PAGES = "FILTERSCOPE_PAGES_URL"  # address at which the folder of runs is served
 
 
 def show(record: RunRecord, folder: Path, report: Path) -> None:
-    """Create the run's artifacts in the UI; report: folder of the report's artifact."""
+    """Create the run's artifacts in the UI; report: folder of the report's artifact.
+
+    The run is over by then: a server that stays away does not fail it.
+    """
+    try:
+        _show(record, folder, report)
+    except httpx.HTTPError as error:  # Prefect's own errors are among them
+        log.warning("the run's pages cannot be shown in Prefect: %s", error)
+
+
+def _show(record: RunRecord, folder: Path, report: Path) -> None:
     pages = os.environ.get(PAGES, "")
-    create_table_artifact(
-        table=ui.metric_rows(record.headline), key="metrics", description=page.title(record)
+    _create(
+        create_table_artifact,
+        table=ui.metric_rows(record.headline),
+        key="metrics",
+        description=page.title(record),
     )
-    create_table_artifact(
+    _create(
+        create_table_artifact,
         table=ui.step_rows(record),
         key="why-each-step-ran",
         description="What ran, what was cached, and why",
     )
     pictures = (report / html.PICTURES_NAME).read_text(encoding="utf-8")
-    create_markdown_artifact(
+    _create(
+        create_markdown_artifact,
         ui.pictures_page(record, folder, pages, pictures),
         key="pictures",
         description="The run in pictures",
     )
-    create_markdown_artifact(
-        ui.links(record, folder, pages), key="links", description="Report and promoted model"
+    _create(
+        create_markdown_artifact,
+        ui.links(record, folder, pages),
+        key="links",
+        description="Report and promoted model",
     )
     _show_trend(record, folder.parent)
     if record.gate:
-        create_table_artifact(
+        _create(
+            create_table_artifact,
             table=ui.gate_rows(record.gate),
             key="gate",
             description=markdown.escaped(ui.gate_words(record.gate)),
         )
+
+
+def _create(create: Callable[..., Any], /, *content: Any, **more: Any) -> None:
+    """Create one artifact, waiting for a server that is away for a moment."""
+    for wait in WAITS:
+        try:
+            create(*content, **more)
+            return
+        except httpx.HTTPError:
+            time.sleep(wait)
+    create(*content, **more)
 
 
 def tell(record: RunRecord, folder: Path) -> None:
@@ -73,7 +110,8 @@ def tell(record: RunRecord, folder: Path) -> None:
 def _show_trend(record: RunRecord, folder: Path) -> None:
     index = tables.read(folder / runs.INDEX_NAME).to_pylist()
     rows = trend.last(index, record.deployment, record.data)
-    create_markdown_artifact(
+    _create(
+        create_markdown_artifact,
         trend.page(rows, record.deployment or f"{record.data}, from the command line"),
         key="trend",
         description="The last runs",

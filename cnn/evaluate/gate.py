@@ -137,7 +137,7 @@ def comparison(
             name="McNemar test",
             passed=not significant,
             found=f"{found.n_gained} gained, {found.n_lost} lost of {found.n:,} images, "
-            f"p = {found.p:.2g}",
+            f"p {_probability(found.p)}",
             wanted=f"p >= {SIGNIFICANT}, or more gained",
         ),
         Check(
@@ -187,6 +187,10 @@ def _interval(found: Difference, margin: float) -> str:
     """Return a difference with its interval, and that there are too few images if there are."""
     few = ": too few images" if found.mean >= 0 and found.low <= -margin else ""
     return f"{_points(found.mean)} ({_points(found.low)} to {_points(found.high)}) points{few}"
+
+
+def _probability(p: float) -> str:
+    return f"= {p:.2g}" if p >= 1e-4 else "< 0.0001"
 
 
 def _points(share: Any) -> str:

@@ -4,11 +4,11 @@ import json
 from types import SimpleNamespace
 from uuid import UUID
 
-import jinja2
 import pytest
 from prefect.events.actions import CallWebhook, ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.server.events.schemas.automations import AutomationCreate
+from prefect.server.utilities import user_templates
 
 from deployments import automations
 from flows.train_and_explain import train_and_explain
@@ -31,9 +31,9 @@ def _rendered(automation: AutomationCore, **context: object) -> dict[str, object
     (action,) = automation.actions
     assert isinstance(action, CallWebhook)
     assert action.block_document_id == WEBHOOK
-    environment = jinja2.Environment()
-    environment.filters["ui_url"] = lambda _: "http://here/run"
-    told: dict[str, object] = json.loads(environment.from_string(action.payload).render(**context))
+    user_templates.register_user_template_filters({"ui_url": lambda _: "http://here/run"})
+    text = user_templates.render_user_template_sync(action.payload, context)
+    told: dict[str, object] = json.loads(text)
     return told
 
 
@@ -87,6 +87,14 @@ def test_the_gates_decision_is_told_with_figures(outcome: str) -> None:
         f"accuracy 0.985, test accuracy 0.983. {payload['report']}"
     )
     assert _trigger(automation).expect == {f"filterscope.{outcome}"}
+
+
+def test_a_decision_with_fewer_figures_is_told_all_the_same() -> None:
+    """What is missing is null; a message is not lost for it."""
+    payload = {"track": "mnist", "run": "a-run", "because": "the file does not reload"}
+    told = _rendered(ALL["the gate rejected a model"], event=SimpleNamespace(payload=payload))
+    assert told["because"] == "the file does not reload"
+    assert told["test_accuracy"] is None
 
 
 def test_silence_is_counted_from_the_last_success() -> None:

@@ -1,18 +1,16 @@
 """A real Prefect server with its UI, a real browser, and one run to look at."""
 
-import os
 import shutil
-import socket
 import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
-import httpx
 import pytest
 from playwright.sync_api import Browser, sync_playwright
+
+from tests.services.databases import Database
+from tests.services.servers import BIN, Server, Worker, server_with, working
 
 CHROMIUM = [
     "--headless",
@@ -24,40 +22,22 @@ CHROMIUM = [
     "--disable-component-update",
     "--disable-sync",
 ]
-BIN = Path(sys.executable).parent
 
 
-@dataclass(frozen=True)
-class Server:
-    """A Prefect server: the address of its UI, and the environment that reaches it."""
-
-    address: str
-    environment: dict[str, str]
+@pytest.fixture(scope="session", params=get_args(Database))
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """A Prefect server on a free port, once with each database, which is empty."""
+    with server_with(request.param, tmp_path_factory.mktemp("server")) as started:
+        yield started
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A Prefect server on a free port, with an empty database."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    address = f"http://127.0.0.1:{port}"
-    environment = os.environ | {
-        "PREFECT_HOME": str(tmp_path_factory.mktemp("prefect")),
-        "PREFECT_API_URL": f"{address}/api",
-        "PREFECT_SERVER_UI_API_URL": f"{address}/api",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    }
-    command = [BIN / "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    log = (tmp_path_factory.mktemp("log") / "server.log").open("wb")
-    process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-    try:
-        _wait(f"{address}/api/health", process)
-        yield Server(address, environment)
-    finally:
-        process.terminate()
-        process.wait(60)
-        log.close()
+def worker(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    """A worker of that server."""
+    with working(server, tmp_path_factory.mktemp("worker")) as started:
+        yield started
 
 
 @pytest.fixture(scope="session")
@@ -78,15 +58,3 @@ def browser() -> Iterator[Browser]:
         made = playwright.chromium.launch(executable_path=path, args=CHROMIUM)
         yield made
         made.close()
-
-
-def _wait(url: str, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 180
-    while time.monotonic() < deadline:
-        assert process.poll() is None, "the Prefect server ended"
-        try:
-            if httpx.get(url).is_success:
-                return
-        except httpx.HTTPError:
-            time.sleep(0.5)
-    raise AssertionError("the Prefect server did not start within 180 s")

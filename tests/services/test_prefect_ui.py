@@ -8,7 +8,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page
 
-from tests.services.conftest import Server
+from tests.services.servers import Server
 
 pytestmark = pytest.mark.service
 

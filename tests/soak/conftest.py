@@ -4,9 +4,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.services.conftest import Server, server
+from tests.services.servers import Server, server_with
 
-__all__ = ["server"]
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A Prefect server with the database that it has by default."""
+    with server_with("sqlite", tmp_path_factory.mktemp("server")) as started:
+        yield started
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,5 +1,6 @@
 """An operator's machine: a Prefect server, a process work pool, deployments and a worker."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 
 import httpx
 
+from deployments.settings import complete
 from tests.services.databases import Database, database, free_port
 
 BIN = Path(sys.executable).parent
@@ -22,35 +24,29 @@ LONGEST = 180.0  # seconds until something that is waited for must have come
 FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 Run = dict[str, Any]  # a flow run as the API gives it
 
+logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each question otherwise
+
 
 class Server:
     """A Prefect server with a database of its own; `environment` reaches it."""
 
     def __init__(self, folder: Path, **settings: str) -> None:
-        port = free_port()
-        self.address = f"http://127.0.0.1:{port}"
-        self.environment = os.environ | {
+        given = {
             "PREFECT_HOME": str(folder / "prefect"),
-            "PREFECT_API_URL": f"{self.address}/api",
-            "PREFECT_SERVER_UI_API_URL": f"{self.address}/api",
-            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-            # Who holds a slot survives a restart; else runs under way are ended after one.
-            "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (
-                "prefect.server.concurrency.lease_storage.filesystem"
-            ),
+            "PREFECT_SERVER_API_PORT": str(free_port()),
             "PREFECT_SERVER_LOG_RETRYABLE_ERRORS": "true",
-            **settings,
+            "FILTERSCOPE_STORE": str(folder / "artifacts"),
         }
+        self.environment = dict(complete({**_clean(), **given, **settings}).environment)
+        self.address = self.environment["PREFECT_API_URL"].removesuffix("/api")
         self.log = folder / "server.log"
-        words = ("server", "start", "--host", "127.0.0.1", "--port", str(port))
-        self._command = [BIN / "prefect", *words]
         self.start()
 
     def start(self) -> None:
         """Start it and wait until it answers."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                self._command, env=self.environment, stdout=log, stderr=log
+                [BIN / "prefect", "server", "start"], env=self.environment, stdout=log, stderr=log
             )
         wait_until(self._answers, f"the Prefect server at {self.address}")
 
@@ -59,7 +55,7 @@ class Server:
         self.process.terminate()
         self.process.wait(60)
 
-    def post(self, path: str, **body: Any) -> Any:
+    def post(self, path: str, /, **body: Any) -> Any:
         """Return what the API answers; tried again where the database was busy, as Prefect does."""
         return self._ask("POST", path, json=body)
 
@@ -89,26 +85,32 @@ class Server:
 
     # What an operator does with it:
 
-    def deploy(self, name: str, store: Path, config: Run, limit: int = 1, **more: Any) -> str:
+    def deploy(
+        self,
+        name: str,
+        store: Path,
+        config: Run,
+        limit: int = 1,
+        working_dir: Path | None = ROOT,
+        **more: Any,
+    ) -> str:
         """Return the id of a new deployment whose runs start with these settings."""
-        flow = self.post("flows/", name="train-and-explain")
-        environment = {"FILTERSCOPE_STORE": str(store), "PREFECT_LOGGING_EXTRA_LOGGERS": "cnn"}
-        made = self.post(
-            "deployments/",
-            name=name,
-            flow_id=flow["id"],
-            entrypoint="flows/train_and_explain.py:train_and_explain",
-            pull_steps=[
-                {"prefect.deployments.steps.set_working_directory": {"directory": str(ROOT)}}
-            ],
-            work_pool_name=POOL,
-            job_variables={"env": environment, "working_dir": str(ROOT)},
-            parameters={"config": config},
-            concurrency_limit=limit,
-            concurrency_options={"collision_strategy": "ENQUEUE"},
-            **more,
-        )
-        return str(made["id"])
+        pull = {"prefect.deployments.steps.set_working_directory": {"directory": str(ROOT)}}
+        variables = {"env": {"FILTERSCOPE_STORE": str(store)}}
+        if working_dir:
+            variables["working_dir"] = str(working_dir)
+        wanted = {
+            "name": name,
+            "flow_id": self.post("flows/", name="train-and-explain")["id"],
+            "entrypoint": "flows/train_and_explain.py:train_and_explain",
+            "pull_steps": [pull],
+            "work_pool_name": POOL,
+            "job_variables": variables,
+            "parameters": {"config": config},
+            "concurrency_limit": limit,
+            "concurrency_options": {"collision_strategy": "ENQUEUE"},
+        }
+        return str(self.post("deployments/", **{**wanted, **more})["id"])
 
     def submit(self, deployment: str, **body: Any) -> str:
         """Return the id of a new flow run of a deployment, due now."""
@@ -202,12 +204,14 @@ def working(server: Server, folder: Path) -> Iterator[Worker]:
         worker.stop()
 
 
-def wait_until(condition: Callable[[], object], what: str, longest: float = LONGEST) -> float:
+def wait_until(
+    condition: Callable[[], object], what: str, longest: float = LONGEST, pause: float = 0.2
+) -> float:
     """Return the seconds until a condition held."""
     started = time.monotonic()
     while not condition():
         assert time.monotonic() - started < longest, f"{what} did not come in {longest:.0f} s"
-        time.sleep(0.2)
+        time.sleep(pause)
     return time.monotonic() - started
 
 
@@ -228,6 +232,11 @@ def kill(flow_run: str) -> None:
     """Kill the processes of a flow run."""
     for pid in processes(flow_run):
         os.kill(pid, signal.SIGKILL)
+
+
+def _clean() -> dict[str, str]:
+    """Return the environment without what it says of another server."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
 
 
 def _template() -> Any:

@@ -1,0 +1,45 @@
+"""A run that takes too long ends, and the next goes on from where it was."""
+
+from pathlib import Path
+
+import pytest
+from prefect.flow_engine import FlowRunTimeoutError
+
+from cnn import config
+from flows.train_and_explain import TIMEOUT_SECONDS, train_and_explain
+
+pytestmark = pytest.mark.slow
+
+SETTINGS = {
+    "data": {"source": "digits"},
+    "train": {
+        "steps": 200_000,
+        "batch_size": 16,
+        "conv1_filters": 2,
+        "conv2_filters": 3,
+        "dense1_units": 8,
+    },
+    "runtime": {"checkpoint_seconds": 0.5},
+}
+SECONDS = 30  # enough for TensorFlow to start and some checkpoints on a busy machine
+
+
+def test_a_run_that_takes_too_long_ends_and_leaves_a_checkpoint(
+    prefect_server: None, tmp_path: Path
+) -> None:
+    """The training stops in its midst; what it had is there for the next run."""
+    settings = config.validate(SETTINGS)
+    state = train_and_explain.with_options(timeout_seconds=SECONDS)(
+        settings, store=tmp_path, return_state=True
+    )
+    assert (state.type.value, state.name) == ("FAILED", "TimedOut")
+    assert isinstance(state.data, FlowRunTimeoutError)
+    checkpoints = list(tmp_path.glob("checkpoints/*/step-*.npz"))
+    assert checkpoints
+    assert not list(tmp_path.glob("checkpoints/*/lease.json"))
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_the_timeout_is_stated_and_generous() -> None:
+    """Half a day, for whoever starts it."""
+    assert train_and_explain.timeout_seconds == TIMEOUT_SECONDS == 43_200

@@ -1,0 +1,167 @@
+"""An installation as `make up` makes it, in a folder of its own; a receiver of messages."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from deployments.processes import MARK
+from deployments.settings import ROOT
+
+LONGEST = 240.0  # seconds until something that is waited for must have come
+
+
+def free_port() -> int:
+    """Return a port that nothing listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = LONGEST) -> Any:
+    """Return what a condition returns once that is true."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it did not come"
+        time.sleep(0.3)
+    return found
+
+
+class Operated:
+    """One installation; its settings stand in a file."""
+
+    def __init__(self, folder: Path, **more: str) -> None:
+        self.folder, self.store = folder, folder / "artifacts"
+        self.port, self.pages_port = free_port(), free_port()
+        self.api = f"http://127.0.0.1:{self.port}/api"
+        self.pages = f"http://127.0.0.1:{self.pages_port}"
+        self.auth: tuple[str, str] | None = None
+        values = {
+            "PREFECT_HOME": str(folder / "prefect"),
+            "PREFECT_SERVER_API_PORT": str(self.port),
+            "FILTERSCOPE_PAGES_PORT": str(self.pages_port),
+            "FILTERSCOPE_STORE": str(self.store),
+            **more,
+        }
+        self.file = folder / "settings"
+        self.file.write_text("".join(f"{name}={value}\n" for name, value in values.items()))
+
+    def do(self, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+        """Do one of the operator's commands and return how it ended."""
+        return subprocess.run(
+            [sys.executable, "-m", "deployments.operate", *words],
+            env=self.environment(**more),
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """Return the environment of its commands: nothing of Prefect but where the settings are."""
+        kept = {n: v for n, v in os.environ.items() if not n.startswith(("PREFECT", "FILTERSCOPE"))}
+        return {**kept, "FILTERSCOPE_SETTINGS": str(self.file), **more}
+
+    def up(self, **more: str) -> str:
+        """Start everything and return what was said."""
+        done = self.do("up", **more)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def pid(self, part: str) -> int:
+        """Return the number of a part's process, as its file has it."""
+        return int((self.folder / "prefect/filterscope" / f"{part}.pid").read_text().split()[0])
+
+    def log(self, part: str) -> str:
+        """Return what a part said."""
+        return (self.folder / "prefect/filterscope" / f"{part}.log").read_text()
+
+    def processes(self) -> list[str]:
+        """Return the command lines of everything that was started, directly or not."""
+        found, mark = [], f"{MARK}={self.folder}".encode()
+        for path in Path("/proc").glob("[0-9]*"):
+            try:
+                if mark in (path / "environ").read_bytes():
+                    found.append((path / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+            except OSError:
+                continue
+        return [line for line in found if line]
+
+    def ask(self, path: str, values: Any = None, method: str = "POST") -> Any:
+        """Return what the API answers."""
+        answer = httpx.request(method, f"{self.api}{path}", json=values, auth=self.auth, timeout=30)
+        assert answer.is_success, answer.text
+        return answer.json() if answer.content else None
+
+    def deployment(self, name: str) -> dict[str, Any]:
+        """Return a deployment by name."""
+        found: dict[str, Any] = self.ask(
+            f"/deployments/name/train-and-explain/{name}", method="GET"
+        )
+        return found
+
+    def start_run(self, **config: Any) -> str:
+        """Ask for a run of on-demand and return its id."""
+        identity = self.deployment("on-demand")["id"]
+        values = {"parameters": {"config": config}}
+        run: str = self.ask(f"/deployments/{identity}/create_flow_run", values)["id"]
+        return run
+
+    def run(self, identity: str) -> dict[str, Any]:
+        """Return what the server knows of a run."""
+        found: dict[str, Any] = self.ask(f"/flow_runs/{identity}", method="GET")
+        return found
+
+    def state(self, identity: str) -> str:
+        """Return the name of a run's state."""
+        return str(self.run(identity)["state"]["name"])
+
+    def end(self, identity: str) -> str:
+        """Return the state in which a run ended."""
+        over = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+        wait_for(lambda: self.run(identity)["state"]["type"] in over)
+        return self.state(identity)
+
+
+class Receiver:
+    """What a webhook's address leads to: it keeps the messages."""
+
+    def __init__(self) -> None:
+        self.messages: list[dict[str, Any]] = []
+        messages = self.messages
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                messages.append({"path": self.path, **json.loads(body)})
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing."""
+
+        self._server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/hooks/geheim-7f3a"
+        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread.start()
+
+    def of(self, **wanted: str) -> dict[str, Any]:
+        """Return the first message with these fields; waits for it."""
+        found: dict[str, Any] = wait_for(
+            lambda: next((m for m in self.messages if wanted.items() <= m.items()), None), 60
+        )
+        return found
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()

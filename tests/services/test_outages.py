@@ -1,0 +1,165 @@
+"""Cancel, kill and outage, as they befall a run that a worker started: real processes throughout.
+
+FILTERSCOPE_OUTAGES says how often each is tried; `make soak` sets it.
+"""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.services.servers import BIN, Run, Server, Worker, kill, processes, wait_until, working
+
+pytestmark = [
+    pytest.mark.service,
+    pytest.mark.parametrize("server", ["sqlite"], indirect=True),
+    pytest.mark.parametrize("attempt", range(int(os.environ.get("FILTERSCOPE_OUTAGES", "1")))),
+]
+
+log = logging.getLogger(__name__)
+CANCEL_SECONDS = 10.0
+# A network so small that its training takes some 10 s; a checkpoint twice a second.
+TRAIN = {
+    "steps": 8000,
+    "batch_size": 16,
+    "conv1_filters": 2,
+    "conv2_filters": 3,
+    "dense1_units": 8,
+}
+CONFIG: Run = {
+    "data": {"source": "digits"},
+    "train": TRAIN,
+    "runtime": {"checkpoint_seconds": 0.5},
+}
+
+
+@dataclass
+class Machine:
+    """A deployment that allows one run at a time, its store, and a run in training."""
+
+    server: Server
+    worker: Worker
+    store: Path
+    deployment: str
+    run: str
+
+    def again(self) -> Run:
+        """Return the end of another run with the same settings."""
+        return self.server.wait_for(self.server.submit(self.deployment))
+
+
+@pytest.fixture
+def machine(server: Server, tmp_path: Path) -> Iterator[Machine]:
+    """A run under way on an operator's machine; it has written a checkpoint."""
+    store = tmp_path / "artifacts"
+    deployment = server.deploy(tmp_path.name, store, CONFIG)
+    with working(server, tmp_path) as worker:
+        run = server.submit(deployment)
+        wait_until(lambda: list(store.glob("checkpoints/*/step-*")), "a checkpoint")
+        yield Machine(server, worker, store, deployment, run)
+        kill(run)
+
+
+def test_a_cancel_ends_the_training_at_once(machine: Machine, attempt: int) -> None:
+    """Within 10 s no process is left; the state says so, and the next run goes on from there."""
+    machine.server.cancel(machine.run)
+    started = time.monotonic()
+    took = wait_until(lambda: not processes(machine.run), "the end", CANCEL_SECONDS)
+    assert machine.server.wait_for(machine.run)["state"]["name"] == "Cancelled"
+    _tell("cancelled: process gone after %.1f s, state after %.1f s", took, started)
+    assert machine.server.slots_taken(machine.deployment) == 0
+    assert machine.again()["state"]["name"] == "Completed"
+    _assert_one_training_went_on(machine)
+
+
+def test_a_killed_run_is_crashed_and_the_next_completes(machine: Machine, attempt: int) -> None:
+    """The worker notices at once, and the slot is free."""
+    kill(machine.run)
+    started = time.monotonic()
+    ended = machine.server.wait_for(machine.run, longest=15)
+    _tell("killed: state after %.1f s", started)
+    assert ended["state"]["type"] == "CRASHED"
+    assert "SIGKILL" in ended["state"]["message"]
+    assert machine.server.slots_taken(machine.deployment) == 0
+    assert machine.again()["state"]["name"] == "Completed"
+    _assert_one_training_went_on(machine)
+
+
+def test_a_killed_worker_takes_its_run_with_it(
+    machine: Machine, attempt: int, tmp_path: Path
+) -> None:
+    """The run says itself that it crashed; another worker's goes on with its training."""
+    machine.worker.kill()
+    started = time.monotonic()
+    took = wait_until(lambda: not processes(machine.run), "the end", 20)
+    assert machine.server.wait_for(machine.run, longest=15)["state"]["type"] == "CRASHED"
+    _tell("worker killed: process gone after %.1f s, state after %.1f s", took, started)
+    assert machine.server.slots_taken(machine.deployment) == 0
+    with working(machine.server, tmp_path):
+        assert machine.again()["state"]["name"] == "Completed"
+    _assert_one_training_went_on(machine)
+
+
+def test_a_server_that_restarts_is_not_noticed(machine: Machine, attempt: int) -> None:
+    """The training goes on meanwhile and the run completes, holding its slot till then."""
+    machine.server.stop()
+    time.sleep(2)
+    machine.server.start()
+    ended = machine.server.wait_for(machine.run)
+    assert (ended["state"]["name"], ended["run_count"]) == ("Completed", 1)
+    wait_until(lambda: machine.server.slots_taken(machine.deployment) == 0, "a free slot", 15)
+    assert machine.again()["state"]["name"] == "Completed"
+    assert [step["state"] for step in _latest(machine)["steps"]] == ["cached"] * 6
+    _assert_nothing_is_broken(machine.store)
+
+
+def test_two_runs_of_one_key_never_train_at_once(
+    machine: Machine, attempt: int, tmp_path: Path
+) -> None:
+    """A run of another deployment waits for the training that is under way, and takes it over."""
+    for pid in processes(machine.run):
+        os.kill(pid, signal.SIGSTOP)  # else it may be done before the other is there
+    other = machine.server.deploy(f"{tmp_path.name}-other", machine.store, CONFIG)
+    waiting = machine.server.submit(other)
+    wait_until(
+        lambda: any("waiting for it" in line for line in machine.server.logs(waiting)), "the wait"
+    )
+    kill(machine.run)
+    assert machine.server.wait_for(waiting)["state"]["name"] == "Completed"
+    _assert_one_training_went_on(machine)
+
+
+def _tell(words: str, *seconds: float) -> None:
+    """Log what was measured; the last of the seconds is the moment at which it began."""
+    log.info(words, *seconds[:-1], time.monotonic() - seconds[-1])
+
+
+def _assert_one_training_went_on(machine: Machine) -> None:
+    """The last run trained, from a checkpoint of the one before, and all is whole."""
+    trained = _latest(machine)["steps"][1]
+    assert trained["state"] == "ran"
+    assert "went on from step" in trained["why"]
+    assert len(list((machine.store / "store/model").iterdir())) == 1
+    _assert_nothing_is_broken(machine.store)
+
+
+def _assert_nothing_is_broken(store: Path) -> None:
+    command = [BIN / "filterscope", "verify", "--store", str(store)]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stdout
+    assert "nothing is broken" in found.stdout
+    assert not list((store / "checkpoints").glob("*"))
+
+
+def _latest(machine: Machine) -> dict[str, Any]:
+    path = max((machine.store / "runs").glob("2*/run.json"))
+    record: dict[str, Any] = json.loads(path.read_text())
+    return record
