@@ -14,7 +14,7 @@ CLASSES = (
     "**b** _i_ `c` ~~s~~ # h",
     "| a | b |",
     "www.evil.example a@evil.example",
-    "\N{ZERO WIDTH JOINER}abc\N{RIGHT-TO-LEFT OVERRIDE}def",
+    "\N{ZERO WIDTH JOINER}\N{ARABIC LETTER ALEF}abc\N{ZERO WIDTH SPACE}def",
     "w" * 200,
     "{{ 7*7 }} ${7*7} %s {x} $x^2$",
     "&lt;b&gt; &amp; '\"\\",
