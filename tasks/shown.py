@@ -11,7 +11,7 @@ import httpx
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.events import emit_event
 
-from cnn.report import html, markdown, page, trend, ui
+from cnn.report import html, page, trend, ui
 from cnn.store import runs, tables
 from cnn.store.runs import RunRecord
 
@@ -61,10 +61,10 @@ def _show(record: RunRecord, folder: Path, report: Path) -> None:
     _show_trend(record, folder.parent)
     if record.gate:
         _create(
-            create_table_artifact,
-            table=ui.gate_rows(record.gate),
+            create_markdown_artifact,
+            ui.gate_page(record.gate),
             key="gate",
-            description=markdown.escaped(ui.gate_words(record.gate)),
+            description="Whether the model was promoted, and every check",
         )
 
 

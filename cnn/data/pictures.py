@@ -29,6 +29,8 @@ _SUFFIXES = {
     *(".heic", ".heif", ".avif", ".jp2", ".pgm", ".ppm", ".pbm", ".pnm", ".svg", ".psd", ".ico"),
 }
 _UNSHOWABLE = {"Cc", "Cs", "Zl", "Zp"}  # Unicode categories: control characters, stray bytes
+# They would turn around what is said of a class, figures too.
+_TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,7 @@ def _check(root: Path, class_names: tuple[str, ...], parts: Mapping[str, _Part])
             f"{shown}; {_LAYOUT}"
         )
     for name in class_names:
-        if any(unicodedata.category(letter) in _UNSHOWABLE for letter in name):
+        if _TURNING & set(name) or any(unicodedata.category(c) in _UNSHOWABLE for c in name):
             raise DataError(f"{root}: the name of the class {name!r} cannot be shown; rename it")
     problems = [problem for name in class_names for problem in _too_few(name, parts)]
     if problems:

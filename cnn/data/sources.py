@@ -20,6 +20,8 @@ from cnn.memory import Memory
 
 log = logging.getLogger(__name__)
 
+OUT_OF_REACH = "MNIST could not be reached"  # begins the note of a run on digits in its place
+
 AUTO_SECONDS = 20.0
 _TEST_FRACTION = 1 / 7  # where a source does not say which images are for testing
 
@@ -84,7 +86,7 @@ def resolve_auto(config: DataConfig, downloads: Path) -> tuple[DataConfig, str]:
     except UnreachableError as error:
         log.info("%s", error)
         note = (
-            "MNIST could not be reached, so this run uses digits: 1,797 scans that ship with "
+            f"{OUT_OF_REACH}, so this run uses digits: 1,797 scans that ship with "
             "scikit-learn. Its figures are not MNIST's."
         )
         return config.model_copy(update={"source": "digits"}), note

@@ -5,11 +5,17 @@ import re
 from collections.abc import Mapping, Sequence
 
 _MARKS = re.compile(r"[\\`*_{}\[\]()#+.!|~<>&\"':-]")
+# What a renderer makes a link of although no mark is left in it.
+_ADDRESS = re.compile(r"(?<=:)(?=//)|(?<=www)(?=\.)|(?=@)", re.IGNORECASE)
+_JOINER = "\N{WORD JOINER}"  # cannot be seen
 
 
 def escaped(text: object) -> str:
-    """Return a text such that neither markdown nor HTML sees more than letters in it."""
-    line = " ".join(str(text).split())
+    """Return a text such that neither markdown nor HTML sees more than letters in it.
+
+    Addresses are broken by a letter that cannot be seen: they would become links.
+    """
+    line = _ADDRESS.sub(_JOINER, " ".join(str(text).split()))
     return _MARKS.sub(lambda found: _harmless(found[0]), line)
 
 
@@ -33,6 +39,9 @@ def image(name: str, address: str) -> str:
 
 
 def _harmless(mark: str) -> str:
-    """Return a mark as HTML's name for it, or behind a backslash."""
-    named = html.escape(mark, quote=True)
+    """Return a mark as HTML's name for it, or behind a backslash.
+
+    Prefect's UI shows the names of quotes as they are written.
+    """
+    named = html.escape(mark, quote=False)
     return f"\\{mark}" if named == mark else named

@@ -2,6 +2,7 @@
 
 from markupsafe import Markup
 
+from cnn.data import sources
 from cnn.report import html
 from cnn.store.runs import RunRecord
 
@@ -50,5 +51,6 @@ def compose(record: RunRecord, body: str) -> str:
 def title(record: RunRecord) -> str:
     """Return the run's title: data, recipe, seed, and whether the data are a substitute."""
     name = "MNIST" if record.data == "mnist" else record.data
-    substitute = " in place of MNIST" if record.note else ""
+    is_substitute = record.data == "digits" and record.note.startswith(sources.OUT_OF_REACH)
+    substitute = " in place of MNIST" if is_substitute else ""
     return f"{name}{substitute}, recipe {record.recipe}, seed {record.seed}"

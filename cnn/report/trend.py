@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from io import BytesIO
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
@@ -34,7 +35,8 @@ def page(rows: Sequence[Row], what: str) -> str:
     stream = BytesIO()
     theme.save(draw(rows), stream)
     shown = markdown.image("accuracy of the last runs", pictures.small(stream.getvalue()))
-    heading = f"# The last {len(rows)} runs of {markdown.escaped(what)}"
+    n_runs = "last run" if len(rows) == 1 else f"last {len(rows)} runs"
+    heading = f"# The {n_runs} of {markdown.escaped(what)}"
     return "\n\n".join([heading, shown, markdown.table(table(rows))])
 
 
@@ -60,7 +62,8 @@ def draw(rows: Sequence[Row]) -> Figure:
     theme.dress(axes, "Accuracy of the last runs", "", "")
     for split, style in (("test", "-"), ("validation", ":")):
         values = [_or_nan(row[f"{split}_accuracy"]) for row in rows]
-        axes.plot(values, style, color=theme.SPLIT_COLOURS[split], label=split, linewidth=2)
+        axes.plot(values, style, color=theme.SPLIT_COLOURS[split], label=split, marker=".")
+    _limit(axes, [row[f"{split}_accuracy"] for row in rows for split in ("test", "validation")])
     for outcome, colour in _OUTCOMES.items():
         at = [i for i, row in enumerate(rows) if row["gate"] == outcome]
         tested = [_or_nan(rows[i]["test_accuracy"]) for i in at]
@@ -77,7 +80,15 @@ def draw(rows: Sequence[Row]) -> Figure:
     return made
 
 
-def _thin(axes: Any) -> None:
+def _limit(axes: Axes, values: Sequence[float | None]) -> None:
+    """Leave room around the accuracies, a point at least, and hardly any above 100 %."""
+    known = [value for value in values if value is not None]
+    low, high = min(known, default=0.0), max(known, default=1.0)
+    room = max(0.1 * (high - low), 0.005)
+    axes.set_ylim(low - room, min(high + room, 1 + room / 2))
+
+
+def _thin(axes: Axes) -> None:
     """Show at most seven of the runs' times, the newest among them."""
     labels = axes.get_xticklabels()
     step = -(-len(labels) // 7)

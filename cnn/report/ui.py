@@ -40,6 +40,15 @@ def step_rows(record: RunRecord) -> Rows:
     ]
 
 
+def gate_page(verdict: Verdict) -> str:
+    """Return the gate's decision and every check in markdown.
+
+    No rows of a table: one of Prefect's UIs reads their cells as markdown, the other does not,
+    and class names stand in them.
+    """
+    return "\n\n".join([_decision(verdict), markdown.table(gate_rows(verdict))])
+
+
 def gate_rows(verdict: Verdict) -> Rows:
     """Return every check with what was found and wanted; the decision where there was none."""
     checks = [
@@ -51,7 +60,7 @@ def gate_rows(verdict: Verdict) -> Rows:
         }
         for check in verdict.checks
     ]
-    decision = {"check": "none", "outcome": verdict.outcome, "found": verdict.because}
+    decision = {"check": "none", "outcome": verdict.outcome, "found": verdict.because, "wanted": ""}
     return checks or [decision]
 
 
@@ -66,7 +75,7 @@ def pictures_page(record: RunRecord, folder: Path, pages: str, pictures: str) ->
     pages: address at which the folder of runs is served, or "". pictures: markdown.
     """
     parts = [f"# {markdown.escaped(title(record))}", markdown.escaped(record.note)]
-    parts += [_accuracy(record), _decision(record), links(record, folder, pages), pictures]
+    parts += [_accuracy(record), _decision(record.gate), links(record, folder, pages), pictures]
     return "\n\n".join(filter(None, parts))
 
 
@@ -103,8 +112,7 @@ def _accuracy(record: RunRecord) -> str:
     return f"**Test accuracy {html.percent(figures.get('test_accuracy'))}** ({low} to {high})"
 
 
-def _decision(record: RunRecord) -> str:
-    verdict = record.gate
+def _decision(verdict: Verdict | None) -> str:
     if verdict is None:
         return ""
     return f"**Gate.** {markdown.escaped(gate_words(verdict))}"

@@ -1,64 +1,40 @@
-"""What a finished run sends to Prefect's UI, with a server that is away."""
+"""What is told of the gate's decision."""
 
-import logging
+import json
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
-from prefect.artifacts import create_table_artifact
-from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from tasks import shown
-
-NOWHERE = "http://127.0.0.1:9/api"
-
-
-@pytest.fixture(autouse=True)
-def waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Short ones."""
-    monkeypatch.setattr(shown, "WAITS", (0.01, 0.01))
+from tests.cnn.report.test_ui import RECORD, judged
 
 
-def test_a_server_that_is_away_for_a_moment_gets_the_artifact_once() -> None:
-    """Sending is tried again until it works."""
-    asked: list[dict[str, Any]] = []
-
-    def create(**content: Any) -> None:
-        asked.append(content)
-        if len(asked) < 3:
-            raise httpx.ConnectError("no answer")
-
-    shown._create(create, key="metrics")
-    assert asked == [{"key": "metrics"}] * 3
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The events that were emitted."""
+    events: list[dict[str, Any]] = []
+    monkeypatch.setattr(shown, "emit_event", lambda **event: events.append(event))
+    monkeypatch.setenv(shown.PAGES, "http://127.0.0.1:4201/")
+    return events
 
 
-def test_any_other_error_is_not_tried_again() -> None:
-    """A fault of ours comes out at once."""
-    asked = []
+@pytest.mark.parametrize("outcome", ["promoted", "rejected"])
+def test_a_decision_is_told_in_plain_values(told: list[dict[str, Any]], outcome: str) -> None:
+    """As JSON, with the track as its resource and the report's address."""
+    record = RECORD.model_copy(update={"gate": judged(outcome), "headline": {"test_accuracy": 0.9}})
+    shown.tell(record, Path("/store/runs/now"))
+    (event,) = told
+    assert event["event"] == f"filterscope.{outcome}"
+    assert event["resource"]["prefect.resource.id"] == "filterscope.track.main"
+    payload = event["payload"]
+    assert json.loads(json.dumps(payload, allow_nan=False)) == payload
+    assert payload["report"] == "http://127.0.0.1:4201/now/report.html"
+    assert (payload["outcome"], payload["because"]) == (outcome, "so")
+    assert payload["test_accuracy"] == 0.9
 
-    def create() -> None:
-        asked.append(1)
-        raise ZeroDivisionError
 
-    with pytest.raises(ZeroDivisionError):
-        shown._create(create)
-    assert len(asked) == 1
-
-
-@pytest.mark.filterwarnings("ignore:Artifact creation outside of a flow:FutureWarning")
-def test_a_server_that_stays_away_fails_no_run(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The run is done by then; what is missing in the UI is said."""
-
-    def send(*_: Any) -> None:
-        shown._create(create_table_artifact, table=[{"a": 1}], key="metrics")
-
-    monkeypatch.setattr(shown, "_show", send)
-    with (
-        temporary_settings({PREFECT_API_URL: NOWHERE}),
-        caplog.at_level(logging.WARNING, "cnn.run"),
-    ):
-        shown.show(None, Path(), Path())  # type: ignore[arg-type]
-    assert "cannot be shown in Prefect" in caplog.text
+def test_nothing_is_told_of_a_model_that_is_promoted_already(told: list[dict[str, Any]]) -> None:
+    """Nothing happened."""
+    shown.tell(RECORD.model_copy(update={"gate": judged("kept", "before")}), Path("/x"))
+    assert told == []

@@ -351,3 +351,11 @@ def test_reading_takes_the_memory_of_the_arrays_and_little_more(tmp_path: Path) 
         tracemalloc.stop()
     n_copied = sum(dataset.splits[name].images.nbytes for name in ("validation", "test"))
     assert peak < n_bytes + n_copied + 8_000_000
+
+
+def test_a_class_name_that_turns_text_around_is_refused(tmp_path: Path) -> None:
+    """Figures that are said beside it would be read backwards."""
+    for name in ("a", "b\N{RIGHT-TO-LEFT OVERRIDE}c"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(DataError, match="cannot be shown; rename it"):
+        pictures.find(tmp_path)
