@@ -17,6 +17,7 @@ from tests.services.watching import SECONDS, artifacts, open_artifact, pages_of
 
 pytestmark = [
     pytest.mark.service,
+    pytest.mark.timeout(900),  # two processes import TensorFlow, on a busy machine
     pytest.mark.parametrize("server", ["sqlite"], indirect=True),
 ]
 

@@ -24,6 +24,7 @@ from tests.services.watching import (
 
 pytestmark = [
     pytest.mark.service,
+    pytest.mark.timeout(900),  # two processes import TensorFlow, on a busy machine
     pytest.mark.parametrize("server", ["sqlite"], indirect=True),
 ]
 
