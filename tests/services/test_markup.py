@@ -98,6 +98,7 @@ def shown(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 def context(browser: Browser) -> Iterator[BrowserContext]:
     """Windows of a laptop's size that are closed afterwards."""
     made = browser.new_context(viewport={"width": 1400, "height": 1000})
+    made.set_default_timeout(SECONDS)
     yield made
     made.close()
 
