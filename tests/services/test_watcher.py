@@ -144,7 +144,7 @@ def test_the_gate_shows_that_the_second_was_kept(watched: Watched, page: Page) -
     """It names the run whose model stays."""
     watched.open(page, 1, "gate")
     page.get_by_text("Kept on track digits").wait_for(timeout=SECONDS)
-    assert watched.folders[0].name in page.inner_text("article")
+    assert watched.folders[0].name in page.inner_text("body")
 
 
 @pytest.mark.parametrize("number", [0, 1])
@@ -230,4 +230,4 @@ def _seen(page: Page, server: Server, progress: Run) -> tuple[float, str]:
     shown.wait_for(timeout=SECONDS)
     percent = re.search(r"Progress: ([\d.]+)", shown.inner_text())
     assert percent
-    return float(percent[1]), page.inner_text("main, body")
+    return float(percent[1]), page.inner_text("body")
