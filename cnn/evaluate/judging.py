@@ -168,7 +168,7 @@ def _compared(
 
 def _answers(candidate: Candidate, limits: GateConfig) -> _Found:
     """Return the checks that open the saved model in a fresh process."""
-    name, wanted = "answers in a fresh process", f"within {CLOSE} of the evaluation"
+    name, wanted = "answers in a fresh process", f"within {CLOSE}"
     images = candidate.validation.images
     try:
         said = fresh.answer(candidate.folders["model"], images)
@@ -176,7 +176,7 @@ def _answers(candidate: Candidate, limits: GateConfig) -> _Found:
         return [Check(name=name, passed=False, found=str(error), wanted=wanted)], {}
     apart = np.abs(said.probabilities - candidate.probabilities).max()
     agrees = bool(apart <= CLOSE)  # not where it is NaN
-    found = f"probabilities differ by {apart:.2g} at most, on {len(images):,} images"
+    found = f"{apart:.2g} from the evaluation at most, {len(images):,} images"
     checks = [Check(name=name, passed=agrees, found=found, wanted=wanted)]
     limit = limits.max_milliseconds
     checks += gate.at_most("time for one image", said.milliseconds, limit, "ms")
