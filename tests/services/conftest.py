@@ -33,7 +33,7 @@ def server(
         yield started
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # a second one would take runs from those that are killed
 def worker(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
     """A worker of that server."""
     with working(server, tmp_path_factory.mktemp("worker")) as started:
