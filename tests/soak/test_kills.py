@@ -1,6 +1,6 @@
 """Real MNIST runs, killed at chosen moments: each plain re-run ends as if nothing had been.
 
-One kill a phase by default; FILTERSCOPE_KILLS asks for more.
+A sample by default, one kill in two of the phases; FILTERSCOPE_KILLS asks for that many in each.
 """
 
 import logging
@@ -18,7 +18,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.real_mnist, pytest.mark.timeout(900)
 log = logging.getLogger(__name__)
 
 _N_ATTEMPTS = 3
-N_KILLS = int(os.environ.get("FILTERSCOPE_KILLS", "1"))
+N_KILLS = int(os.environ.get("FILTERSCOPE_KILLS", "0"))
+PHASES = kills.PHASES if N_KILLS else ("training", "publishing")
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +31,8 @@ def reference(mnist_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return store
 
 
-@pytest.mark.parametrize("number", range(N_KILLS))
-@pytest.mark.parametrize("phase", kills.PHASES)
+@pytest.mark.parametrize("number", range(N_KILLS or 1))
+@pytest.mark.parametrize("phase", PHASES)
 def test_a_killed_run_ends_with_the_same_bytes(
     phase: str, number: int, reference: Path, mnist_dir: Path, tmp_path: Path
 ) -> None:
