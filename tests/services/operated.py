@@ -7,7 +7,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,16 @@ class Operated:
         """Return the environment of its commands: nothing of Prefect but where the settings are."""
         kept = {n: v for n, v in os.environ.items() if not n.startswith(("PREFECT", "FILTERSCOPE"))}
         return {**kept, "FILTERSCOPE_SETTINGS": str(self.file), **more}
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Run it during the block; afterwards nothing of it is left."""
+        try:
+            self.up()
+            yield
+        finally:
+            self.do("down")
+        assert self.processes() == []
 
     def up(self, **more: str) -> str:
         """Start everything and return what was said."""

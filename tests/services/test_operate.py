@@ -35,12 +35,8 @@ def receiver() -> Iterator[Receiver]:
 def operated(tmp_path_factory: pytest.TempPathFactory, receiver: Receiver) -> Iterator[Operated]:
     """An installation that runs, with messages going to the receiver."""
     made = Operated(tmp_path_factory.mktemp("operated"), FILTERSCOPE_WEBHOOK_URL=receiver.url)
-    try:
-        made.up()
+    with made.running():
         yield made
-    finally:
-        made.do("down")
-    assert made.processes() == []
 
 
 @pytest.fixture

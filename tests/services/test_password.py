@@ -22,12 +22,8 @@ def operated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
     folder = tmp_path_factory.mktemp("password")
     made = Operated(folder, PREFECT_SERVER_API_AUTH_STRING=PASSWORD)
     made.auth = ("admin", "geheim-7f3a")
-    try:
-        made.up()
+    with made.running():
         yield made
-    finally:
-        made.do("down")
-    assert made.processes() == []
 
 
 @pytest.mark.parametrize("auth", [None, ("admin", "wrong"), ("", "geheim-7f3a")])
