@@ -6,6 +6,7 @@ from collections.abc import Callable
 import httpx
 
 from deployments import processes
+from deployments.api import ask
 from deployments.processes import Process
 from deployments.settings import Settings
 
@@ -34,22 +35,15 @@ def _runs_of(worker: Process) -> set[str]:
 
 def _cancel(settings: Settings, run: str) -> None:
     state = {"type": "CANCELLING", "name": "Cancelling", "message": "The worker is stopped."}
-    httpx.post(
-        f"{settings.api}/flow_runs/{run}/set_state",
-        json={"state": state},
-        auth=settings.credentials,
-        timeout=10,
-    ).raise_for_status()
+    ask(settings, "POST", f"/flow_runs/{run}/set_state", {"state": state}, 10).raise_for_status()
 
 
 def _end_of(settings: Settings, run: str) -> str:
     """Return how a run ended, or what it is in when it did not in time."""
     deadline = time.monotonic() + _SECONDS
     while True:
-        answer = httpx.get(
-            f"{settings.api}/flow_runs/{run}", auth=settings.credentials, timeout=10
-        ).raise_for_status()
-        state = answer.json()["state"]
+        answer = ask(settings, "GET", f"/flow_runs/{run}", seconds=10)
+        state = answer.raise_for_status().json()["state"]
         if state["type"] in _OVER or time.monotonic() > deadline:
             return str(state["name"])
         time.sleep(0.5)

@@ -10,6 +10,7 @@ from prefect import __version__ as prefect_version
 
 from cnn.errors import ConfigError, ServerError
 from cnn.store.store import Store
+from deployments.api import ask
 from deployments.settings import Settings
 
 _DATABASE = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
@@ -87,9 +88,7 @@ def api(settings: Settings) -> None:
     Client and server must be of one minor version.
     """
     try:
-        answer = httpx.get(
-            f"{settings.api}/admin/version", auth=settings.credentials, timeout=_SECONDS
-        )
+        answer = ask(settings, "GET", "/admin/version", seconds=_SECONDS)
     except httpx.HTTPError as error:
         raise ServerError(
             f"Prefect's API at {settings.api} cannot be reached ({error}); "

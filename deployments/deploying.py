@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx
 
 from cnn.errors import ServerError
+from deployments.api import ask
 from deployments.settings import POOL, ROOT, Settings
 
 FILE = "deployments/prefect.yaml"
@@ -33,12 +34,8 @@ def deploy(settings: Settings) -> None:
 
 def _make_pool(settings: Settings) -> None:
     """Make the process work pool; one that is there is left as the operator has it."""
-    answer = httpx.post(
-        f"{settings.api}/work_pools/",
-        json={"name": POOL, "type": "process", "base_job_template": _job_template()},
-        auth=settings.credentials,
-        timeout=30,
-    )
+    pool = {"name": POOL, "type": "process", "base_job_template": _job_template()}
+    answer = ask(settings, "POST", "/work_pools/", pool)
     if not answer.is_success and answer.status_code != httpx.codes.CONFLICT:
         raise ServerError(
             f"work pool {POOL} could not be made: {answer.status_code} {answer.text[:500]}"

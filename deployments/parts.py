@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 
+from deployments.api import ask
 from deployments.processes import Process
 from deployments.settings import POOL, Settings
 
@@ -83,11 +84,12 @@ def _answers(url: str, credentials: tuple[str, str] | None = None) -> bool:
 def _is_online(settings: Settings) -> bool:
     """Return whether the server has heard of this machine's worker lately."""
     try:
-        answer = httpx.post(
-            f"{settings.api}/work_pools/{POOL}/workers/filter",
-            json={"workers": {"status": {"any_": ["ONLINE"]}}},
-            auth=settings.credentials,
-            timeout=_SECONDS,
+        answer = ask(
+            settings,
+            "POST",
+            f"/work_pools/{POOL}/workers/filter",
+            {"workers": {"status": {"any_": ["ONLINE"]}}},
+            _SECONDS,
         )
     except httpx.HTTPError:
         return False

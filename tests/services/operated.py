@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -13,19 +12,12 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from deployments.processes import MARK
 from deployments.settings import ROOT
+from tests.services.asking import asked
+from tests.services.databases import free_port
 
 LONGEST = 240.0  # seconds until something that is waited for must have come
-
-
-def free_port() -> int:
-    """Return a port that nothing listens on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = LONGEST) -> Any:
@@ -109,7 +101,7 @@ class Operated:
 
     def ask(self, path: str, values: Any = None, method: str = "POST") -> Any:
         """Return what the API answers."""
-        answer = httpx.request(method, f"{self.api}{path}", json=values, auth=self.auth, timeout=30)
+        answer = asked(method, f"{self.api}{path}", json=values, auth=self.auth)
         assert answer.is_success, answer.text
         return answer.json() if answer.content else None
 

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 
 from deployments.settings import complete
+from tests.services.asking import asked
 from tests.services.databases import Database, database, free_port
 
 BIN = Path(sys.executable).parent
@@ -56,11 +57,11 @@ class Server:
         self.process.wait(60)
 
     def post(self, path: str, /, **body: Any) -> Any:
-        """Return what the API answers; tried again where the database was busy, as Prefect does."""
+        """Return what the API answers."""
         return self._ask("POST", path, json=body)
 
     def get(self, path: str) -> Any:
-        """Return what the API answers; tried again where the database was busy, as Prefect does."""
+        """Return what the API answers."""
         return self._ask("GET", path)
 
     def n_busy(self) -> int:
@@ -68,11 +69,7 @@ class Server:
         return self.log.read_text().count("Encountered retryable exception")
 
     def _ask(self, method: str, path: str, **more: Any) -> Any:
-        for _ in range(60):
-            answer = httpx.request(method, f"{self.address}/api/{path}", timeout=60, **more)
-            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
-                break
-            time.sleep(0.5)
+        answer = asked(method, f"{self.address}/api/{path}", **more)
         assert answer.is_success, f"{path}: {answer.status_code} {answer.text}"
         return answer.json() if answer.content else None
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import httpx
 import pytest
 from playwright.sync_api import Browser, Page
 
+from tests.services.asking import asked
 from tests.services.operated import Operated, Receiver, wait_for
 
 pytestmark = [pytest.mark.service, pytest.mark.timeout(600)]
@@ -218,9 +218,8 @@ def test_parameters_that_are_wrong_are_refused_by_name(
 ) -> None:
     """The server refuses them before a run is made."""
     identity = operated.deployment("on-demand")["id"]
-    answer = httpx.post(
-        f"{operated.api}/deployments/{identity}/create_flow_run", json={"parameters": parameters}
-    )
+    url = f"{operated.api}/deployments/{identity}/create_flow_run"
+    answer = asked("POST", url, json={"parameters": parameters})
     assert answer.status_code in (409, 422)
     assert said in answer.text
 

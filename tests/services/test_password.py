@@ -9,6 +9,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser
 
+from tests.services.asking import asked
 from tests.services.operated import Operated, wait_for
 
 pytestmark = [pytest.mark.service, pytest.mark.timeout(600)]
@@ -30,8 +31,8 @@ def operated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
 def test_nobody_gets_in_without(operated: Operated, auth: tuple[str, str] | None) -> None:
     """API and page server answer 401 to everything but the question whether the server lives."""
     for path in ("/deployments/filter", "/flow_runs/filter", "/block_documents/filter"):
-        assert httpx.post(f"{operated.api}{path}", json={}, auth=auth).status_code == 401
-    assert httpx.get(f"{operated.api}/admin/settings", auth=auth).status_code == 401
+        assert asked("POST", f"{operated.api}{path}", json={}, auth=auth).status_code == 401
+    assert asked("GET", f"{operated.api}/admin/settings", auth=auth).status_code == 401
     assert httpx.get(operated.pages, auth=auth).status_code == 401
 
 

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from playwright.sync_api import Browser, Page
 
@@ -31,8 +30,8 @@ def _artifact(server: Server, flow_run_id: str, key: str) -> str:
     wanted: dict[str, Any] = {
         "artifacts": {"flow_run_id": {"any_": [flow_run_id]}, "key": {"any_": [key]}}
     }
-    answer = httpx.post(f"{server.address}/api/artifacts/filter", json=wanted)
-    return f"{server.address}/artifacts/artifact/{answer.json()[0]['id']}"
+    found = server.post("artifacts/filter", **wanted)
+    return f"{server.address}/artifacts/artifact/{found[0]['id']}"
 
 
 def test_the_run_has_its_name_its_state_and_its_steps(

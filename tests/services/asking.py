@@ -1,0 +1,16 @@
+"""Asks a Prefect server as its own client does: what a busy database refuses is asked again."""
+
+import time
+from typing import Any
+
+import httpx
+
+
+def asked(method: str, url: str, **more: Any) -> httpx.Response:
+    """Return the answer, whatever its status."""
+    for _ in range(60):
+        answer = httpx.request(method, url, timeout=60, **more)
+        if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+            break
+        time.sleep(0.5)
+    return answer
