@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.services.databases import Database
 from tests.services.servers import BIN, Server, Worker, server_with, working
+from tests.services.watching import SECONDS
 
 CHROMIUM = [
     "--headless",
@@ -58,3 +59,12 @@ def browser() -> Iterator[Browser]:
         made = playwright.chromium.launch(executable_path=path, args=CHROMIUM)
         yield made
         made.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A window of a laptop's size; one that stays open would go on drawing."""
+    context = browser.new_context(viewport={"width": 1400, "height": 1000})
+    context.set_default_timeout(SECONDS)
+    yield context.new_page()
+    context.close()

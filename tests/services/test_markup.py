@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Dialog, Page
+from playwright.sync_api import Dialog, Page
 
 from tests.services import hostile
 from tests.services.servers import ROOT, Server
@@ -94,18 +94,9 @@ def shown(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield Shown(server, folder, flow_run, environment["FILTERSCOPE_PAGES_URL"])
 
 
-@pytest.fixture
-def context(browser: Browser) -> Iterator[BrowserContext]:
-    """Windows of a laptop's size that are closed afterwards."""
-    made = browser.new_context(viewport={"width": 1400, "height": 1000})
-    made.set_default_timeout(SECONDS)
-    yield made
-    made.close()
-
-
-def test_every_artifact_shows_the_data_as_text(shown: Shown, context: BrowserContext) -> None:
+def test_every_artifact_shows_the_data_as_text(shown: Shown, page: Page) -> None:
     """No page of the UI does what a name or the note says; the page of pictures shows the note."""
-    page, caught = context.new_page(), Caught()
+    caught = Caught()
     caught.watch(page)
     made = artifacts(shown.server, shown.flow_run)
     assert {"metrics", "why-each-step-ran", "pictures", "links", "trend", "gate"} <= set(made)
@@ -119,9 +110,9 @@ def test_every_artifact_shows_the_data_as_text(shown: Shown, context: BrowserCon
     assert any(_plain(name) in texts["gate"] for name in hostile.CLASSES)
 
 
-def test_the_page_of_the_flow_run_shows_no_markup(shown: Shown, context: BrowserContext) -> None:
+def test_the_page_of_the_flow_run_shows_no_markup(shown: Shown, page: Page) -> None:
     """Its parameters, among them the note, are text."""
-    page, caught = context.new_page(), Caught()
+    caught = Caught()
     caught.watch(page)
     page.goto(f"{shown.server.address}/runs/flow-run/{shown.flow_run}")
     for tab in ("Artifacts", "Parameters"):
@@ -133,11 +124,9 @@ def test_the_page_of_the_flow_run_shows_no_markup(shown: Shown, context: Browser
 
 
 @pytest.mark.parametrize("served", [True, False], ids=["page server", "file"])
-def test_the_report_shows_names_and_note_as_text(
-    shown: Shown, context: BrowserContext, served: bool
-) -> None:
+def test_the_report_shows_names_and_note_as_text(shown: Shown, page: Page, served: bool) -> None:
     """All ten names and the note can be read, and do nothing, guarded by the server or not."""
-    page, caught = context.new_page(), Caught()
+    caught = Caught()
     caught.watch(page)
     address = f"{shown.pages}/{shown.folder.name}" if served else f"file://{shown.folder}"
     page.goto(f"{address}/report.html")
@@ -150,9 +139,9 @@ def test_the_report_shows_names_and_note_as_text(
         assert _plain(name) in text
 
 
-def test_the_index_does_nothing_that_the_data_say(shown: Shown, context: BrowserContext) -> None:
+def test_the_index_does_nothing_that_the_data_say(shown: Shown, page: Page) -> None:
     """The list of runs links to the report and to nothing else."""
-    page, caught = context.new_page(), Caught()
+    caught = Caught()
     caught.watch(page)
     page.goto(shown.pages)
     caught.check(page, IN_OURS)

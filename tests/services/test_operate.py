@@ -39,14 +39,6 @@ def operated(tmp_path_factory: pytest.TempPathFactory, receiver: Receiver) -> It
         yield made
 
 
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    """A window of a laptop's size."""
-    made = browser.new_page(viewport={"width": 1400, "height": 1000})
-    yield made
-    made.close()
-
-
 def test_up_again_starts_nothing_twice(operated: Operated) -> None:
     """The same processes run; the addresses are said again; status is content."""
     before = {part: operated.pid(part) for part in ("server", "worker", "pages")}

@@ -5,19 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Page
 
 from tests.services.servers import Server
+from tests.services.watching import SECONDS
 
 pytestmark = pytest.mark.service
-
-SECONDS = 30_000
-
-
-@pytest.fixture
-def page(browser: Browser) -> Page:
-    """A window of a laptop's size."""
-    return browser.new_page(viewport={"width": 1400, "height": 1000})
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Page
 
 from tests.services.servers import BIN, Run, Server, wait_until
 from tests.services.watching import (
@@ -61,15 +61,6 @@ def watched(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         for _ in range(2):
             subprocess.run([*RUN, "--train.steps", "60"], env=environment, check=True)
         yield Watched(server, environment, tuple(sorted((store / "runs").glob("2*"))))
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    """A window of a laptop's size that is closed afterwards."""
-    context = browser.new_context(viewport={"width": 1400, "height": 1000})
-    context.set_default_timeout(SECONDS)
-    yield context.new_page()
-    context.close()
 
 
 def rows(page: Page) -> list[list[str]]:
