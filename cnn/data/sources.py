@@ -176,7 +176,7 @@ def _load_pictures(source: Source, found: PictureFolder, seed: int) -> tuple[Spl
     if found.left_out:
         shown = ", ".join(found.left_out[:5]) + (", ..." if len(found.left_out) > 5 else "")
         log.warning(
-            "%s: %d files are left out, as no pictures or as links that lead out of the folder: %s",
+            "%s: left out as no pictures, or as links that lead out of the folder: %d (%s)",
             found.root,
             len(found.left_out),
             shown,

@@ -153,6 +153,24 @@ def test_automations_twice_changes_nothing_and_a_change_is_brought(operated: Ope
     operated.ask(f"/automations/{changed['id']}", {"enabled": True}, method="PATCH")
 
 
+def test_a_deployment_without_success_is_told(operated: Operated, receiver: Receiver) -> None:
+    """Its automation, with seconds in place of hours: a run that failed is no success."""
+    listed = operated.ask("/automations/filter", {})
+    silent = next(
+        a for a in listed if a["name"].endswith("nightly-mnist has had no success for long")
+    )
+    body = {key: silent[key] for key in ("name", "description", "actions", "enabled")}
+    shortened = {**body, "trigger": {**silent["trigger"], "within": 20}}
+    operated.ask(f"/automations/{silent['id']}", shortened, method="PUT")
+    identity = operated.deployment("nightly-mnist")["id"]
+    values = {"parameters": {"config": DIVERGING}}
+    run = operated.ask(f"/deployments/{identity}/create_flow_run", values)["id"]
+    assert operated.end(run) == "Failed"
+    assert "no run was completed" in receiver.of(event="silent", deployment="nightly-mnist")["text"]
+    said = operated.do("automations").stdout
+    assert said == f"automation changed: {silent['name']}\n"
+
+
 def test_a_webhook_that_is_down_fails_no_run(operated: Operated, receiver: Receiver) -> None:
     """It is said, without the address; the run goes its way, the server notes the lost message."""
     nowhere = "http://127.0.0.1:9/hooks/geheim-7f3a"
