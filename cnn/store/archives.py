@@ -124,7 +124,7 @@ def _zip_faults(path: Path) -> Iterator[None]:
         yield
     except (
         *(zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError),
-        *(NotImplementedError, RuntimeError),  # compressed in an unknown way, encrypted
+        RuntimeError,  # zipfile's word for what is encrypted, or compressed in an unknown way
     ) as error:
         raise ArtifactError(
             f"{path}: not a complete .keras archive ({error}); copy or make it again"

@@ -148,6 +148,23 @@ def test_a_model_with_a_hole_is_refused_as_such(saved: Path, tmp_path: Path) -> 
         exports.load_model(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("place", "value", "why"),
+    [(8, b"\x01\x00", "is encrypted"), (10, b"\x63\x00", "compression method is not supported")],
+    ids=["encrypted", "compressed in an unknown way"],
+)
+def test_a_model_that_cannot_be_unpacked_is_refused_as_such(
+    saved: Path, tmp_path: Path, place: int, value: bytes, why: str
+) -> None:
+    """The archive's directory says that a file in it takes a password, or another program."""
+    path, content = tmp_path / "model.keras", bytearray((saved / "model.keras").read_bytes())
+    entry = content.index(b"PK\x01\x02")  # the first of the directory
+    content[entry + place : entry + place + 2] = value
+    path.write_bytes(content)
+    with pytest.raises(ArtifactError, match=rf"not a complete .keras archive \(.*{why}"):
+        exports.load_model(tmp_path)
+
+
 def test_no_model_at_all_is_refused(tmp_path: Path) -> None:
     """A folder without the file ends in words, too."""
     with pytest.raises(ArtifactError, match="No such file"):

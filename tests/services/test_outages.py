@@ -20,7 +20,6 @@ from tests.services.servers import BIN, Run, Server, Worker, kill, processes, wa
 
 pytestmark = [
     pytest.mark.service,
-    pytest.mark.parametrize("server", ["sqlite"], indirect=True),
     pytest.mark.parametrize("attempt", range(int(os.environ.get("FILTERSCOPE_OUTAGES", "1")))),
 ]
 
