@@ -6,7 +6,6 @@ does not fit is refused. No default ever replaces a bad value.
 
 import difflib
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -15,7 +14,6 @@ from annotated_types import BaseMetadata, Ge, Le
 from pydantic import (
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ModelWrapValidatorHandler,
     ValidationError,
@@ -27,6 +25,8 @@ from pydantic_core import PydanticCustomError
 
 from cnn import documents
 from cnn.errors import ConfigError
+from cnn.setting import Neutral, Settings
+from cnn.training import Training
 from cnn.wording import (
     Flag,
     FolderPath,
@@ -52,23 +52,6 @@ StepName = Literal[
     "mine_patches",
     "write_report",
 ]
-
-
-@dataclass(frozen=True)
-class Neutral:
-    """Marks a setting that came later, with the value at which nothing differs from before.
-
-    At that value, which never changes, the setting stays out of every key, so that
-    artifacts that were made before it are still found: `Annotated[Whole, Neutral(0)]`.
-    """
-
-    value: Any
-
-
-class Settings(BaseModel):
-    """Base of all settings: frozen, strict, no unknown names, no NaN or infinity."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 _OF_FOLDERS = ("label_column", "transpose", "image_size", "channels")
@@ -123,53 +106,6 @@ class DataConfig(Settings):
         if given and self.source != "folder":
             raise ValueError(f"data.{given[0]} goes with data.source folder only")
         return self
-
-
-class Training(Settings):
-    """A complete training: architecture, optimisation, regularisation and logging."""
-
-    steps: Whole = Field(ge=1, le=10_000_000, description="number of optimizer steps")
-    batch_size: Whole = Field(ge=1, le=65_536, description="images per step")
-    learning_rate: Number = Field(gt=0, le=1e9, description="Adam's peak learning rate")
-    schedule: Literal["constant", "linear", "cosine"] = Field(
-        description="how the learning rate falls after the warm-up; linear and cosine end at 0"
-    )
-    warmup_fraction: Number = Field(
-        ge=0, lt=1, description="share of the steps over which the rate rises linearly from 0"
-    )
-    beta1: Number = Field(0.9, ge=0, lt=1, description="Adam's decay of the first moment")
-    beta2: Number = Field(ge=0, lt=1, description="Adam's decay of the second moment")
-    epsilon: Number = Field(1e-8, gt=0, le=1, description="Adam's epsilon")
-    dropout: Number = Field(0.5, ge=0, lt=1, description="share of dense1's units dropped")
-    augment_shift: Number = Field(
-        0.0, ge=0, le=64, description="largest random shift of a training image, in pixels"
-    )
-    augment_rotation: Number = Field(
-        0.0, ge=0, le=180, description="largest random rotation of a training image, in degrees"
-    )
-    augment_scale: Number = Field(
-        0.0, ge=0, lt=1, description="largest random change of a training image's size, as a share"
-    )
-    conv1_filters: Whole = Field(25, ge=1, le=4096, description="filters of conv1")
-    conv1_kernel: Whole = Field(12, ge=1, le=256, description="kernel side of conv1, in pixels")
-    conv1_stride: Whole = Field(2, ge=1, le=256, description="stride of conv1, in pixels")
-    conv2_filters: Whole = Field(64, ge=1, le=4096, description="filters of conv2")
-    conv2_kernel: Whole = Field(5, ge=1, le=256, description="kernel side of conv2, in units")
-    dense1_units: Whole = Field(1024, ge=1, le=65_536, description="units of dense1")
-    conv_bias: Flag = Field(description="whether the convolutions add a bias")
-    logits_activation: Literal["none", "relu"] = Field(
-        description="activation on the logits; relu is the notebook's slip"
-    )
-    weight_sd: Number = Field(
-        0.05, gt=0, le=10, description="sd of the initial weights, a normal truncated at 2 sd"
-    )
-    initial_bias: Number = Field(0.1, ge=-10, le=10, description="initial value of all biases")
-    log_every: Whole = Field(
-        100, ge=1, le=1_000_000, description="steps between two log points of the history"
-    )
-    log_split: Literal["validation", "test"] = Field(
-        description="images whose accuracy is logged while training"
-    )
 
 
 Seed = Annotated[int, Ge(0), Le(2**32 - 1)]
@@ -339,16 +275,6 @@ def dated(config: RunConfig, scheduled: datetime) -> RunConfig:
         return config
     seed = int(f"{scheduled.astimezone(UTC):%Y%m%d}")
     return config.model_copy(update={"train": config.train.model_copy(update={"seed": seed})})
-
-
-def keyed(settings: Settings) -> dict[str, Any]:
-    """Return the fields that enter a key, by name: all but those at their neutral value."""
-    definitions = type(settings).model_fields
-    return {
-        name: value
-        for name, value in settings.model_dump(mode="json").items()
-        if Neutral(getattr(settings, name)) not in definitions[name].metadata
-    }
 
 
 def read_file(path: Path) -> dict[str, Any]:

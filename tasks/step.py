@@ -14,7 +14,7 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed
 
 from cnn import progress
-from cnn.config import Settings
+from cnn.setting import Settings
 from cnn.store import planning
 from cnn.store.keys import Key
 from cnn.store.manifests import Headline

@@ -6,8 +6,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from cnn.config import DataConfig, RecipeChoice, RunConfig, Settings, StepName, keyed
+from cnn.config import DataConfig, RecipeChoice, RunConfig, StepName
 from cnn.data import published, sources
+from cnn.setting import Settings, keyed
 from cnn.store import fingerprints, tables
 from cnn.store.keys import Key
 from cnn.store.refs import Kind, Ref

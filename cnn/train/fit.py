@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnn import progress
-from cnn.config import Training
 from cnn.data.dataset import Dataset
 from cnn.errors import TrainingError
 from cnn.train import loop, model, schedule
+from cnn.training import Training
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class LogPoint:
 class State:
     """A training between two blocks: everything that decides how it goes on.
 
-    arrays: weights, then Adam's means, then its squares, float32. sums: loss, hits and
+    arrays: weights, the optimizer's slots, moving averages, float32. sums: loss, hits and
     steps since the last log point.
     """
 
@@ -102,6 +102,7 @@ def fit(
         run.train(first_step, n_steps)
         if first_step + n_steps < settings.steps:
             keep(run.state)
+    training.finish()
     return Fitted(network, run.history)
 
 

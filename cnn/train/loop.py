@@ -1,8 +1,4 @@
-"""The training loop: many steps in one graph, with the images held as tensors on the device.
-
-Adam: Kingma and Ba 2015, in TensorFlow's fused form, with epsilon outside of the bias
-correction (their section 2, last paragraph).
-"""
+"""The training loop: many steps in one graph, with the images held as tensors on the device."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn.config import Training
 from cnn.errors import ArtifactError
-from cnn.train import augment, order, schedule
+from cnn.train import augment, forward, optimizers, order, schedule
+from cnn.training import Training
 
 _DROPOUT_STREAM, _AUGMENT_STREAM, _N_STREAMS = 0, 1, 2
 _EVALUATION_BATCH = 1000
@@ -30,7 +26,8 @@ class Block:
 class Loop:
     """Trains a model on images and labels, a block of steps at a time.
 
-    A block's outcome depends on weights, moments, seed and step alone.
+    A block's outcome depends on weights, slots, averages, seed and step alone. The model has
+    its weights, or their moving averages, after `finish`.
     """
 
     def __init__(
@@ -45,11 +42,19 @@ class Loop:
         import tensorflow as tf
 
         self._settings, self._seed, self._n_images = settings, seed, len(labels)
-        self._layers = _layers_to_logits(model)
-        self._weights = [weight.value for weight in model.trainable_variables]
-        self._means = [tf.Variable(tf.zeros_like(weight)) for weight in self._weights]
-        self._squares = [tf.Variable(tf.zeros_like(weight)) for weight in self._weights]
-        self._variables = [*self._weights, *self._means, *self._squares]
+        self._weights = _by_name(model)
+        self._optimizer = optimizers.of(settings)
+        self._slots = {
+            name: [tf.Variable(tf.zeros_like(weight)) for _ in range(self._optimizer.n_slots)]
+            for name, weight in self._weights.items()
+        }
+        self._averages = (
+            {name: tf.Variable(weight) for name, weight in self._weights.items()}
+            if settings.ema_decay
+            else {}
+        )
+        slots = [slot for of_weight in self._slots.values() for slot in of_weight]
+        self._variables = [*self._weights.values(), *slots, *self._averages.values()]
         self._images, self._labels = hold(images, labels)
         self._block = tf.function(self._run, autograph=False)
         self._count = tf.function(self._count_correct, autograph=False)
@@ -58,21 +63,22 @@ class Loop:
         """Train for n_steps from first_step on and return what they measured."""
         import tensorflow as tf
 
-        settings = self._settings
         indices = order.batches(
-            self._seed, self._n_images, settings.batch_size, first_step, n_steps
+            self._seed, self._n_images, self._settings.batch_size, first_step, n_steps
         )
-        rates = schedule.learning_rates(settings, first_step, n_steps)
-        beta1_powers = schedule.powers(settings.beta1, first_step, n_steps)
-        beta2_powers = schedule.powers(settings.beta2, first_step, n_steps)
+        scalars = schedule.scalars(self._settings, first_step, n_steps)
         losses, n_correct = self._block(
-            *(tf.constant(part) for part in (indices, rates, beta1_powers, beta2_powers)),
-            tf.constant(first_step, tf.int64),
+            tf.constant(indices), tf.constant(scalars), tf.constant(first_step, tf.int64)
         )
         return Block(losses.numpy(), n_correct.numpy())
 
+    def finish(self) -> None:
+        """Give the model the moving averages of its weights, where there are any."""
+        for name, average in self._averages.items():
+            self._weights[name].assign(average)
+
     def arrays(self) -> list[NDArray[np.float32]]:
-        """Return copies of the weights, Adam's means and its squares, in this order."""
+        """Return copies of the weights, the optimizer's slots and the averages, in this order."""
         return [np.array(variable.numpy()) for variable in self._variables]
 
     def restore(self, arrays: Sequence[NDArray[np.float32]]) -> None:
@@ -84,11 +90,14 @@ class Loop:
             variable.assign(array)
 
     def evaluate(self, images: Any, labels: Any) -> tuple[float, int]:
-        """Return the mean loss and the number of hits; images, labels as `hold` returns them."""
+        """Return the mean loss and the number of hits; images, labels as `hold` returns them.
+
+        The weights are those that the model would have after `finish`; all is float32.
+        """
         loss, n_correct = self._count(images, labels)
         return float(loss) / len(labels), int(n_correct)
 
-    def _run(self, indices: Any, rates: Any, powers1: Any, powers2: Any, first_step: Any) -> Any:
+    def _run(self, indices: Any, scalars: Any, first_step: Any) -> Any:
         import tensorflow as tf
 
         n_steps = tf.shape(indices)[0]
@@ -97,7 +106,7 @@ class Loop:
 
         def body(i: Any, losses: Any, hits: Any) -> Any:
             step = first_step + tf.cast(i, tf.int64)
-            loss, n_correct = self._step(indices[i], step, rates[i], powers1[i], powers2[i])
+            loss, n_correct = self._step(indices[i], step, *tf.unstack(scalars[i]))
             return i + 1, losses.write(i, loss), hits.write(i, n_correct)
 
         _, losses, hits = tf.while_loop(
@@ -108,64 +117,46 @@ class Loop:
         )
         return losses.stack(), hits.stack()
 
-    def _step(self, indices: Any, step: Any, rate: Any, power1: Any, power2: Any) -> Any:
+    def _step(
+        self, indices: Any, step: Any, rate: Any, power1: Any, power2: Any, mixing: Any
+    ) -> Any:
         """Take one optimizer step on one batch; return its mean loss and its hits."""
         import tensorflow as tf
 
         labels = tf.gather(self._labels, indices)
         pixels = tf.cast(tf.gather(self._images, indices), tf.float32)
         pixels = augment.transform(pixels, self._settings, self._stream(step, _AUGMENT_STREAM))
+        weights = list(self._weights.values())
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(self._weights)
-            logits = self._logits(pixels, step)
-            loss = tf.reduce_mean(_losses(tf, logits, labels))
-        gradients = tape.gradient(loss, self._weights)
+            tape.watch(weights)
+            logits = forward.logits(self._weights, pixels, self._settings, self._dropping(step))
+            loss = tf.reduce_mean(_losses(tf, logits, labels, self._settings.label_smoothing))
+        gradients = tape.gradient(loss, weights)
+        scalars = optimizers.Step(rate, power1, power2)
         updates = [
-            self._adam(*parts, rate, power1, power2)
-            for parts in zip(self._weights, self._means, self._squares, gradients, strict=True)
+            self._optimizer.update(self._weights[name], slots, gradient, scalars)
+            for (name, slots), gradient in zip(self._slots.items(), gradients, strict=True)
         ]
         with tf.control_dependencies(updates):
+            averaged = [
+                average.assign_add(mixing * (self._weights[name] - average), read_value=False)
+                for name, average in self._averages.items()
+            ]
+        with tf.control_dependencies([*updates, *averaged]):
             return tf.identity(loss), _hits(tf, logits, labels)
 
-    def _adam(
-        self,
-        weight: Any,
-        mean: Any,
-        square: Any,
-        gradient: Any,
-        rate: Any,
-        power1: Any,
-        power2: Any,
-    ) -> Any:
+    def _dropping(self, step: Any) -> forward.Drop:
+        """Return dropout as it is drawn from (seed, step)."""
         import tensorflow as tf
 
-        return tf.raw_ops.ResourceApplyAdam(
-            var=weight.handle,
-            m=mean.handle,
-            v=square.handle,
-            beta1_power=power1,
-            beta2_power=power2,
-            lr=rate,
-            beta1=self._settings.beta1,
-            beta2=self._settings.beta2,
-            epsilon=self._settings.epsilon,
-            grad=gradient,
+        if not self._settings.dropout:
+            return forward.keep_all
+        return lambda values: tf.nn.experimental.stateless_dropout(
+            values,
+            self._settings.dropout,
+            self._stream(step, _DROPOUT_STREAM),
+            rng_alg="philox",
         )
-
-    def _logits(self, pixels: Any, step: Any = None) -> Any:
-        """Return the logits; with a step, dropout is drawn from (seed, step)."""
-        import keras
-        import tensorflow as tf
-
-        values = pixels
-        for layer in self._layers:
-            if not isinstance(layer, keras.layers.Dropout):
-                values = layer(values)
-            elif step is not None and layer.rate > 0:
-                values = tf.nn.experimental.stateless_dropout(
-                    values, layer.rate, self._stream(step, _DROPOUT_STREAM), rng_alg="philox"
-                )
-        return values
 
     def _stream(self, step: Any, stream: int) -> Any:
         """Return the stateless seed of one use of chance in one step."""
@@ -177,10 +168,12 @@ class Loop:
         import tensorflow as tf
 
         n = tf.shape(labels)[0]
+        weights = self._averages or self._weights
+        as_saved = self._settings.model_copy(update={"precision": "float32"})
 
         def body(start: Any, loss: Any, n_correct: Any) -> Any:
             part = slice(start, start + _EVALUATION_BATCH)
-            logits = self._logits(tf.cast(images[part], tf.float32))
+            logits = forward.logits(weights, images[part], as_saved)
             batch_loss = tf.reduce_sum(tf.cast(_losses(tf, logits, labels[part]), tf.float64))
             return (
                 start + _EVALUATION_BATCH,
@@ -202,14 +195,24 @@ def hold(images: NDArray[Any], labels: NDArray[np.int64]) -> tuple[Any, Any]:
     return tf.constant(images), tf.constant(labels.astype(np.int32))
 
 
-def _layers_to_logits(model: Any) -> Sequence[Any]:
-    names = [layer.name for layer in model.layers]
-    layers: Sequence[Any] = model.layers[: names.index("logits") + 1]
-    return layers
+def _by_name(model: Any) -> dict[str, Any]:
+    """Return the variables of a keras.Model by layer and name, "conv1/kernel"."""
+    return {
+        f"{layer.name}/{weight.name}": weight.value
+        for layer in model.layers
+        for weight in layer.trainable_weights
+    }
 
 
-def _losses(tf: Any, logits: Any, labels: Any) -> Any:
-    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+def _losses(tf: Any, logits: Any, labels: Any, smoothing: float = 0.0) -> Any:
+    """Return each image's cross-entropy (n,), in nats; Szegedy et al. 2016 for smoothed labels."""
+    if not smoothing:
+        return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+    n_classes = logits.shape[1]
+    shares = tf.one_hot(
+        labels, n_classes, 1 - smoothing + smoothing / n_classes, smoothing / n_classes
+    )
+    return tf.nn.softmax_cross_entropy_with_logits(labels=shares, logits=logits)
 
 
 def _hits(tf: Any, logits: Any, labels: Any) -> Any:

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from cnn.config import Training
 from cnn.errors import ConfigError
+from cnn.training import Training
 
 
 def build(settings: Training, image_shape: tuple[int, int, int], n_classes: int, seed: int) -> Any:

@@ -1,6 +1,8 @@
 """The named recipes: each a complete training."""
 
-from cnn.config import RecipeChoice, RecipeName, Training
+from cnn.config import RecipeChoice, RecipeName
+from cnn.train import precision
+from cnn.training import Training
 
 NOTEBOOK = Training(
     steps=3000,
@@ -51,5 +53,6 @@ RECIPES: dict[RecipeName, Training] = {
 
 
 def resolve(choice: RecipeChoice) -> Training:
-    """Return the complete training that a recipe and its overrides describe."""
-    return Training.model_validate(RECIPES[choice.recipe].model_dump() | choice.overrides())
+    """Return the complete training that a recipe and its overrides describe, on this processor."""
+    complete = RECIPES[choice.recipe].model_dump() | choice.overrides()
+    return precision.resolved(Training.model_validate(complete))

@@ -3,14 +3,17 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn.config import Training
+from cnn.training import Training
+
+_LOWEST = 1 / 25  # of one-cycle's peak, where it starts
 
 
 def learning_rates(settings: Training, first_step: int, n_steps: int) -> NDArray[np.float32]:
     """Return the learning rate of each step, (n_steps,).
 
-    It rises linearly over the warm-up, then stays (constant) or falls towards 0 at the
-    end of training (linear, cosine).
+    It rises over the warm-up, then stays (constant) or falls towards 0 at the end of
+    training. One-cycle (Smith 2018) rises along a cosine from _LOWEST of the peak, and falls
+    along one; the others rise linearly from 0.
     """
     steps = np.arange(first_step, first_step + n_steps, dtype=np.float64)
     n_warmup = settings.warmup_fraction * settings.steps
@@ -20,14 +23,45 @@ def learning_rates(settings: Training, first_step: int, n_steps: int) -> NDArray
             factor = np.ones_like(done)
         case "linear":
             factor = 1 - done
-        case "cosine":
-            factor = (1 + np.cos(np.pi * done)) / 2
+        case "cosine" | "one-cycle":
+            factor = _falling(done)
     warming = steps < n_warmup
-    factor[warming] = np.minimum(steps[warming] + 1, n_warmup) / n_warmup
+    warm = np.minimum(steps[warming] + 1, n_warmup) / n_warmup
+    if settings.schedule == "one-cycle":
+        warm = 1 - (1 - _LOWEST) * _falling(warm)
+    factor[warming] = warm
     return (settings.learning_rate * np.clip(factor, 0, 1)).astype(np.float32)
+
+
+def _falling(done: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return half a cosine, from 1 where nothing is done to 0 where all is."""
+    return np.asarray((1 + np.cos(np.pi * done)) / 2)
 
 
 def powers(beta: float, first_step: int, n_steps: int) -> NDArray[np.float32]:
     """Return beta ** (step + 1) of each step, (n_steps,), as Adam's bias correction wants it."""
     steps = np.arange(first_step, first_step + n_steps, dtype=np.float64)
     return (beta ** (steps + 1)).astype(np.float32)
+
+
+def mixing(ema_decay: float, first_step: int, n_steps: int) -> NDArray[np.float32]:
+    """Return the share of the weights that enters their moving average at each step, (n_steps,).
+
+    Early on it is larger than 1 - ema_decay, so that the first weights are soon forgotten:
+    the decay of step t is at most (1 + t) / (10 + t), as in tf.train.ExponentialMovingAverage.
+    """
+    steps = np.arange(first_step, first_step + n_steps, dtype=np.float64)
+    return (1 - np.minimum(ema_decay, (1 + steps) / (10 + steps))).astype(np.float32)
+
+
+def scalars(settings: Training, first_step: int, n_steps: int) -> NDArray[np.float32]:
+    """Return what each step takes as numbers, (n_steps, 4): learning rate, powers, mixing."""
+    return np.stack(
+        [
+            learning_rates(settings, first_step, n_steps),
+            powers(settings.beta1, first_step, n_steps),
+            powers(settings.beta2, first_step, n_steps),
+            mixing(settings.ema_decay, first_step, n_steps),
+        ],
+        axis=1,
+    )

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cnn.config import RuntimeConfig, Training
+from cnn.config import RuntimeConfig
 from cnn.store import exports
 from cnn.train import device, model, recipes
+from cnn.training import Training
 from tests.cases import inputs
 
 GOOD = inputs.good_set()

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from cnn import config, wording
-from cnn.config import RecipeName, RunConfig, TrainConfig, Training
+from cnn.config import RecipeName, RunConfig, TrainConfig
 from cnn.errors import ConfigError
 from cnn.train import recipes
+from cnn.training import Training
 
 EVERY_SETTING = dict(config.fields(RunConfig))
 

@@ -13,11 +13,13 @@ from PIL import Image
 from pydantic import BeforeValidator, Field
 
 from cnn import config
-from cnn.config import EvaluateConfig, Neutral, RunConfig, Settings, Whole, keyed
+from cnn.config import EvaluateConfig, RunConfig
 from cnn.data import idx
+from cnn.setting import Neutral, Settings, keyed
 from cnn.store.keys import Key
 from cnn.store.refs import Kind, Ref
 from cnn.store.steps import EVALUATE_MODEL, STEPS
+from cnn.wording import Whole
 
 DATA, TRAIN, EVALUATE, MINE, REPORT = (
     "load_dataset",

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cnn.config import DataConfig, Training
+from cnn.config import DataConfig
 from cnn.data import sources
 from cnn.data.dataset import Dataset, Split
 from cnn.progress import Progress
 from cnn.train import fit, loop, model, order, recipes, schedule
+from cnn.training import Training
 
 pytestmark = pytest.mark.usefixtures("prepared")
 
@@ -42,7 +43,8 @@ def test_two_runs_give_the_same_bytes_and_another_seed_others(
 
 SCRIPT = """
 import hashlib, pathlib, sys, tempfile
-from cnn.config import DataConfig, RuntimeConfig, Training
+from cnn.config import DataConfig, RuntimeConfig
+from cnn.training import Training
 from cnn.data import sources
 from cnn.train import device, fit
 device.prepare(RuntimeConfig())

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cnn.config import Training
 from cnn.data.dataset import Dataset, Split
 from cnn.train import loop, model, order, recipes, schedule
+from cnn.training import Training
 
 pytestmark = pytest.mark.usefixtures("prepared")
 

@@ -7,9 +7,9 @@ import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from cnn.config import Training
 from cnn.errors import ConfigError
 from cnn.train import model, recipes
+from cnn.training import Training
 
 pytestmark = pytest.mark.usefixtures("prepared")
 

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cnn.config import Training
 from cnn.data.dataset import Dataset
 from cnn.errors import ArtifactError
 from cnn.train import checkpoints, fit, loop, model, order, recipes
 from cnn.train.device import Device
+from cnn.training import Training
 
 pytestmark = pytest.mark.usefixtures("prepared")
 
@@ -202,7 +202,8 @@ def test_a_state_of_another_network_is_refused(digits: Dataset, small: Training)
 
 SCRIPT = """
 import hashlib, json, pathlib, sys, tempfile
-from cnn.config import DataConfig, RuntimeConfig, Training
+from cnn.config import DataConfig, RuntimeConfig
+from cnn.training import Training
 from cnn.data import sources
 from cnn.train import checkpoints, device, fit
 device.prepare(RuntimeConfig(threads=2))

@@ -1,0 +1,50 @@
+"""The network's forward pass in plain operations, as the training's graph has it.
+
+The saved model does the same with Keras layers (`cnn.train.model`), always in float32.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from cnn.training import Training
+
+Drop = Callable[[Any], Any]
+
+
+def keep_all(values: Any) -> Any:
+    """Return the values: nothing is dropped outside of training."""
+    return values
+
+
+def logits(
+    weights: Mapping[str, Any], pixels: Any, settings: Training, drop: Drop = keep_all
+) -> Any:
+    """Return the logits of images, float32 (n, classes), computed in the training's precision.
+
+    weights: float32, by layer and name, "conv1/kernel". pixels: (n, h, w, c), 0..255.
+    drop: what happens to the units of dense1, in training.
+    """
+    import tensorflow as tf
+
+    dtype = tf.bfloat16 if settings.precision == "bfloat16" else tf.float32
+    weights = {name: tf.cast(weight, dtype) for name, weight in weights.items()}
+
+    def with_bias(values: Any, layer: str) -> Any:
+        bias = weights.get(f"{layer}/bias")
+        return values if bias is None else tf.nn.bias_add(values, bias)
+
+    def convolved(values: Any, layer: str, stride: int, padding: str) -> Any:
+        values = tf.nn.conv2d(values, weights[f"{layer}/kernel"], stride, padding)
+        return tf.nn.relu(with_bias(values, layer))
+
+    def dense(values: Any, layer: str) -> Any:
+        return with_bias(tf.matmul(values, weights[f"{layer}/kernel"]), layer)
+
+    values = tf.cast(tf.cast(pixels, tf.float32) * (1 / 255), dtype)
+    values = convolved(values, "conv1", settings.conv1_stride, "VALID")
+    values = convolved(values, "conv2", 1, "SAME")
+    values = tf.nn.max_pool2d(values, 2, 2, "VALID")
+    values = tf.reshape(values, (-1, weights["dense1/kernel"].shape[0]))
+    values = drop(tf.nn.relu(dense(values, "dense1")))
+    values = tf.cast(dense(values, "logits"), tf.float32)
+    return tf.nn.relu(values) if settings.logits_activation == "relu" else values
