@@ -42,7 +42,7 @@ class Loop:
         import tensorflow as tf
 
         self._settings, self._seed, self._n_images = settings, seed, len(labels)
-        self._weights = _by_name(model)
+        self._weights = by_name(model)
         self._optimizer = optimizers.of(settings)
         self._slots = {
             name: [tf.Variable(tf.zeros_like(weight)) for _ in range(self._optimizer.n_slots)]
@@ -195,7 +195,7 @@ def hold(images: NDArray[Any], labels: NDArray[np.int64]) -> tuple[Any, Any]:
     return tf.constant(images), tf.constant(labels.astype(np.int32))
 
 
-def _by_name(model: Any) -> dict[str, Any]:
+def by_name(model: Any) -> dict[str, Any]:
     """Return the variables of a keras.Model by layer and name, "conv1/kernel"."""
     return {
         f"{layer.name}/{weight.name}": weight.value

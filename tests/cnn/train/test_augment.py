@@ -121,6 +121,28 @@ def test_a_change_of_size_keeps_the_centre() -> None:
     assert 0.07 < max(shares) <= 0.2001
 
 
+def test_a_shear_slants_and_keeps_rows() -> None:
+    """Each image equals scipy's shear about the centre, by an angle within the setting."""
+    images = _blobs(12)
+    slanted = _transform(images, _settings(augment_shear=20.0))
+    original = images[0, ..., 0]
+    middle = (np.array(original.shape) - 1) / 2
+
+    def shear(angle: float) -> NDArray[Any]:
+        matrix = np.array([[1, 0], [np.tan(np.radians(angle)), 1]])
+        return np.asarray(
+            ndimage.affine_transform(
+                original, matrix, middle - matrix @ middle, order=1, mode="grid-constant"
+            )
+        )
+
+    found = [_fit(image, shear, 20) for image in slanted]
+    assert max(miss for _, miss in found) < 0.05
+    angles = [angle for angle, _ in found]
+    assert -20.001 <= min(angles) < -7
+    assert 7 < max(angles) <= 20.001
+
+
 def _source_coordinates(moved: NDArray[Any]) -> NDArray[np.float64]:
     """Return the matrix (2, 3) from (x, y, 1) of a moved pixel to where it came from.
 

@@ -1,4 +1,4 @@
-"""The in-graph loop: plain Adam, step by step, whatever the blocks it is run in."""
+"""The in-graph loop: plain steps of every optimizer, whatever the blocks it is run in."""
 
 from typing import Any
 
@@ -29,22 +29,20 @@ def _run(settings: Training, split: Split, lengths: list[int]) -> tuple[list[Any
         np.concatenate([block.losses for block in blocks]),
         np.concatenate([block.n_correct for block in blocks]),
     )
+    training.finish()
     return network.get_weights(), measured
 
 
 def _reference(settings: Training, split: Split, n_steps: int) -> tuple[list[Any], loop.Block]:
-    """Return the same from an eager loop: Keras for the gradients, NumPy for Adam.
-
-    Adam as TensorFlow 1 had it: epsilon is added to the root of the raw second moment,
-    the correction of both moments goes into the rate.
-    """
+    """Return the same from an eager loop: Keras for the gradients, NumPy for the steps."""
     import keras
     import tensorflow as tf
 
     network = _network(settings)
     head = keras.Model(network.inputs[0], network.get_layer("logits").output)
-    means = [np.zeros(weight.shape) for weight in head.get_weights()]
-    squares = [np.zeros(weight.shape) for weight in head.get_weights()]
+    take = {"adam": _adam, "sgd": _nesterov, "rmsprop": _rmsprop}[settings.optimizer]
+    slots = [np.zeros((2, *weight.shape)) for weight in head.get_weights()]
+    averages = [np.float64(weight) for weight in head.get_weights()]
     rates = schedule.learning_rates(settings, 0, n_steps)
     losses, hits = [], []
     drawn = order.batches(SEED, len(split), settings.batch_size, 0, n_steps)
@@ -52,24 +50,49 @@ def _reference(settings: Training, split: Split, n_steps: int) -> tuple[list[Any
         labels = split.labels[indices]
         with tf.GradientTape() as tape:
             logits = head(split.images[indices].astype(np.float32), training=False)
-            loss = tf.reduce_mean(
-                keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
-            )
+            loss = keras.losses.CategoricalCrossentropy(
+                from_logits=True, label_smoothing=settings.label_smoothing
+            )(np.eye(logits.shape[1])[labels], logits)
         gradients = [
             np.float64(part)
             for part in tape.gradient(loss, [w.value for w in head.trainable_variables])
         ]
         losses.append(float(loss))
         hits.append(int((np.argmax(logits, axis=1) == labels).sum()))
-        beta1, beta2 = settings.beta1, settings.beta2
-        rate = rates[t - 1] * np.sqrt(1 - beta2**t) / (1 - beta1**t)
         weights = []
-        for i, (weight, gradient) in enumerate(zip(head.get_weights(), gradients, strict=True)):
-            means[i] = beta1 * means[i] + (1 - beta1) * gradient
-            squares[i] = beta2 * squares[i] + (1 - beta2) * gradient**2
-            weights.append(weight - rate * means[i] / (np.sqrt(squares[i]) + settings.epsilon))
+        for weight, gradient, of_weight in zip(head.get_weights(), gradients, slots, strict=True):
+            shrink = settings.weight_decay * rates[t - 1] if weight.ndim > 1 else 0
+            step = take(settings, of_weight, gradient, rates[t - 1], t)
+            weights.append(weight * (1 - shrink) - step)
         head.set_weights(weights)
-    return head.get_weights(), loop.Block(np.float32(losses), np.int32(hits))
+        decay = min(settings.ema_decay, t / (9 + t))
+        averages = [
+            decay * average + (1 - decay) * weight
+            for average, weight in zip(averages, weights, strict=True)
+        ]
+    result = averages if settings.ema_decay else head.get_weights()
+    return result, loop.Block(np.float32(losses), np.int32(hits))
+
+
+def _adam(settings: Training, slots: Any, gradient: Any, rate: Any, t: int) -> Any:
+    """Adam as TensorFlow 1 had it: epsilon is added to the root of the raw second moment."""
+    beta1, beta2 = settings.beta1, settings.beta2
+    slots[0] = beta1 * slots[0] + (1 - beta1) * gradient
+    slots[1] = beta2 * slots[1] + (1 - beta2) * gradient**2
+    corrected = rate * np.sqrt(1 - beta2**t) / (1 - beta1**t)
+    return corrected * slots[0] / (np.sqrt(slots[1]) + settings.epsilon)
+
+
+def _nesterov(settings: Training, slots: Any, gradient: Any, rate: Any, t: int) -> Any:
+    slots[0] = settings.momentum * slots[0] + gradient
+    return rate * (gradient + settings.momentum * slots[0])
+
+
+def _rmsprop(settings: Training, slots: Any, gradient: Any, rate: Any, t: int) -> Any:
+    slots[0] = settings.beta2 * slots[0] + (1 - settings.beta2) * gradient**2
+    root = np.sqrt(slots[0] + settings.epsilon)
+    slots[1] = settings.momentum * slots[1] + rate * gradient / root
+    return np.array(slots[1])
 
 
 @pytest.mark.parametrize(
@@ -78,8 +101,17 @@ def _reference(settings: Training, split: Split, n_steps: int) -> tuple[list[Any
         {},
         {"schedule": "cosine", "warmup_fraction": 0.5, "beta1": 0.5, "beta2": 0.9},
         {"epsilon": 0.05, "logits_activation": "relu", "conv_bias": False},
+        {"optimizer": "sgd", "momentum": 0.8, "learning_rate": 0.02},
+        {"optimizer": "rmsprop", "momentum": 0.5, "beta2": 0.9, "epsilon": 1e-3},
+        {"weight_decay": 0.9, "learning_rate": 0.05, "epsilon": 1e-3, "schedule": "one-cycle"},
+        {"optimizer": "sgd", "weight_decay": 0.5, "learning_rate": 0.02},
+        {"label_smoothing": 0.2},
+        {"ema_decay": 0.3, "label_smoothing": 0.1},
     ],
-    ids=["plain", "schedule-and-betas", "large-epsilon-as-notebook"],
+    ids=[
+        *("plain", "schedule-and-betas", "large-epsilon-as-notebook", "sgd", "rmsprop"),
+        *("adamw", "sgd-with-decay", "smoothed", "averaged"),
+    ],
 )
 def test_without_dropout_the_loop_equals_a_plain_implementation(
     digits: Dataset, small: Training, changes: dict[str, Any]
@@ -119,14 +151,20 @@ def test_blocks_of_any_length_give_the_same_bytes(digits: Dataset, small: Traini
         np.testing.assert_array_equal(again.n_correct, measured.n_correct)
 
 
-@pytest.mark.parametrize("name", ["augment_shift", "augment_rotation", "augment_scale", "dropout"])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("augment_shift", 0.5), ("augment_rotation", 0.5), ("augment_scale", 0.5)),
+        *(("augment_shear", 20.0), ("dropout", 0.5)),
+    ],
+)
 def test_every_kind_of_chance_reaches_the_training(
-    digits: Dataset, small: Training, name: str
+    digits: Dataset, small: Training, name: str, value: float
 ) -> None:
     """Dropout and each augmentation change the loss of the very first step."""
     plain = small.model_copy(update={"dropout": 0.0})
     _, without = _run(plain, digits.splits["train"], [1])
-    _, measured = _run(plain.model_copy(update={name: 0.5}), digits.splits["train"], [1])
+    _, measured = _run(plain.model_copy(update={name: value}), digits.splits["train"], [1])
     assert measured.losses[0] != without.losses[0]
 
 
@@ -177,3 +215,40 @@ def test_evaluation_counts_every_image_without_dropout(digits: Dataset, small: T
     assert n_correct == (probabilities.argmax(axis=1) == train.labels).sum()
     expected = keras.losses.sparse_categorical_crossentropy(train.labels, probabilities)
     assert loss == pytest.approx(float(np.mean(expected, dtype=np.float64)), rel=1e-4)
+
+
+def test_the_average_is_what_is_evaluated_and_what_the_model_gets(
+    digits: Dataset, small: Training
+) -> None:
+    """The history's figures are those of the model that comes out, not of the weights before."""
+    train = digits.splits["train"]
+    settings = small.model_copy(update={"ema_decay": 0.9, "learning_rate": 0.01})
+    network = _network(settings)
+    training = loop.Loop(network, settings, SEED, train.images, train.labels)
+    training.run(0, 6)
+    held = loop.hold(train.images, train.labels)
+    before, weights = training.evaluate(*held), network.get_weights()
+    training.finish()
+    assert any((a != b).any() for a, b in zip(network.get_weights(), weights, strict=True))
+    plain = loop.Loop(network, small, SEED, train.images, train.labels)
+    assert plain.evaluate(*held) == before
+
+
+def test_bfloat16_trains_with_other_numbers_and_leaves_a_float32_model(
+    digits: Dataset, small: Training
+) -> None:
+    """Losses differ from float32's by its rounding, weights are float32, and evaluation too."""
+    train = digits.splits["train"]
+    _, exact = _run(small, train, [6])
+    settings = small.model_copy(update={"precision": "bfloat16"})
+    weights, rounded = _run(settings, train, [6])
+    assert (rounded.losses != exact.losses).any()
+    np.testing.assert_allclose(rounded.losses, exact.losses, rtol=0.03)
+    assert {weight.dtype for weight in weights} == {np.dtype("float32")}
+    network = _network(settings)
+    held = loop.hold(train.images, train.labels)
+    both = [
+        loop.Loop(network, each, SEED, train.images, train.labels).evaluate(*held)
+        for each in (settings, small)
+    ]
+    assert both[0] == both[1]

@@ -38,6 +38,27 @@ VARIANTS: dict[str, Training] = {
     "spec, no dropout, no log point between": recipes.SPEC.model_copy(
         update={**SMALL, "steps": 9, "dropout": 0.0, "log_every": 100}
     ),
+    "sgd, averaged, smoothed, one cycle": recipes.FAST.model_copy(
+        update={
+            **SMALL,
+            "steps": 9,
+            "log_every": 5,
+            "optimizer": "sgd",
+            "schedule": "one-cycle",
+            "label_smoothing": 0.1,
+            "ema_decay": 0.9,
+            "augment_shear": 10.0,
+        }
+    ),
+    "rmsprop, decay, bfloat16": recipes.SPEC.model_copy(
+        update={
+            **SMALL,
+            "steps": 9,
+            "optimizer": "rmsprop",
+            "weight_decay": 0.1,
+            "precision": "bfloat16",
+        }
+    ),
     "best, a log point each step": recipes.BEST.model_copy(
         update={**SMALL, "steps": 5, "log_every": 1, "log_split": "test"}
     ),

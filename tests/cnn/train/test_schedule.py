@@ -59,7 +59,7 @@ def test_without_a_warm_up_the_first_step_has_the_peak_rate() -> None:
     np.testing.assert_allclose(rates, [0.02, 0.015, 0.01, 0.005], rtol=1e-6)
 
 
-KINDS = st.sampled_from(["constant", "linear", "cosine"])
+KINDS = st.sampled_from(["constant", "linear", "cosine", "one-cycle"])
 FRACTIONS = st.one_of(st.just(0.0), st.floats(0.001, 0.999))
 
 
@@ -83,13 +83,14 @@ def test_rates_rise_to_the_peak_and_never_rise_again(
     assert (np.diff(rates[n_rising:]) <= 0).all()
 
 
-@pytest.mark.parametrize("kind", ["constant", "linear", "cosine"])
+@pytest.mark.parametrize("kind", ["constant", "linear", "cosine", "one-cycle"])
 @pytest.mark.parametrize("warmup_fraction", [5e-324, float(np.nextafter(1, 0))])
 def test_the_most_extreme_legal_warm_ups_are_no_trouble(kind: str, warmup_fraction: float) -> None:
     """A warm-up of next to nothing, or of nearly all steps: finite rates, and no warning."""
     rates = schedule.learning_rates(_settings(kind, 10, warmup_fraction), 0, 10)
     assert ((rates > 0) & (rates <= 1)).all()
-    assert rates[0] == (1 if warmup_fraction < 0.5 else np.float32(0.1))
+    first = 1 / 25 + 24 / 25 * (1 - np.cos(np.pi / 10)) / 2 if kind == "one-cycle" else 0.1
+    assert rates[0] == (1 if warmup_fraction < 0.5 else np.float32(first))
 
 
 @given(
@@ -120,3 +121,21 @@ def test_powers_begin_with_the_first_power() -> None:
     assert powers.dtype == np.float32
     np.testing.assert_allclose(powers, [0.9, 0.81, 0.729, 0.6561], rtol=1e-6)
     np.testing.assert_allclose(schedule.powers(0.9, 3, 1), [0.6561], rtol=1e-6)
+
+
+def test_one_cycle_is_that_of_pytorch_but_for_its_end() -> None:
+    """Cosines from 1/25 of the peak to the peak and down; golden values by half angles."""
+    rates = schedule.learning_rates(_settings("one-cycle", 12, 1 / 3), 0, 12)
+    rising = [1 / 25 + 24 / 25 * (1 - np.cos(np.pi * t / 4)) / 2 for t in (1, 2, 3, 4)]
+    falling = [1, 0.96193977, 0.85355339, 0.69134172, 0.5, 0.30865828, 0.14644661, 0.03806023]
+    np.testing.assert_allclose(rates, rising + falling, rtol=1e-6)
+
+
+def test_the_moving_average_soon_forgets_the_first_weights() -> None:
+    """The share of the new weights falls from 0.9 to 1 - decay, as TensorFlow's average has it."""
+    shares = schedule.mixing(0.99, 0, 2000)
+    assert shares.dtype == np.float32
+    np.testing.assert_allclose(shares[:3], [1 - 1 / 10, 1 - 2 / 11, 1 - 3 / 12], rtol=1e-6)
+    np.testing.assert_allclose(shares[-1], 0.01, rtol=1e-5)
+    assert (np.diff(shares) <= 0).all()
+    np.testing.assert_array_equal(schedule.mixing(0.99, 700, 5), shares[700:705])

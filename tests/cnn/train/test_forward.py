@@ -1,0 +1,57 @@
+"""The training's forward pass and the saved model are one network."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cnn.train import forward, loop, model, recipes
+from cnn.training import Training
+
+pytestmark = pytest.mark.usefixtures("prepared")
+
+
+def _both(settings: Training, shape: tuple[int, int, int]) -> tuple[Any, Any]:
+    """Return the logits of random images from the Keras model and from the plain operations."""
+    import keras
+
+    rng = np.random.default_rng(0)
+    network = model.build(settings, shape, 7, seed=1)
+    network.set_weights([rng.normal(0, 0.2, w.shape) for w in network.get_weights()])
+    images = rng.integers(0, 256, (9, *shape), np.uint8)
+    head = keras.Model(network.inputs[0], network.get_layer("logits").output)
+    expected = head.predict(images.astype(np.float32), verbose=0)
+    return expected, forward.logits(loop.by_name(network), images, settings).numpy()
+
+
+@pytest.mark.parametrize(
+    ("changes", "shape"),
+    [
+        ({}, (28, 28, 1)),
+        ({"conv_bias": False, "logits_activation": "relu"}, (28, 28, 1)),
+        ({"conv1_kernel": 5, "conv1_stride": 3, "conv2_kernel": 4}, (31, 20, 3)),
+        ({"conv1_stride": 1, "conv2_kernel": 1}, (13, 16, 1)),
+    ],
+)
+def test_logits_are_those_of_the_keras_model(
+    small: Training, changes: dict[str, Any], shape: tuple[int, int, int]
+) -> None:
+    """With and without biases, for any size, kernel and stride."""
+    expected, found = _both(small.model_copy(update=changes), shape)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_in_bfloat16_logits_are_rounded_and_float32(small: Training) -> None:
+    """They come near, are not the same, and go on as float32."""
+    expected, found = _both(small.model_copy(update={"precision": "bfloat16"}), (28, 28, 1))
+    assert found.dtype == np.float32
+    assert (found != expected).any()
+    assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.999
+
+
+def test_the_recipes_are_covered() -> None:
+    """Every layer of the whole network has its weights under the names used here."""
+    network = model.build(recipes.SPEC, (28, 28, 1), 10, seed=0)
+    layers = ("conv1", "conv2", "dense1", "logits")
+    wanted = {f"{layer}/{name}" for layer in layers for name in ("kernel", "bias")}
+    assert set(loop.by_name(network)) == wanted
