@@ -23,6 +23,11 @@ class Key:
         text = json.dumps(self.components, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
+    @property
+    def precision(self) -> str:
+        """In which numbers the step computes: float32, unless its settings say otherwise."""
+        return str(self.components.get("settings", {}).get("train.precision", "float32"))
+
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Return what differs between two keys' components, in words, settings first."""

@@ -160,8 +160,8 @@ def problems(
         yield f"{Path(error.filename or folder).name} cannot be read ({error.strerror})"
 
 
-def environment(device: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return the versions and the machine that made an artifact."""
+def environment(device: Mapping[str, Any] | None, precision: str) -> dict[str, Any]:
+    """Return the versions and the machine that made an artifact, and in which numbers."""
     packages = ("tensorflow", "keras", "numpy", "pyarrow", "matplotlib")
     return {
         "python": platform.python_version(),
@@ -169,5 +169,5 @@ def environment(device: Mapping[str, Any] | None) -> dict[str, Any]:
         "machine": platform.machine(),
         "processors": os.cpu_count(),
         "device": dict(device) if device else None,
-        "precision": "float32",
+        "precision": precision,
     }

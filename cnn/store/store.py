@@ -177,7 +177,7 @@ class Store:
                     components=dict(key.components),
                     reads=reads,
                     files=manifests.describe(temporary),
-                    environment=manifests.environment(device),
+                    environment=manifests.environment(device, key.precision),
                     created=datetime.now(UTC),
                     seconds=time.monotonic() - started,
                     headline=headline,

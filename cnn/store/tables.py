@@ -34,6 +34,9 @@ SCHEMAS: dict[str, pa.Schema] = {
         ("accuracy", pa.float64()),
         ("learning_rate", pa.float64()),
         ("status", pa.string()),
+        ("device", pa.string()),
+        ("device_name", pa.string()),
+        ("precision", pa.string()),
     ),
     "predictions": _schema(
         ("image_id", pa.int64()),

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from cnn import progress
 from cnn.data.dataset import Dataset
-from cnn.errors import TrainingError
+from cnn.errors import ConfigError, TrainingError
 from cnn.train import loop, model, schedule
 from cnn.training import Training
 
@@ -90,20 +91,45 @@ def fit(
     dropout as trained, and one for the images of `settings.log_split`, without. From a
     `state` the training goes on to the same result; `keep` is offered the state after
     each block but the last. Raises DivergedError at the first step whose loss is not
-    finite, or above _LARGEST_LOSS, and ArtifactError for a state of another network.
+    finite, or above _LARGEST_LOSS, TrainingError where the device's memory is not enough,
+    ConfigError for a batch larger than the data, ArtifactError for another network's state.
     """
-    network = model.build(settings, dataset.image_shape, len(dataset.class_names), seed)
     train = dataset.splits["train"]
-    training = loop.Loop(network, settings, seed, train.images, train.labels)
-    run = _Run(dataset, settings, training, report)
-    if state:
-        run.restore(state)
-    for first_step, n_steps in _blocks(settings, state.step if state else 0):
-        run.train(first_step, n_steps)
-        if first_step + n_steps < settings.steps:
-            keep(run.state)
-    training.finish()
+    _refuse_large_batch(settings, len(train))
+    network = model.build(settings, dataset.image_shape, len(dataset.class_names), seed)
+    with _memory_faults(settings):
+        training = loop.Loop(network, settings, seed, train.images, train.labels)
+        run = _Run(dataset, settings, training, report)
+        if state:
+            run.restore(state)
+        for first_step, n_steps in _blocks(settings, state.step if state else 0):
+            run.train(first_step, n_steps)
+            if first_step + n_steps < settings.steps:
+                keep(run.state)
+        training.finish()
     return Fitted(network, run.history)
+
+
+def _refuse_large_batch(settings: Training, n_images: int) -> None:
+    if settings.batch_size > n_images:
+        raise ConfigError(
+            f"train.batch_size: {settings.batch_size} is refused; the data have {n_images:,} "
+            "training images, and a batch holds no more"
+        )
+
+
+@contextmanager
+def _memory_faults(settings: Training) -> Iterator[None]:
+    """Raise TrainingError where the device's memory is not enough."""
+    import tensorflow as tf
+
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        raise TrainingError(
+            f"train.batch_size: the device's memory does not hold a step with "
+            f"{settings.batch_size} images; lower it ({error.message.splitlines()[0]})"
+        ) from None
 
 
 def _blocks(settings: Training, step: int) -> Iterator[tuple[int, int]]:
