@@ -51,16 +51,17 @@ def logits(
 
 
 def _product(values: Any, kernel: Any) -> Any:
-    """Return values @ kernel, (n, o), with a gradient that leaves the kernel as it lies in memory.
+    """Return values @ kernel, (n, o), with a faster gradient than matmul's own.
 
-    matmul's own transposes it at each step, which takes longer than the product itself.
+    For the transposed kernel oneDNN's product behind einsum takes a third of the time of the
+    one behind matmul, at 50 images and 1024 units; forward, matmul is the faster one.
     """
     import tensorflow as tf
 
     @tf.custom_gradient
     def product(values: Any, kernel: Any) -> Any:
         def gradient(upstream: Any) -> tuple[Any, Any]:
-            of_values = tf.transpose(tf.matmul(kernel, upstream, transpose_b=True))
+            of_values = tf.einsum("no,io->ni", upstream, kernel)
             return of_values, tf.matmul(values, upstream, transpose_a=True)
 
         return tf.matmul(values, kernel), gradient
