@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cnn import progress
 from cnn.data.dataset import Dataset
-from cnn.errors import ConfigError, TrainingError
+from cnn.errors import TrainingError
 from cnn.train import loop, model, schedule
 from cnn.training import Training
 
@@ -92,10 +92,10 @@ def fit(
     `state` the training goes on to the same result; `keep` is offered the state after
     each block but the last. Raises DivergedError at the first step whose loss is not
     finite, or above _LARGEST_LOSS, TrainingError where the device's memory is not enough,
-    ConfigError for a batch larger than the data, ArtifactError for another network's state.
+    and ArtifactError for a state of another network.
     """
     train = dataset.splits["train"]
-    _refuse_large_batch(settings, len(train))
+    _warn_of_large_batch(settings, len(train))
     network = model.build(settings, dataset.image_shape, len(dataset.class_names), seed)
     with _memory_faults(settings):
         training = loop.Loop(network, settings, seed, train.images, train.labels)
@@ -110,11 +110,13 @@ def fit(
     return Fitted(network, run.history)
 
 
-def _refuse_large_batch(settings: Training, n_images: int) -> None:
+def _warn_of_large_batch(settings: Training, n_images: int) -> None:
     if settings.batch_size > n_images:
-        raise ConfigError(
-            f"train.batch_size: {settings.batch_size} is refused; the data have {n_images:,} "
-            "training images, and a batch holds no more"
+        log.warning(
+            "train.batch_size: %d is more than the %s training images, so that a batch has some "
+            "of them several times",
+            settings.batch_size,
+            f"{n_images:,}",
         )
 
 

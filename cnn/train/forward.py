@@ -58,7 +58,6 @@ def _product(values: Any, kernel: Any) -> Any:
     """
     import tensorflow as tf
 
-    @tf.custom_gradient
     def product(values: Any, kernel: Any) -> Any:
         def gradient(upstream: Any) -> tuple[Any, Any]:
             of_values = tf.einsum("no,io->ni", upstream, kernel)
@@ -66,4 +65,4 @@ def _product(values: Any, kernel: Any) -> Any:
 
         return tf.matmul(values, kernel), gradient
 
-    return product(values, kernel)
+    return tf.custom_gradient(product)(values, kernel)

@@ -8,6 +8,7 @@ from cnn.training import Training
 
 log = logging.getLogger(__name__)
 
+_CPUINFO = Path("/proc/cpuinfo")
 _NATIVE = {"avx512_bf16", "amx_bf16", "bf16"}  # as Linux names them, on x86 and on Arm
 
 
@@ -31,7 +32,7 @@ def warn_of_emulation(training: Training, device_kind: str) -> None:
 def has_bfloat16() -> bool:
     """Return whether the processor multiplies bfloat16 matrices by instructions of its own."""
     try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        text = _CPUINFO.read_text(encoding="utf-8")
     except OSError:
         return False
     found = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)

@@ -167,7 +167,7 @@ def test_each_step_reaches_its_own_code() -> None:
         ("data/idx.py", "_CHUNK = 1 << 20", "_CHUNK = 1 << 21", {"load_dataset"}),
         ("report/body.html", "<", "<!-- new --><", {"write_report"}),
         ("report/page.html", "<", "<!-- new --><", set()),
-        ("config.py", "10_000_000", "20_000_000", set()),
+        ("training.py", "10_000_000", "20_000_000", set()),
     ],
 )
 def test_an_edit_changes_the_steps_that_use_the_file(

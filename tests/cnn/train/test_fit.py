@@ -224,14 +224,17 @@ def test_an_empty_validation_split_leaves_only_batches_in_the_history(
     ]
 
 
-def test_a_batch_may_be_larger_than_the_data(digits: Dataset, small: Training) -> None:
-    """A batch of 50 from 20 images holds some of them three times."""
+def test_a_batch_may_be_larger_than_the_data(
+    digits: Dataset, small: Training, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A batch of 50 from 20 images holds some of them three times; it is said."""
     few = digits.splits["train"].take(np.arange(20))
     dataset = replace(digits, splits={**digits.splits, "train": few})
     settings = small.model_copy(update={"batch_size": 50, "dropout": 0.0})
     fitted = fit.fit(dataset, settings, seed=0)
     row = fitted.history[0]
     assert (row.step, row.n_images_seen) == (6, 300)
+    assert "train.batch_size: 50 is more than the 20 training images" in caplog.text
     assert row.accuracy is not None
     assert row.accuracy * 300 == pytest.approx(round(row.accuracy * 300))
     assert _bytes(fitted) == _bytes(fit.fit(dataset, settings, seed=0))
