@@ -30,7 +30,8 @@ def write_artifacts(root: Path, dataset: Dataset, fitted: fit.Fitted) -> dict[Ki
     for folder in folders.values():
         folder.mkdir()
     datasets.write(folders["dataset"], dataset)
-    history = [asdict(point) for point in fitted.history]
+    on = {"device": "cpu", "device_name": "a processor", "precision": "float32"}
+    history = [asdict(point) | on for point in fitted.history]
     tables.write_rows(folders["model"] / "history.parquet", "history", history)
     settings = {"seed": 0, **recipes.FAST.model_dump()}
     (folders["model"] / "training.json").write_text(json.dumps(settings), encoding="utf-8")
