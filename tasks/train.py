@@ -35,7 +35,9 @@ def train_model(work: Work) -> Headline:
 
     started = time.monotonic()
     try:
-        fitted = fit.fit(dataset, training, seed, work.report, state, keeper.offer)
+        fitted = fit.fit(
+            dataset, training, seed, work.report, state, keeper.offer, xla=device.kind == "gpu"
+        )
     except fit.DivergedError as error:
         keep_failed(work.run, rows(error.history), error, started)
         raise

@@ -84,13 +84,14 @@ def fit(
     report: progress.Report = progress.ignore,
     state: State | None = None,
     keep: Keep = keep_nothing,
+    xla: bool = False,
 ) -> Fitted:
     """Return the model trained on the training images, with its history.
 
     The history has a row for the training batches since the last log point, with
     dropout as trained, and one for the images of `settings.log_split`, without. From a
     `state` the training goes on to the same result; `keep` is offered the state after
-    each block but the last. Raises DivergedError at the first step whose loss is not
+    each block but the last. `xla`: see loop.Loop. Raises DivergedError at the first step whose loss is not
     finite, or above _LARGEST_LOSS, TrainingError where the device's memory is not enough,
     and ArtifactError for a state of another network.
     """
@@ -98,7 +99,7 @@ def fit(
     _warn_of_large_batch(settings, len(train))
     network = model.build(settings, dataset.image_shape, len(dataset.class_names), seed)
     with _memory_faults(settings):
-        training = loop.Loop(network, settings, seed, train.images, train.labels)
+        training = loop.Loop(network, settings, seed, train.images, train.labels, xla)
         run = _Run(dataset, settings, training, report)
         if state:
             run.restore(state)

@@ -4,6 +4,7 @@ The saved model does the same with Keras layers (`cnn.train.model`), always in f
 """
 
 from collections.abc import Callable, Mapping
+from functools import reduce
 from typing import Any
 
 from cnn.training import Training
@@ -17,12 +18,16 @@ def keep_all(values: Any) -> Any:
 
 
 def logits(
-    weights: Mapping[str, Any], pixels: Any, settings: Training, drop: Drop = keep_all
+    weights: Mapping[str, Any],
+    pixels: Any,
+    settings: Training,
+    drop: Drop = keep_all,
+    xla: bool = False,
 ) -> Any:
     """Return the logits of images, float32 (n, classes), computed in the training's precision.
 
     weights: float32, by layer and name, "conv1/kernel". pixels: (n, h, w, c), 0..255.
-    drop: what happens to the units of dense1, in training.
+    drop: what happens to the units of dense1, in training. xla: whether XLA compiles this.
     """
     import tensorflow as tf
 
@@ -43,11 +48,20 @@ def logits(
     values = tf.cast(tf.cast(pixels, tf.float32) * (1 / 255), dtype)
     values = convolved(values, "conv1", settings.conv1_stride, "VALID")
     values = convolved(values, "conv2", 1, "SAME")
-    values = tf.nn.max_pool2d(values, 2, 2, "VALID")
+    values = pooled(values) if xla else tf.nn.max_pool2d(values, 2, 2, "VALID")
     values = tf.reshape(values, (-1, weights["dense1/kernel"].shape[0]))
     values = drop(tf.nn.relu(dense(values, "dense1")))
     values = tf.cast(dense(values, "logits"), tf.float32)
     return tf.nn.relu(values) if settings.logits_activation == "relu" else values
+
+
+def pooled(values: Any) -> Any:
+    """Return what max_pool2d does; XLA for GPUs has no deterministic gradient of that one."""
+    import tensorflow as tf
+
+    height, width = (side - side % 2 for side in values.shape[1:3])
+    whole = values[:, :height, :width]
+    return reduce(tf.maximum, [whole[:, y::2, x::2] for y in (0, 1) for x in (0, 1)])
 
 
 def _product(values: Any, kernel: Any) -> Any:

@@ -49,6 +49,24 @@ def test_in_bfloat16_logits_are_rounded_and_float32(small: Training) -> None:
     assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.999
 
 
+@pytest.mark.parametrize("shape", [(2, 4, 6, 3), (2, 5, 7, 3)])
+def test_the_pool_for_xla_is_the_stock_one(shape: tuple[int, ...]) -> None:
+    """Its values and gradients are equal, those of ties too; an odd side's last line is left."""
+    import tensorflow as tf
+
+    values = tf.constant(np.random.default_rng(0).integers(0, 3, shape), tf.float32)
+    found, gradients = [], []
+    for pool in (lambda x: tf.nn.max_pool2d(x, 2, 2, "VALID"), forward.pooled):
+        with tf.GradientTape() as tape:
+            tape.watch(values)
+            pooled = pool(values)
+            loss = tf.reduce_sum((1 + pooled) ** 2)
+        found.append(pooled.numpy())
+        gradients.append(tape.gradient(loss, values).numpy())
+    np.testing.assert_array_equal(*found)
+    np.testing.assert_array_equal(*gradients)
+
+
 def test_the_recipes_are_covered() -> None:
     """Every layer of the whole network has its weights under the names used here."""
     network = model.build(recipes.SPEC, (28, 28, 1), 10, seed=0)

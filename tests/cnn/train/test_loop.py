@@ -19,10 +19,12 @@ def _network(settings: Training, n_classes: int = 10) -> Any:
     return model.build(settings, (28, 28, 1), n_classes, SEED)
 
 
-def _run(settings: Training, split: Split, lengths: list[int]) -> tuple[list[Any], loop.Block]:
+def _run(
+    settings: Training, split: Split, lengths: list[int], xla: bool = False
+) -> tuple[list[Any], loop.Block]:
     """Return the weights, and what was measured, after blocks of these lengths."""
     network = _network(settings)
-    training = loop.Loop(network, settings, SEED, split.images, split.labels)
+    training = loop.Loop(network, settings, SEED, split.images, split.labels, xla)
     starts = np.cumsum([0, *lengths[:-1]]).tolist()
     blocks = [training.run(start, n) for start, n in zip(starts, lengths, strict=True)]
     measured = loop.Block(
@@ -136,6 +138,36 @@ def test_the_whole_architecture_equals_a_plain_implementation(digits: Dataset) -
     for found, wanted in zip(weights, expected, strict=True):
         np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
     np.testing.assert_array_equal(measured.n_correct, reference.n_correct)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", "rmsprop"])
+def test_compiled_by_xla_the_steps_are_the_same(
+    digits: Dataset, small: Training, optimizer: str
+) -> None:
+    """What GPUs run differs in rounding alone; XLA draws its own dropout, which is left out."""
+    settings = small.model_copy(
+        update={
+            "dropout": 0.0,
+            **{"optimizer": optimizer, "epsilon": 1e-3, "weight_decay": 0.1, "ema_decay": 0.5},
+            **{"label_smoothing": 0.1, "augment_shift": 2.0, "augment_rotation": 10.0},
+        }
+    )
+    weights, measured = _run(settings, digits.splits["train"], [4])
+    compiled, again = _run(settings, digits.splits["train"], [3, 1], xla=True)
+    for found, wanted in zip(compiled, weights, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(again.losses, measured.losses, rtol=1e-5)
+    np.testing.assert_array_equal(again.n_correct, measured.n_correct)
+
+
+def test_compiled_by_xla_units_are_dropped(digits: Dataset, small: Training) -> None:
+    """By chance, that of seed and step: two runs are equal, and no run without is."""
+    train = digits.splits["train"]
+    _, dropped = _run(small.model_copy(update={"dropout": 0.5}), train, [3], xla=True)
+    _, again = _run(small.model_copy(update={"dropout": 0.5}), train, [1, 2], xla=True)
+    _, whole = _run(small.model_copy(update={"dropout": 0.0}), train, [3], xla=True)
+    np.testing.assert_array_equal(dropped.losses, again.losses)
+    assert (dropped.losses != whole.losses).all()
 
 
 def test_blocks_of_any_length_give_the_same_bytes(digits: Dataset, small: Training) -> None:
