@@ -41,10 +41,13 @@ def evaluate(
         if len(split):
             tables["metrics"] += _count_rows(name, dataset.class_counts(name))
     headline: dict[str, float | int | str | None] = {}
+    logits = predict.logits_of(model)
     for done, name in enumerate(SPLITS):
         split = dataset.splits[name]
         if len(split):
-            measured = _measure(model, name, split, dataset.class_names, calibration_bins)
+            measured = _measure(
+                logits(split.images), name, split, dataset.class_names, calibration_bins
+            )
             for table, rows in measured.tables.items():
                 tables[table] += rows
             headline |= measured.headline
@@ -53,10 +56,14 @@ def evaluate(
 
 
 def _measure(
-    model: Any, name: str, split: Split, class_names: tuple[str, ...], calibration_bins: int
+    logits: NDArray[np.float32],
+    name: str,
+    split: Split,
+    class_names: tuple[str, ...],
+    calibration_bins: int,
 ) -> Evaluation:
     labels = np.asarray(split.labels)
-    probabilities, logs = predict.probabilities(predict.logits(model, split.images))
+    probabilities, logs = predict.probabilities(logits)
     predicted = probabilities.argmax(axis=1)
     losses = -logs[np.arange(len(labels)), labels]
     counts = metrics.confusion(labels, predicted, len(class_names))

@@ -55,7 +55,7 @@ def _serve(model_folder: Path, folder: Path) -> None:
     """Answer in this process: read images.npy, write probabilities.npy and timing.json."""
     images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
     model = exports.load_model(model_folder)
-    values, _ = predict.probabilities(predict.logits(model, images))
+    values, _ = predict.probabilities(predict.logits_of(model)(images))
     np.save(folder / "probabilities.npy", values, allow_pickle=False)
     timing = {"milliseconds": _milliseconds(model, images[:1])}
     (folder / "timing.json").write_text(json.dumps(timing), encoding="utf-8")

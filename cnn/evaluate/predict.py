@@ -1,5 +1,6 @@
 """Predictions of a trained model for many images."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,14 @@ from cnn import weights
 _BATCH = 1000
 
 
-def logits(model: Any, images: NDArray[Any]) -> NDArray[np.float32]:
-    """Return the logits of every image, (n, classes).
+Predict = Callable[[NDArray[Any]], NDArray[np.float32]]
 
-    model: a keras.Model with a layer `logits`. images: (n, h, w, c), pixels 0..255. The
-    last batch is padded, so that every image is computed in a batch of one size. Raises
-    ArtifactError where a weight is not finite.
+
+def logits_of(model: Any) -> Predict:
+    """Return what computes the logits (n, classes) of images (n, h, w, c), pixels 0..255.
+
+    model: a keras.Model with a layer `logits`. The last batch is padded, so that every image
+    is computed in a batch of one size. Raises ArtifactError where a weight is not finite.
     """
     import keras
     import tensorflow as tf
@@ -23,13 +26,17 @@ def logits(model: Any, images: NDArray[Any]) -> NDArray[np.float32]:
     weights.refuse_damaged(model)
     head = keras.Model(model.inputs, model.get_layer("logits").output)
     forward = tf.function(lambda batch: head(tf.cast(batch, tf.float32), training=False))
-    parts = [np.empty((0, head.output_shape[-1]), np.float32)]
-    for start in range(0, len(images), _BATCH):
-        batch = images[start : start + _BATCH]
-        missing = _BATCH - len(batch)
-        padded = np.pad(batch, [(0, missing), (0, 0), (0, 0), (0, 0)])
-        parts.append(forward(tf.constant(padded)).numpy()[: len(batch)])
-    return np.concatenate(parts)
+
+    def logits(images: NDArray[Any]) -> NDArray[np.float32]:
+        values = np.empty((len(images), head.output_shape[-1]), np.float32)
+        for start in range(0, len(images), _BATCH):
+            batch = images[start : start + _BATCH]
+            missing = _BATCH - len(batch)
+            padded = np.pad(batch, [(0, missing), (0, 0), (0, 0), (0, 0)]) if missing else batch
+            values[start : start + _BATCH] = forward(tf.constant(padded)).numpy()[: len(batch)]
+        return values
+
+    return logits
 
 
 def probabilities(values: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -91,8 +91,8 @@ def fit(
     The history has a row for the training batches since the last log point, with
     dropout as trained, and one for the images of `settings.log_split`, without. From a
     `state` the training goes on to the same result; `keep` is offered the state after
-    each block but the last. `xla`: see loop.Loop. Raises DivergedError at the first step whose loss is not
-    finite, or above _LARGEST_LOSS, TrainingError where the device's memory is not enough,
+    each block but the last. `xla`: see loop.Loop. Raises DivergedError at the first step
+    whose loss is not finite, or above _LARGEST_LOSS, TrainingError where the memory is not enough,
     and ArtifactError for a state of another network.
     """
     train = dataset.splits["train"]

@@ -149,11 +149,12 @@ def test_a_last_batch_of_three_images_is_counted(trained: fit.Fitted, digits: Da
 def test_an_image_is_measured_alike_in_any_company(trained: fit.Fitted, digits: Dataset) -> None:
     """Logits are the same bytes whether an image comes alone or among others."""
     images = digits.splits["test"].images
-    together = predict.logits(trained.model, images)
+    logits = predict.logits_of(trained.model)
+    together = logits(images)
     assert together.shape == (257, 10)
     assert together.dtype == np.float32
-    np.testing.assert_array_equal(predict.logits(trained.model, images[200:201]), together[200:201])
-    np.testing.assert_array_equal(predict.logits(trained.model, images[:0]), together[:0])
+    np.testing.assert_array_equal(logits(images[200:201]), together[200:201])
+    np.testing.assert_array_equal(logits(images[:0]), together[:0])
 
 
 @pytest.mark.parametrize("empty", ["validation", "test"])

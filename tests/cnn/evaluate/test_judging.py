@@ -119,7 +119,7 @@ def worse_by(world: World, n: int) -> Any:
     from cnn.evaluate import predict
 
     split = world.dataset.splits["validation"]
-    logits = predict.logits(world.model, split.images)
+    logits = predict.logits_of(world.model)(split.images)
     right = int((logits.argmax(axis=1) == split.labels).sum())
     rng = np.random.default_rng(0)
     for direction in rng.normal(size=(20, logits.shape[1])).astype(np.float32):
