@@ -6,12 +6,16 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
+from typing import Any
 
 # Threads that wait for work must not take the processor from whoever's turn it is.
-_PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "TF_CPP_MIN_LOG_LEVEL": "3"}
+PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "TF_CPP_MIN_LOG_LEVEL": "3"}
+
+Peers = Mapping[str, tuple[str, ...]]  # name -> what makes it: "module:function", "option=word"
 
 
 @dataclass(frozen=True)
@@ -27,15 +31,20 @@ class Spread:
         """Return the spread of some values."""
         return cls(statistics.median(values), min(values), max(values))
 
+    @classmethod
+    def of_ratios(cls, values: Sequence[float], others: Sequence[float]) -> "Spread":
+        """Return how large values are as shares of others, round by round."""
+        return cls.of([a / b for a, b in zip(values, others, strict=True)])
+
 
 class Waiting:
-    """A peer in a process of its own, warmed up, that trains when it is asked to."""
+    """A peer in a process of its own that works when it is asked to."""
 
-    def __init__(self, peer: str, *options: str) -> None:
-        command = [sys.executable, "-m", "benchmarks.rounds", peer, *options]
+    def __init__(self, maker: str, *options: str) -> None:
+        command = [sys.executable, "-m", "benchmarks.rounds", maker, *options]
         self._process = subprocess.Popen(
             command,
-            env=os.environ | _PASSIVE,
+            env=os.environ | PASSIVE,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -45,69 +54,63 @@ class Waiting:
         """Wait until it is warm."""
         assert self._said() == "ready"
 
-    def rate(self, seconds: float) -> float:
-        """Return the steps a second over about so many seconds."""
+    def timed(self, n: int) -> tuple[float, Any]:
+        """Return how long it worked on n, in seconds, and what came out."""
         assert self._process.stdin
-        self._process.stdin.write(f"{seconds}\n")
+        self._process.stdin.write(f"{n}\n")
         self._process.stdin.flush()
-        return float(self._said())
+        seconds, result = self._said()
+        return seconds, result
 
     def end(self) -> None:
         """End the process."""
         self._process.kill()
         self._process.wait()
 
-    def _said(self) -> str:
+    def _said(self) -> Any:
         assert self._process.stdout
         for line in self._process.stdout:
             if line.startswith(">"):
-                return str(json.loads(line[1:]))
+                return json.loads(line[1:])
         raise RuntimeError("a peer ended; what it said stands above")
 
 
-def in_turns(
-    peers: Mapping[str, tuple[str, ...]], n_rounds: int, seconds: float
-) -> dict[str, list[float]]:
-    """Return the steps a second of each peer in each round; rounds alternate."""
-    waiting = {}
+@contextmanager
+def waiting(peers: Peers) -> Iterator[dict[str, Waiting]]:
+    """Yield the peers, each warm and waiting; end them."""
+    started: dict[str, Waiting] = {}
     try:
         for name, words in peers.items():
-            waiting[name] = Waiting(*words)
-            waiting[name].ready()
-        rates: dict[str, list[float]] = {name: [] for name in peers}
-        for _ in range(n_rounds):
-            for name, one in waiting.items():
-                rates[name].append(one.rate(seconds))
-        return rates
+            started[name] = Waiting(*words)
+            started[name].ready()  # one after the other: none warms up beside another
+        yield started
     finally:
-        for one in waiting.values():
+        for one in started.values():
             one.end()
 
 
-def ratios(rates: Mapping[str, Sequence[float]], ours: str, theirs: str) -> Spread:
-    """Return how many times as fast one is as another, round by round."""
-    return Spread.of([a / b for a, b in zip(rates[ours], rates[theirs], strict=True)])
+def rates(peers: Peers, n_rounds: int, seconds: float) -> dict[str, list[float]]:
+    """Return the steps a second of each peer in each round, over about so many seconds each."""
+    found: dict[str, list[float]] = {name: [] for name in peers}
+    with waiting(peers) as ready:
+        pace = {name: one.timed(25)[0] / 25 for name, one in ready.items()}
+        for _ in range(n_rounds):
+            for name, one in ready.items():
+                n = max(25, round(seconds / pace[name] / 25) * 25)
+                found[name].append(n / one.timed(n)[0])
+    return found
 
 
-def _serve(peer: str, *options: str) -> None:
-    """Be one peer: warm up, then measure whenever a line with seconds comes in."""
-    named = dict(option.split("=") for option in options)
-    batch_size = int(named.pop("batch"))
-    steps = import_module(f"benchmarks.peers.{peer}").start(batch_size, **named)
-    n = 25
-    steps(n)
-    pace = _seconds(steps, n) / n
+def _serve(maker: str, *options: str) -> None:
+    """Be one peer: warm up, then work on what each line says, and say how long it took."""
+    module, _, function = maker.partition(":")
+    make = getattr(import_module(f"benchmarks.peers.{module}"), function)
+    work: Callable[[int], Any] = make(**dict(option.split("=") for option in options))
     print(">" + json.dumps("ready"), flush=True)
     for line in sys.stdin:
-        n = max(25, round(float(line) / pace / 25) * 25)
-        pace = _seconds(steps, n) / n
-        print(">" + json.dumps(1 / pace), flush=True)
-
-
-def _seconds(steps, n: int) -> float:
-    started = time.perf_counter()
-    steps(n)
-    return time.perf_counter() - started
+        started = time.perf_counter()
+        result = work(int(line))
+        print(">" + json.dumps((time.perf_counter() - started, result)), flush=True)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from benchmarks.peers import Steps
+from benchmarks import peers
 
 # Per image: forward, and twice that backward, but that conv1 needs no gradient of its input.
 _CONV1, _CONV2, _DENSE1, _LOGITS = 81 * 144 * 25, 81 * 625 * 64, 1024 * 1024, 1024 * 10
@@ -14,18 +14,19 @@ FLOPS_PER_IMAGE = 2 * (3 * (_CONV1 + _CONV2 + _DENSE1 + _LOGITS) - _CONV1)
 _LARGE = 1024
 
 
-def start(batch_size: int) -> Steps:
+def steps(batch: str) -> peers.Steps:
     """Return what multiplies as much as the steps do, in the shape that is fastest here."""
+    batch_size = int(batch)
     rates = [(_rate(way, *shape), way, shape) for way in _ways() for shape in _shapes(batch_size)]
     _, multiply, shape = max(rates, key=lambda item: item[0])
     a, b = _factors(*shape)
     per_step = FLOPS_PER_IMAGE * batch_size / (2 * math.prod(shape))
 
-    def steps(n: int) -> None:
+    def take(n: int) -> None:
         for _ in range(round(n * per_step)):
             multiply(a, b)
 
-    return steps
+    return take
 
 
 def _shapes(batch_size: int) -> list[tuple[int, int, int]]:

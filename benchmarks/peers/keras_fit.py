@@ -3,26 +3,39 @@
 import keras
 import numpy as np
 
-from benchmarks.peers import Steps, images, labels
+from benchmarks import peers
 
 
-def start(batch_size: int, steps_per_execution: str = "1") -> Steps:
+def steps(batch: str, steps_per_execution: str = "1") -> peers.Steps:
     """Return what fits on as many shuffled images as the steps take."""
-    network = build()
+    network, batch_size = build(), int(batch)
     network.compile(
         optimizer=keras.optimizers.Adam(1e-4),
         loss="sparse_categorical_crossentropy",
         metrics=["accuracy"],
         steps_per_execution=int(steps_per_execution),
     )
-    pixels, known = images().astype(np.float32) / 255, labels()
+    pixels, known = peers.images().astype(np.float32) / 255, peers.labels()
 
-    def steps(n: int) -> None:
-        network.fit(
-            pixels[: n * batch_size], known[: n * batch_size], batch_size=batch_size, verbose=0
-        )
+    def take(n: int) -> None:
+        for done in range(0, n, len(pixels) // batch_size):
+            part = slice(min(n - done, len(pixels) // batch_size) * batch_size)
+            network.fit(pixels[part], known[part], batch_size=batch_size, verbose=0)
 
-    return steps
+    take(int(steps_per_execution) + peers.N_WARM)
+    return take
+
+
+def prediction() -> peers.Steps:
+    """Return what predicts the 10,000 test images, as the documentation teaches it."""
+    network, pixels = build(), peers.images("t10k").astype(np.float32) / 255
+
+    def predict(n: int) -> None:
+        for _ in range(n):
+            network.predict(pixels, verbose=0)
+
+    predict(1)
+    return predict
 
 
 def build() -> keras.Model:

@@ -1,66 +1,111 @@
 """The notebook's way, written anew: a TensorFlow 1 graph that is fed each batch in a session."""
 
+import sys
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
-from benchmarks.peers import Steps, images, labels
+from benchmarks import peers
+
+_BATCH, _STEPS = 50, 3000
+_v1 = tf.compat.v1
 
 
-def start(batch_size: int) -> Steps:
+def steps(batch: str) -> peers.Steps:
     """Return what trains the graph; loss and accuracy are not looked at."""
-    session, feed, train, _ = graph()
-    pixels, one_hot = data()
-    rng = np.random.default_rng(0)
-    order = iter(())
+    graph, (pixels, known) = _Graph(), _data()
+    batches = _batches(len(pixels), int(batch), 0)
 
-    def batches():
-        while True:
-            drawn = rng.permutation(len(pixels))
-            for first in range(0, len(drawn) - batch_size + 1, batch_size):
-                yield drawn[first : first + batch_size]
-
-    order = batches()
-
-    def steps(n: int) -> None:
+    def take(n: int) -> None:
         for _ in range(n):
-            chosen = next(order)
-            session.run(train, feed(pixels[chosen], one_hot[chosen], 0.5))
+            chosen = next(batches)
+            graph.train(pixels[chosen], known[chosen])
 
-    return steps
-
-
-def data(part: str = "train"):
-    """Return pixels 0..1 (n, 784) and one-hot labels (n, 10), float32, as the tutorial had them."""
-    pixels = images(part).reshape(-1, 784).astype(np.float32) / 255
-    return pixels, np.eye(10, dtype=np.float32)[labels(part)]
+    take(peers.N_WARM)
+    return take
 
 
-def graph():
-    """Return a session, what makes its feed, the train step and the accuracy."""
-    v1 = tf.compat.v1
-    v1.disable_eager_execution()
-    x = v1.placeholder(tf.float32, [None, 784])
-    y = v1.placeholder(tf.float32, [None, 10])
-    keep = v1.placeholder(tf.float32)
+def training() -> peers.Training:
+    """Return what builds the graph and trains it for the notebook's 3000 steps."""
+    _trained(0, peers.N_WARM)
+    test = _data("t10k")
+    return lambda seed: _trained(seed, _STEPS).accuracy(*test)
 
-    def weights(*shape: int):
-        return v1.Variable(v1.truncated_normal(shape, stddev=0.05))
 
-    def biases(n: int):
-        return v1.Variable(tf.constant(0.1, shape=[n]))
+def main(path: str) -> None:
+    """Train as the notebook does, and save what TensorFlow 1 saves: from start to end."""
+    _trained(0, _STEPS).save(path)
 
-    values = tf.reshape(x, [-1, 28, 28, 1])
-    values = tf.nn.relu(tf.nn.conv2d(values, weights(12, 12, 1, 25), [1, 2, 2, 1], "VALID"))
-    values = tf.nn.relu(tf.nn.conv2d(values, weights(5, 5, 25, 64), [1, 1, 1, 1], "SAME"))
-    values = tf.nn.max_pool2d(values, [1, 2, 2, 1], [1, 2, 2, 1], "VALID")
-    values = tf.reshape(values, [-1, 4 * 4 * 64])
-    values = tf.nn.relu(tf.matmul(values, weights(1024, 1024)) + biases(1024))
-    values = v1.nn.dropout(values, keep_prob=keep)
-    logits = tf.nn.relu(tf.matmul(values, weights(1024, 10)) + biases(10))
-    loss = tf.reduce_mean(v1.nn.softmax_cross_entropy_with_logits_v2(labels=y, logits=logits))
-    train = v1.train.AdamOptimizer(1e-4).minimize(loss)
-    hits = tf.equal(tf.argmax(logits, 1), tf.argmax(y, 1))
-    accuracy = tf.reduce_mean(tf.cast(hits, tf.float32))
-    session = v1.Session()
-    session.run(v1.global_variables_initializer())
-    return session, lambda px, py, pk: {x: px, y: py, keep: pk}, train, accuracy
+
+def _trained(seed: int, n_steps: int) -> "_Graph":
+    _v1.reset_default_graph()
+    _v1.set_random_seed(seed)
+    graph, (pixels, known) = _Graph(), _data()
+    batches = _batches(len(pixels), _BATCH, seed)
+    for _ in range(n_steps):
+        chosen = next(batches)
+        graph.train(pixels[chosen], known[chosen])
+    return graph
+
+
+def _batches(n: int, batch_size: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    rng = np.random.default_rng(seed)
+    while True:
+        drawn = rng.permutation(n)
+        for first in range(0, n - batch_size + 1, batch_size):
+            yield drawn[first : first + batch_size]
+
+
+def _data(part: str = "train") -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return pixels 0..1 (n, 784) and one-hot labels (n, 10), as the tutorial's reader did."""
+    pixels = peers.images(part).reshape(-1, 784).astype(np.float32) / 255
+    return pixels, np.eye(10, dtype=np.float32)[peers.labels(part)]
+
+
+class _Graph:
+    """The notebook's graph, with its slips, in a session of its own."""
+
+    def __init__(self) -> None:
+        _v1.disable_eager_execution()
+        self._x = _v1.placeholder(tf.float32, [None, 784])
+        self._y = _v1.placeholder(tf.float32, [None, 10])
+        self._keep = _v1.placeholder(tf.float32)
+        values = tf.reshape(self._x, [-1, 28, 28, 1])
+        values = tf.nn.relu(tf.nn.conv2d(values, _weights(12, 12, 1, 25), 2, "VALID"))
+        values = tf.nn.relu(tf.nn.conv2d(values, _weights(5, 5, 25, 64), 1, "SAME"))
+        values = tf.nn.max_pool2d(values, 2, 2, "VALID")
+        values = tf.reshape(values, [-1, 4 * 4 * 64])
+        values = tf.nn.relu(tf.matmul(values, _weights(1024, 1024)) + _biases(1024))
+        values = _v1.nn.dropout(values, keep_prob=self._keep)
+        logits = tf.nn.relu(tf.matmul(values, _weights(1024, 10)) + _biases(10))
+        losses = _v1.nn.softmax_cross_entropy_with_logits_v2(labels=self._y, logits=logits)
+        self._train = _v1.train.AdamOptimizer(1e-4).minimize(tf.reduce_mean(losses))
+        hits = tf.equal(tf.argmax(logits, 1), tf.argmax(self._y, 1))
+        self._accuracy = tf.reduce_mean(tf.cast(hits, tf.float32))
+        self._session = _v1.Session()
+        self._session.run(_v1.global_variables_initializer())
+
+    def train(self, pixels: NDArray[np.float32], known: NDArray[np.float32]) -> None:
+        self._session.run(self._train, {self._x: pixels, self._y: known, self._keep: 0.5})
+
+    def accuracy(self, pixels: NDArray[np.float32], known: NDArray[np.float32]) -> float:
+        feed = {self._x: pixels, self._y: known, self._keep: 1.0}
+        return float(self._session.run(self._accuracy, feed))
+
+    def save(self, path: str) -> None:
+        _v1.train.Saver().save(self._session, path)
+
+
+def _weights(*shape: int) -> Any:
+    return _v1.Variable(_v1.truncated_normal(shape, stddev=0.05))
+
+
+def _biases(n: int) -> Any:
+    return _v1.Variable(tf.constant(0.1, shape=[n]))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -3,11 +3,12 @@
 import torch
 from torch import nn
 
-from benchmarks.peers import Steps, images, labels
+from benchmarks import peers
 
 
-def start(batch_size: int, mode: str = "eager") -> Steps:
+def steps(batch: str, mode: str = "eager") -> peers.Steps:
     """Return what trains on images that lie in memory as float32, channels last."""
+    batch_size = int(batch)
     network = nn.Sequential(
         nn.Conv2d(1, 25, 12, stride=2),
         nn.ReLU(),
@@ -20,14 +21,14 @@ def start(batch_size: int, mode: str = "eager") -> Steps:
         nn.Dropout(0.5),
         nn.Linear(1024, 10),
     ).to(memory_format=torch.channels_last)
-    pixels = torch.from_numpy(images()).permute(0, 3, 1, 2).float() / 255
-    pixels, known = pixels.to(memory_format=torch.channels_last), torch.from_numpy(labels())
+    pixels = torch.from_numpy(peers.images()).permute(0, 3, 1, 2).float() / 255
+    pixels, known = pixels.to(memory_format=torch.channels_last), torch.from_numpy(peers.labels())
     forward = torch.compile(network) if mode == "compiled" else network
     optimizer = torch.optim.Adam(network.parameters(), 1e-4)
     loss_of = nn.CrossEntropyLoss()
     order = iter(())
 
-    def steps(n: int) -> None:
+    def take(n: int) -> None:
         nonlocal order
         for _ in range(n):
             chosen = next(order, None)
@@ -38,4 +39,5 @@ def start(batch_size: int, mode: str = "eager") -> Steps:
             loss_of(forward(pixels[chosen]), known[chosen]).backward()
             optimizer.step()
 
-    return steps
+    take(peers.N_WARM)
+    return take

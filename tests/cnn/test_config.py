@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from cnn import config, wording
 from cnn.config import RecipeName, RunConfig, TrainConfig
 from cnn.errors import ConfigError
-from cnn.train import recipes
+from cnn.train import precision, recipes
 from cnn.training import Training
 
 EVERY_SETTING = dict(config.fields(RunConfig))
@@ -381,8 +381,9 @@ def test_overrides_win_over_the_recipe(recipe: RecipeName) -> None:
     """What is set replaces the recipe's value, zero and false too; the rest stays."""
     changes = {"steps": 7, "conv_bias": False, "warmup_fraction": 0.0, "augment_shift": 0.0}
     resolved = recipes.resolve(TrainConfig(recipe=recipe, seed=5, **changes))
-    assert resolved.model_dump() == recipes.RECIPES[recipe].model_dump() | changes
-    assert recipes.resolve(TrainConfig(recipe=recipe)) == recipes.RECIPES[recipe]
+    plain = precision.resolved(recipes.RECIPES[recipe])
+    assert resolved.model_dump() == plain.model_dump() | changes
+    assert recipes.resolve(TrainConfig(recipe=recipe)) == plain
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,7 @@ def test_plan_says_what_a_changed_setting_changes(command: Command, finished: Fi
     _, output, _ = command("plan", *words, *store, "--train.learning-rate", "0.002")
     planned = {item["step"]: (item["state"], item["why"]) for item in json.loads(output)}
     assert planned["load_dataset"][0] == "cached"
-    assert planned["train_model"] == ("run", "train.learning_rate 0.003 -> 0.002")
+    assert planned["train_model"] == ("run", "train.learning_rate 0.008 -> 0.002")
     assert planned["write_report"] == ("depends", "depends on train_model")
 
 

@@ -131,7 +131,7 @@ def test_headline_figures_are_those_of_the_tables(page: _Page, material: Materia
     assert f"test mistakes {n_wrong} of 257 images" in page.text
     assert "128 images held out from training" in page.text
     assert "28 x 28 x 1 pixels, 10 classes; 1,412 train, 128 validation, 257 test" in page.text
-    assert "300 steps of 96 images" in page.text
+    assert "160 steps of 64 images" in page.text
     assert "(linear schedule), seed 0." in page.text
 
 

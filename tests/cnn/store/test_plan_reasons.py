@@ -122,7 +122,7 @@ def test_two_files_and_a_setting_are_named_together(
     copy.edit("train/loop.py", "_EVALUATION_BATCH = 1000", "_EVALUATION_BATCH = 999")
     copy.edit("train/schedule.py", "\n\n\ndef ", "\n\nNEW = 1\n\n\ndef ")
     assert running(plan("--train.learning_rate", "0.002")) == {
-        "train_model": "train.learning_rate 0.003 -> 0.002; code cnn/train/loop.py changed; "
+        "train_model": "train.learning_rate 0.008 -> 0.002; code cnn/train/loop.py changed; "
         "code cnn/train/schedule.py changed"
     }
 
@@ -130,7 +130,7 @@ def test_two_files_and_a_setting_are_named_together(
 def test_old_and_new_value_of_a_setting_are_named(plan: Callable[..., Planned]) -> None:
     """As they are written in a settings file."""
     assert running(plan("--train.learning_rate", "0.002")) == {
-        "train_model": "train.learning_rate 0.003 -> 0.002"
+        "train_model": "train.learning_rate 0.008 -> 0.002"
     }
     assert running(plan("--train.conv_bias", "false", "--train.log_split", "test")) == {
         "train_model": "train.conv_bias true -> false; train.log_split validation -> test"

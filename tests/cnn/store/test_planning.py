@@ -83,7 +83,7 @@ CHANGES: list[tuple[dict[str, Any], dict[str, str], str]] = [
     ({"train": {"seed": 1}}, {"train_model": "train.seed 0 -> 1"}, "train_model"),
     (
         {"train": {"learning_rate": 0.01, "steps": 7}},
-        {"train_model": "train.learning_rate 0.003 -> 0.01; train.steps 300 -> 7"},
+        {"train_model": "train.learning_rate 0.008 -> 0.01; train.steps 160 -> 7"},
         "train_model",
     ),
     (
@@ -106,7 +106,7 @@ CHANGES: list[tuple[dict[str, Any], dict[str, str], str]] = [
     ),
     ({"report": {"mistakes": 9}}, {"write_report": "report.mistakes 24 -> 9"}, ""),
     ({"runtime": {"device": "cpu", "threads": 1}}, {}, ""),
-    ({"train": {"recipe": "fast", "steps": 300, "schedule": "linear"}}, {}, ""),
+    ({"train": {"recipe": "fast", "steps": 160, "schedule": "linear"}}, {}, ""),
 ]
 
 
@@ -129,12 +129,9 @@ def test_the_reason_names_what_differs(
 def test_a_recipe_is_its_numbers(full: Store) -> None:
     """Another recipe with every number overridden to the first one's asks for the same."""
     fast = {
-        "steps": 300,
-        "batch_size": 96,
-        "learning_rate": 3e-3,
-        "schedule": "linear",
-        "warmup_fraction": 0.2,
-        "beta2": 0.98,
+        **{"steps": 160, "batch_size": 64, "learning_rate": 8e-3, "schedule": "linear"},
+        **{"warmup_fraction": 0.2, "beta1": 0.8, "beta2": 0.98, "dropout": 0.0},
+        **{"label_smoothing": 0.1, "precision": "auto"},
     }
     plan = planned(full, settings(train={"recipe": "spec", **fast}))
     assert plan["train_model"][0] == "cached"

@@ -1,0 +1,80 @@
+"""Writes what the benchmark measured into the README, between its marks."""
+
+import statistics
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.rounds import Spread
+from cnn.training import Training
+
+README = Path(__file__).parent.parent / "README.md"
+_WHAT = {
+    "notebook's graph": "the notebook's graph, TensorFlow 1 with feeds",
+    "notebook": "the 2018 coursework notebook, faults included",
+    "spec": "the same network as its text describes it",
+    "fast": "least time to the notebook's accuracy",
+    "same images": "the notebook's 150,000 images, as well used as we can; no recipe",
+    "best": "highest accuracy from the same network",
+}
+
+
+def write(record: Mapping[str, Any], recipes: Mapping[Any, Training]) -> None:
+    """Write the tables of accuracies and of ratios that the record has figures for."""
+    text = README.read_text(encoding="utf-8")
+    text = _between(text, "accuracies", list(_accuracies(record, recipes)))
+    text = _between(text, "ratios", list(_ratios(record)))
+    README.write_text(text, encoding="utf-8")
+
+
+def _between(text: str, name: str, lines: list[str]) -> str:
+    start, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
+    before, _, rest = text.partition(start)
+    _, _, after = rest.partition(end)
+    return before + start + "".join(f"{line}\n" for line in lines) + end + after
+
+
+def _accuracies(record: Mapping[str, Any], recipes: Mapping[Any, Training]) -> Iterator[str]:
+    yield (
+        "| recipe | what it is | images seen | steps | test accuracy, mean ± sd | seeds | seconds "
+        "| beside the notebook's graph |"
+    )
+    yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
+    for name, runs, graph in _trainings(record):
+        # The graph, and what it is compared with, see as many images as the recipe `notebook`.
+        size = recipes.get(name, recipes["notebook"])
+        right = [100 * run["accuracy"] for run in runs]
+        ratios = [a["seconds"] / b["seconds"] for a, b in zip(graph, runs, strict=False)]
+        yield (
+            f"| {f'`{name}`' if name in recipes else ''} | {_WHAT[name]} "
+            f"| {size.steps * size.batch_size:,} | {size.steps:,} "
+            f"| {statistics.mean(right):.2f} ± {statistics.stdev(right):.2f} % | {len(runs)} "
+            f"| {statistics.median(run['seconds'] for run in runs):.1f} "
+            f"| {_times(statistics.median(ratios))} |"
+        )
+
+
+def _trainings(record: Mapping[str, Any]) -> Iterator[tuple[str, list[Any], list[Any]]]:
+    """Yield name, runs, and the runs of the notebook's graph that took turns with them."""
+    for part, names in {"accuracy": list(_WHAT)[:-1], "best": ["best"]}.items():
+        measured = record.get(part, {}).get("trainings", {})
+        for name in names:
+            if name in measured:
+                yield name, measured[name], measured["notebook's graph"]
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.1f} times as fast" if ratio >= 1 else f"{1 / ratio:.1f} times as long"
+
+
+def _ratios(record: Mapping[str, Any]) -> Iterator[str]:
+    yield "| what | against | ratio, median (lowest to highest) | goal |"
+    yield "| --- | --- | --- | --- |"
+    for part in record.values():
+        for line in part.get("comparisons", []):
+            ratio = Spread(**line["ratio"])
+            goal = f"{line['goal']:g}" if line["goal"] else ""
+            yield (
+                f"| {line['what']} | {line['against']} | {ratio.median:.2f} "
+                f"({ratio.lowest:.2f} to {ratio.highest:.2f}) | {goal} |"
+            )
