@@ -38,15 +38,21 @@ FAST = SPEC.model_copy(
 )
 BEST = SPEC.model_copy(
     update={
-        "steps": 9000,
+        "steps": 30_000,
         "batch_size": 128,
-        "learning_rate": 2e-3,
-        "schedule": "cosine",
-        "warmup_fraction": 0.05,
+        "learning_rate": 1.5e-3,
+        "schedule": "one-cycle",
+        "warmup_fraction": 0.2,
         "beta2": 0.98,
-        "augment_shift": 2.0,
-        "augment_rotation": 12.0,
-        "augment_scale": 0.1,
+        "weight_decay": 0.05,
+        "dropout": 0.4,
+        "label_smoothing": 0.1,
+        "augment_shift": 2.5,
+        "augment_rotation": 15.0,
+        "augment_scale": 0.15,
+        "augment_shear": 10.0,
+        "precision": "auto",
+        "log_every": 500,
     }
 )
 RECIPES: dict[RecipeName, Training] = {

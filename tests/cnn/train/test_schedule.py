@@ -79,7 +79,9 @@ def test_rates_rise_to_the_peak_and_never_rise_again(
     assert (rates > 0).all()
     assert (rates <= np.float32(peak)).all()
     n_rising = int(np.ceil(warmup_fraction * steps))
-    assert (np.diff(rates[:n_rising]) > 0).all()
+    rises = np.diff(rates[:n_rising])
+    # A cosine is flat at its top, where two steps may be equal to the last bit.
+    assert ((rises >= 0) if kind == "one-cycle" else (rises > 0)).all()
     assert (np.diff(rates[n_rising:]) <= 0).all()
 
 
