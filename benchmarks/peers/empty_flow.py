@@ -1,20 +1,16 @@
-"""Prefect's own start: a flow of one task that does nothing, with a temporary server."""
+"""Prefect's own start: a flow of one task that does nothing, started as the command starts it."""
 
-from prefect import flow, task
-
-from flows import cli  # noqa: F401  (what a run imports before Prefect starts)
+from flows import cli, prefect_settings
 
 
-@task
-def nothing() -> None:
-    """Do nothing."""
+def main() -> None:
+    """Start Prefect's temporary server, as a run does, and do nothing in a task."""
+    prefect_settings.apply()
+    from prefect import flow, task
 
-
-@flow
-def empty() -> None:
-    """Do nothing in a task."""
-    nothing()
+    nothing = task(lambda: None, name="nothing")
+    flow(lambda: nothing(), name=cli.app.name[0])()
 
 
 if __name__ == "__main__":
-    empty()
+    main()

@@ -95,6 +95,7 @@ def main(folder: Path) -> None:
 
     device.prepare(RuntimeConfig())
     data = dataset()
+    folder.mkdir()
     exports.save_model(folder, fit.fit(data, changed("fast", {}), 0).model, data)
 
 
