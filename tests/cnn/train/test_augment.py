@@ -99,20 +99,22 @@ def test_a_rotation_turns_about_the_centre() -> None:
     assert 5 < max(angles) <= 15.001
 
 
+def _about_centre(image: NDArray[Any], matrix: NDArray[Any]) -> NDArray[Any]:
+    """Return an image as scipy maps it about its centre; matrix: from output to input, (y, x)."""
+    middle = (np.array(image.shape) - 1) / 2
+    offset = middle - matrix @ middle
+    return np.asarray(
+        ndimage.affine_transform(image, matrix, offset, order=1, mode="grid-constant")
+    )
+
+
 def test_a_change_of_size_keeps_the_centre() -> None:
     """Each image equals scipy's zoom about the centre, by a share within the setting."""
     images = _blobs(12)
     grown = _transform(images, _settings(augment_scale=0.2))
-    original = images[0, ..., 0]
-    middle = (np.array(original.shape) - 1) / 2
 
     def zoom(growth: float) -> NDArray[Any]:
-        matrix = np.eye(2) / (1 + growth)
-        return np.asarray(
-            ndimage.affine_transform(
-                original, matrix, middle - matrix @ middle, order=1, mode="grid-constant"
-            )
-        )
+        return _about_centre(images[0, ..., 0], np.eye(2) / (1 + growth))
 
     found = [_fit(image, zoom, 0.2) for image in grown]
     assert max(miss for _, miss in found) < 0.05
@@ -125,16 +127,9 @@ def test_a_shear_slants_and_keeps_rows() -> None:
     """Each image equals scipy's shear about the centre, by an angle within the setting."""
     images = _blobs(12)
     slanted = _transform(images, _settings(augment_shear=20.0))
-    original = images[0, ..., 0]
-    middle = (np.array(original.shape) - 1) / 2
 
     def shear(angle: float) -> NDArray[Any]:
-        matrix = np.array([[1, 0], [np.tan(np.radians(angle)), 1]])
-        return np.asarray(
-            ndimage.affine_transform(
-                original, matrix, middle - matrix @ middle, order=1, mode="grid-constant"
-            )
-        )
+        return _about_centre(images[0, ..., 0], np.array([[1, 0], [np.tan(np.radians(angle)), 1]]))
 
     found = [_fit(image, shear, 20) for image in slanted]
     assert max(miss for _, miss in found) < 0.05
