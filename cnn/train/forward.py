@@ -28,10 +28,11 @@ def logits(
 
     weights: float32, by layer and name, "conv1/kernel". pixels: (n, h, w, c), 0..255.
     drop: what happens to the units of dense1, in training. xla: whether XLA compiles this.
+    Raises TypeError for the precision "auto", which is to be resolved before.
     """
     import tensorflow as tf
 
-    dtype = tf.bfloat16 if settings.precision == "bfloat16" else tf.float32
+    dtype = tf.as_dtype(settings.precision)
     weights = {name: tf.cast(weight, dtype) for name, weight in weights.items()}
 
     def with_bias(values: Any, layer: str) -> Any:

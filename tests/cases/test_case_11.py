@@ -71,7 +71,9 @@ def test_a_rate_that_is_too_high_ends_the_training_in_that_epoch(tmp_path: Path)
     device.prepare(RuntimeConfig())
     dataset = inputs.load(inputs.write_set(tmp_path, inputs.good_set()))
     changes = {"steps": 200, "log_every": 2, "batch_size": 32, "learning_rate": 1e6}
-    settings = recipes.FAST.model_copy(update={**changes, "warmup_fraction": 0.0})
+    settings = recipes.FAST.model_copy(
+        update={"precision": "float32", **changes, "warmup_fraction": 0.0}
+    )
     with pytest.raises(fit.DivergedError) as caught:
         fit.fit(dataset, settings, seed=0)
     found = re.search(r"at step (\d+) of 200 \(epoch (\d+)\)", str(caught.value))

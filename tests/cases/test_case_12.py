@@ -44,7 +44,13 @@ def test_every_step_is_trained_and_every_log_point_is_there(
     device.prepare(RuntimeConfig())
     folder = inputs.write_set(tmp_path, inputs.good_set(70, 21))
     dataset = inputs.load(folder, validation_fraction=fraction)
-    changes = {"batch_size": 32, "steps": 35, "log_every": 5, "learning_rate": 1e-12}
+    changes = {
+        "precision": "float32",
+        "batch_size": 32,
+        "steps": 35,
+        "log_every": 5,
+        "learning_rate": 1e-12,
+    }
     settings = recipes.FAST.model_copy(update={**changes, "dense1_units": 8, "conv2_filters": 4})
     with caplog.at_level(logging.DEBUG):
         fitted = fit.fit(dataset, settings, seed=0)

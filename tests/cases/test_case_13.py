@@ -28,7 +28,14 @@ from cnn.train import recipes
 
 ROOT = Path(__file__).parents[2]
 TINY = recipes.FAST.model_copy(
-    update={"conv1_filters": 2, "conv2_filters": 2, "dense1_units": 4, "steps": 20, "log_every": 20}
+    update={
+        "precision": "float32",
+        "conv1_filters": 2,
+        "conv2_filters": 2,
+        "dense1_units": 4,
+        "steps": 20,
+        "log_every": 20,
+    }
 )
 
 

@@ -16,5 +16,7 @@ def prepared() -> device.Device:
 @pytest.fixture(scope="session")
 def trained(digits: Dataset, prepared: device.Device) -> fit.Fitted:
     """The recipe `fast`, shortened to 60 steps, trained on `digits`."""
-    settings = recipes.FAST.model_copy(update={"steps": 60, "log_every": 20})
+    settings = recipes.FAST.model_copy(
+        update={"precision": "float32", "steps": 60, "log_every": 20}
+    )
     return fit.fit(digits, settings, seed=0)

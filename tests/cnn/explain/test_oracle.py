@@ -22,7 +22,7 @@ def test_patches_of_mnist_equal_a_full_sort_over_all_test_images(
     mnist = sources.load(sources.identify(config, tmp_path), config, tmp_path)
     test = mnist.splits["test"]
     assert (mnist.name, len(test)) == ("mnist", 10_000)
-    settings = recipes.FAST.model_copy(update={"steps": 100})
+    settings = recipes.FAST.model_copy(update={"precision": "float32", "steps": 100})
     network = fit.fit(mnist, settings, seed=0).model
     mined = patches.mine(network, "conv1", mnist, ExplainConfig())
     kernel, bias = network.get_layer("conv1").get_weights()

@@ -49,7 +49,7 @@ def write_artifacts(root: Path, dataset: Dataset, fitted: fit.Fitted) -> dict[Ki
 
 def train_briefly(dataset: Dataset, **changes: Any) -> fit.Fitted:
     """Train a network of few units on a data set."""
-    sizes = {"conv1_filters": 6, "conv2_filters": 16, "dense1_units": 64}
+    sizes = {"precision": "float32", "conv1_filters": 6, "conv2_filters": 16, "dense1_units": 64}
     return fit.fit(dataset, recipes.FAST.model_copy(update={**sizes, **changes}), seed=0)
 
 

@@ -134,7 +134,9 @@ def test_the_logged_accuracy_is_the_share_of_all_images_of_the_split(
     digits: Dataset, log_split: str
 ) -> None:
     """The last row's accuracy equals an independent count over every image, dropout off."""
-    settings = recipes.FAST.model_copy(update={"steps": 12, "log_split": log_split})
+    settings = recipes.FAST.model_copy(
+        update={"precision": "float32", "steps": 12, "log_split": log_split}
+    )
     fitted = fit.fit(digits, settings, seed=0)
     split, last = digits.splits[log_split], fitted.history[-1]
     assert (last.step, last.split) == (12, log_split)
@@ -155,7 +157,7 @@ def test_a_training_that_diverges_ends_with_its_history(
 ) -> None:
     """The error names step and setting; the history ends with that step, marked diverged."""
     changes = {"steps": 30, "learning_rate": learning_rate, "log_every": 1}
-    settings = recipes.RECIPES[recipe].model_copy(update=changes)
+    settings = recipes.RECIPES[recipe].model_copy(update={"precision": "float32", **changes})
     with pytest.raises(fit.DivergedError, match=r"lower train\.learning_rate") as caught:
         fit.fit(digits, settings, seed=0)
     *before, last = caught.value.history
@@ -189,7 +191,7 @@ def test_the_step_named_is_the_one_that_went_astray(digits: Dataset, small: Trai
 
 def test_no_row_marked_ok_has_a_loss_that_is_no_number(digits: Dataset) -> None:
     """Held-out images are measured with ruined weights: that row must not pass for a result."""
-    changes = {"steps": 30, "learning_rate": 1e9, "log_every": 1}
+    changes = {"precision": "float32", "steps": 30, "learning_rate": 1e9, "log_every": 1}
     with pytest.raises(fit.DivergedError) as caught:
         fit.fit(digits, recipes.FAST.model_copy(update=changes), seed=0)
     for row in caught.value.history:

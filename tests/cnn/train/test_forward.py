@@ -49,6 +49,12 @@ def test_in_bfloat16_logits_are_rounded_and_float32(small: Training) -> None:
     assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.999
 
 
+def test_a_precision_still_to_be_chosen_is_refused(small: Training) -> None:
+    """Who forgets to resolve `auto` must not train in float32 under another name."""
+    with pytest.raises(TypeError, match="'auto'"):
+        _both(small.model_copy(update={"precision": "auto"}), (28, 28, 1))
+
+
 @pytest.mark.parametrize("shape", [(2, 4, 6, 3), (2, 5, 7, 3)])
 def test_the_pool_for_xla_is_the_stock_one(shape: tuple[int, ...]) -> None:
     """Its values and gradients are equal, those of ties too; an odd side's last line is left."""

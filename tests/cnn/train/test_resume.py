@@ -14,7 +14,7 @@ import pytest
 
 from cnn.data.dataset import Dataset
 from cnn.errors import ArtifactError
-from cnn.train import checkpoints, fit, loop, model, order, recipes
+from cnn.train import checkpoints, fit, loop, model, order, precision, recipes
 from cnn.train.device import Device
 from cnn.training import Training
 
@@ -25,6 +25,7 @@ VARIANTS: dict[str, Training] = {
     "fast, all chance": recipes.FAST.model_copy(
         update={
             **SMALL,
+            "precision": "float32",
             "steps": 13,
             "log_every": 5,
             "augment_shift": 2.0,
@@ -41,6 +42,7 @@ VARIANTS: dict[str, Training] = {
     "sgd, averaged, smoothed, one cycle": recipes.FAST.model_copy(
         update={
             **SMALL,
+            "precision": "float32",
             "steps": 9,
             "log_every": 5,
             "optimizer": "sgd",
@@ -60,7 +62,13 @@ VARIANTS: dict[str, Training] = {
         }
     ),
     "best, a log point each step": recipes.BEST.model_copy(
-        update={**SMALL, "steps": 5, "log_every": 1, "log_split": "test"}
+        update={
+            **SMALL,
+            "precision": "float32",
+            "steps": 5,
+            "log_every": 1,
+            "log_split": "test",
+        }
     ),
 }
 CPU = Device("cpu", "this", 2)
@@ -249,7 +257,8 @@ print(json.dumps([hashlib.sha256(weights).hexdigest(), repr(fitted.history)]))
 @pytest.mark.parametrize("recipe", ["best"])
 def test_across_processes_a_recipe_goes_on_exactly(tmp_path: Path, recipe: str) -> None:
     """Networks of full size, two interruptions, each part in an interpreter of its own."""
-    settings = recipes.RECIPES[recipe].model_copy(update={"steps": 12, "log_every": 5})
+    shortened = recipes.RECIPES[recipe].model_copy(update={"steps": 12, "log_every": 5})
+    settings = precision.resolved(shortened)
 
     def run(folder: str, stop: int) -> Any:
         words = [settings.model_dump_json(), str(tmp_path / folder), str(stop)]
