@@ -19,12 +19,11 @@ _WHAT = {
 }
 
 
-def write(record: Mapping[str, Any], recipes: Mapping[Any, Training]) -> None:
-    """Write the tables of accuracies and of ratios that the record has figures for."""
-    text = README.read_text(encoding="utf-8")
+def filled(text: str, record: Mapping[str, Any], recipes: Mapping[Any, Training]) -> str:
+    """Return the README's text with what was measured where, and the tables of its figures."""
+    text = _between(text, "machine", list(_machines(record)))
     text = _between(text, "accuracies", list(_accuracies(record, recipes)))
-    text = _between(text, "ratios", list(_ratios(record)))
-    README.write_text(text, encoding="utf-8")
+    return _between(text, "ratios", list(_ratios(record)))
 
 
 def _between(text: str, name: str, lines: list[str]) -> str:
@@ -32,6 +31,22 @@ def _between(text: str, name: str, lines: list[str]) -> str:
     before, _, rest = text.partition(start)
     _, _, after = rest.partition(end)
     return before + start + "".join(f"{line}\n" for line in lines) + end + after
+
+
+def _machines(record: Mapping[str, Any]) -> Iterator[str]:
+    """Yield each machine once, with the parts that it measured."""
+    parts: dict[str, list[str]] = {}
+    for name, part in record.items():
+        parts.setdefault(_described(part["machine"]), []).append(name)
+    for machine, names in parts.items():
+        which = "" if len(parts) == 1 else f" ({', '.join(names)})"
+        yield f"On {machine}{which}:"
+
+
+def _described(machine: Mapping[str, Any]) -> str:
+    packages = {"tensorflow": "TensorFlow", "keras": "Keras", "torch": "PyTorch"}
+    versions = [f"{packages[name]} {machine[name]}" for name in packages if name in machine]
+    return f"{machine['cores']} cores of {machine['processor']}, {', '.join(versions)}"
 
 
 def _accuracies(record: Mapping[str, Any], recipes: Mapping[Any, Training]) -> Iterator[str]:

@@ -276,7 +276,8 @@ def main() -> None:
         show(name, part)
         record[name] = {"machine": machine(), **part}
         RECORD.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    readme.write(record, recipes.RECIPES)
+    text = readme.README.read_text(encoding="utf-8")
+    readme.README.write_text(readme.filled(text, record, recipes.RECIPES), encoding="utf-8")
 
 
 if __name__ == "__main__":
