@@ -64,6 +64,7 @@ def run(
     """Train, measure and explain; what is in the store already is not done again."""
     wanted, names, root = _read(config, words), _steps(refresh), Store(store or default_root())
     root.ensure_writable()
+    _refuse_missing_gpu(wanted)
     chosen, note = _without_auto(wanted, root)
     planned = planning.plan(root, chosen, names)
     with _without_warnings():  # the run repeats them in its log
@@ -291,6 +292,14 @@ def _without_warnings() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
+
+
+def _refuse_missing_gpu(wanted: RunConfig) -> None:
+    """Raise ConfigError where a GPU is asked for and there is none, before anything is fetched."""
+    if wanted.runtime.device == "gpu":
+        from cnn.train import device
+
+        device.prepare(wanted.runtime)
 
 
 def _without_auto(wanted: RunConfig, store: Store) -> tuple[RunConfig, str]:

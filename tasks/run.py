@@ -38,7 +38,7 @@ class Run:
         refresh: Collection[StepName] | None = None,
         note: str = "",
     ) -> None:
-        """Begin a run; raises StoreUnwritableError."""
+        """Begin a run; raises StoreUnwritableError, and ConfigError for a GPU that is not there."""
         logs.prepare()
         self.config = config
         self.store = Store(store or default_root())
@@ -53,6 +53,8 @@ class Run:
         self._held = ExitStack()
         self.store.ensure_writable()
         self.store.sweep()
+        if config.runtime.device == "gpu":
+            self.device()  # where there is none, nothing is to be fetched first
         if note:
             log.warning("%s", note)
 

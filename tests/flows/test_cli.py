@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from cnn.data import idx
 from flows import cli
@@ -93,6 +94,19 @@ def test_an_unwritable_store_ends_with_2(command: Command, tmp_path: Path) -> No
     )
     assert code == 2
     assert "cannot be written (Not a directory); choose another folder with --store" in errors
+
+
+@pytest.mark.parametrize("source", ["auto", "mnist", "digits"])
+def test_a_gpu_that_is_not_there_is_refused_before_anything_is_fetched(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    """No look for MNIST, no Prefect: the setting is named, and nothing is in the store."""
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
+    options = ["--data.source", source, "--runtime.device", "gpu"]
+    code, output, errors = command("run", *options)
+    assert (code, output) == (2, "")
+    assert errors.startswith("error: runtime.device: gpu is refused")
+    assert [path for path in (tmp_path / "artifacts").rglob("*") if path.is_file()] == []
 
 
 @pytest.mark.parametrize("part", ["store", "runs", "downloads"])

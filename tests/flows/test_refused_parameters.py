@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tensorflow as tf
 from prefect.exceptions import ParameterTypeError
 
+from cnn.errors import ConfigError
 from flows.train_and_explain import train_and_explain
 
 
@@ -22,3 +24,16 @@ def test_a_refused_flow_run_fails_and_writes_nothing(
     with pytest.raises(ParameterTypeError, match=r"train\.st\w+: (.* is refused|there is no such)"):
         state.result()
     assert not (tmp_path / "artifacts").exists()
+
+
+def test_a_gpu_that_is_not_there_fails_the_flow_before_its_first_task(
+    prefect_server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a worker too nothing is fetched for a training that cannot be."""
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
+    settings: Any = {"data": {"source": "mnist"}, "runtime": {"device": "gpu"}}
+    state = train_and_explain(settings, store=tmp_path / "artifacts", return_state=True)
+    assert state.is_failed()
+    with pytest.raises(ConfigError, match=r"runtime\.device: gpu is refused"):
+        state.result()
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
