@@ -23,6 +23,7 @@ def filled(text: str, record: Mapping[str, Any], recipes: Mapping[Any, Training]
     """Return the README's text with what was measured where, and the tables of its figures."""
     text = _between(text, "machine", list(_machines(record)))
     text = _between(text, "accuracies", list(_accuracies(record, recipes)))
+    text = _between(text, "precisions", list(_precisions(record)))
     return _between(text, "ratios", list(_ratios(record)))
 
 
@@ -58,15 +59,29 @@ def _accuracies(record: Mapping[str, Any], recipes: Mapping[Any, Training]) -> I
     for name, runs, graph in _trainings(record):
         # The graph, and what it is compared with, see as many images as the recipe `notebook`.
         size = recipes.get(name, recipes["notebook"])
-        right = [100 * run["accuracy"] for run in runs]
         ratios = [a["seconds"] / b["seconds"] for a, b in zip(graph, runs, strict=False)]
         yield (
             f"| {f'`{name}`' if name in recipes else ''} | {_WHAT[name]} "
             f"| {size.steps * size.batch_size:,} | {size.steps:,} "
-            f"| {statistics.mean(right):.2f} ± {statistics.stdev(right):.2f} % | {len(runs)} "
+            f"| {_mean_and_sd(runs)} | {len(runs)} "
             f"| {statistics.median(run['seconds'] for run in runs):.1f} "
             f"| {_times(statistics.median(ratios))} |"
         )
+
+
+def _precisions(record: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what one training reaches in either precision."""
+    measured = record.get("bfloat16", {}).get("trainings", {})
+    reached = [
+        f"{_mean_and_sd(runs)} in {name} ({len(runs)} seeds)" for name, runs in measured.items()
+    ]
+    if reached:
+        yield f"The 150,000 images in batches of 128: {', '.join(reached)}."
+
+
+def _mean_and_sd(runs: list[Any]) -> str:
+    right = [100 * run["accuracy"] for run in runs]
+    return f"{statistics.mean(right):.2f} ± {statistics.stdev(right):.2f} %"
 
 
 def _trainings(record: Mapping[str, Any]) -> Iterator[tuple[str, list[Any], list[Any]]]:
@@ -88,8 +103,7 @@ def _ratios(record: Mapping[str, Any]) -> Iterator[str]:
     for part in record.values():
         for line in part.get("comparisons", []):
             ratio = Spread(**line["ratio"])
-            goal = f"{line['goal']:g}" if line["goal"] else ""
             yield (
                 f"| {line['what']} | {line['against']} | {ratio.median:.2f} "
-                f"({ratio.lowest:.2f} to {ratio.highest:.2f}) | {goal} |"
+                f"({ratio.lowest:.2f} to {ratio.highest:.2f}) | {line['goal']} |"
             )

@@ -17,13 +17,18 @@ class Training(Settings):
         "adam",
         description="adam (AdamW, with weight_decay), sgd with Nesterov's momentum, or rmsprop",
     )
-    learning_rate: Number = Field(gt=0, le=1e9, description="peak learning rate")
+    learning_rate: Number = Field(
+        gt=0, le=1e9, description="peak learning rate; that of a recipe suits adam"
+    )
     schedule: Literal["constant", "linear", "cosine", "one-cycle"] = Field(
         description="how the learning rate falls after the warm-up: linear and cosine end at 0; "
-        "one-cycle rises along a cosine, from 1/25, and falls along one"
+        "one-cycle warms up along a cosine, from 1/25, and falls along one"
     )
     warmup_fraction: Number = Field(
-        ge=0, lt=1, description="share of the steps over which the rate rises linearly from 0"
+        ge=0,
+        lt=1,
+        description="share of the steps over which the rate rises: linearly from 0, or as "
+        "one-cycle does",
     )
     beta1: Number = Field(0.9, ge=0, lt=1, description="adam's decay of the first moment")
     beta2: Number = Field(ge=0, lt=1, description="decay of the second moment, of adam and rmsprop")

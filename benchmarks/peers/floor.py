@@ -17,14 +17,13 @@ _LARGE = 1024
 def steps(batch: str) -> peers.Steps:
     """Return what multiplies as much as the steps do, in the shape that is fastest here."""
     batch_size = int(batch)
-    rates = [(_rate(way, *shape), way, shape) for way in _ways() for shape in _shapes(batch_size)]
-    _, multiply, shape = max(rates, key=lambda item: item[0])
-    a, b = _factors(*shape)
+    ways = [(shape, way) for shape in _shapes(batch_size) for way in _ways(*shape)]
+    shape, multiply = max(ways, key=lambda way: _rate(way[1], 2 * math.prod(way[0])))
     per_step = FLOPS_PER_IMAGE * batch_size / (2 * math.prod(shape))
 
     def take(n: int) -> None:
         for _ in range(round(n * per_step)):
-            multiply(a, b)
+            multiply()
 
     return take
 
@@ -39,27 +38,25 @@ def _shapes(batch_size: int) -> list[tuple[int, int, int]]:
     ]
 
 
-def _ways() -> list[Callable[[np.ndarray, np.ndarray], object]]:
+def _ways(m: int, k: int, n: int) -> list[Callable[[], object]]:
+    """Return NumPy's product of (m, k) and (k, n), and TensorFlow's, with the factors in place."""
     import tensorflow as tf
 
+    rng = np.random.default_rng(0)
+    a, b = rng.random((m, k), np.float32), rng.random((k, n), np.float32)
     product = tf.function(tf.matmul, autograph=False)
-    return [np.matmul, lambda a, b: product(tf.constant(a), tf.constant(b))]
+    tensors = tf.constant(a), tf.constant(b)
+    return [lambda: a @ b, lambda: product(*tensors)]
 
 
-def _rate(multiply: Callable[[np.ndarray, np.ndarray], object], m: int, k: int, n: int) -> float:
+def _rate(multiply: Callable[[], object], flops: int) -> float:
     """Return the best of five rates, in FLOP a second, each over a quarter of a second."""
-    a, b = _factors(m, k, n)
-    multiply(a, b)
+    multiply()
     best = 0.0
     for _ in range(5):
         started, count = time.perf_counter(), 0
         while time.perf_counter() - started < 0.25:
-            multiply(a, b)
+            multiply()
             count += 1
-        best = max(best, 2 * m * k * n * count / (time.perf_counter() - started))
+        best = max(best, flops * count / (time.perf_counter() - started))
     return best
-
-
-def _factors(m: int, k: int, n: int) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(0)
-    return rng.random((m, k), np.float32), rng.random((k, n), np.float32)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.peers import ours
-from cnn.config import ExplainConfig, GateConfig, RuntimeConfig
+from cnn.config import ExplainConfig, GateConfig, ReportConfig, RuntimeConfig
 from cnn.data import dataset as datasets
 from cnn.evaluate import evaluation, judging
 from cnn.explain import filters, patches
@@ -52,7 +52,7 @@ def main(root: Path) -> None:
     np.save(folders["patches"] / "patches-conv1.npy", mined.pixels)
     tables.write_rows(folders["patches"] / "patches.parquet", "patches", mined.rows)
 
-    body.write(folders["report"], body.gather(folders), n_mistakes=25)
+    body.write(folders["report"], body.gather(folders), ReportConfig().mistakes)
     ref = Ref(kind="model", key="0" * 64, digest="0" * 64)
     candidate = judging.Candidate(folders, ref, data.name, measured.headline)
     verdict = judging.judge(candidate, None, "mnist", GateConfig())

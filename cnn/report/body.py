@@ -78,7 +78,7 @@ def _figures(material: Material, n_mistakes: int) -> dict[str, Figure]:
     test = dataset.splits["test"]
     drawn = {
         "samples": figures.samples(dataset.splits["train"], dataset.class_names),
-        "history": figures.history(tables["history"]),
+        "history": figures.history(tables["history"], _batches(material.training)),
         "confusion": figures.confusion(tables["confusion"], "test"),
         "calibration": figures.calibration(tables["calibration"], "test"),
         "mistakes": figures.mistakes(tables["predictions"], test, n_mistakes),
@@ -114,8 +114,27 @@ def _values(material: Material) -> dict[str, Any]:
         "per_class": _records(per_class[per_class["split"] == "test"]),
         "filters": _records(material.tables["filters"]),
         "training": material.training,
+        "optimizer": _optimizer(material.training),
         "layers": list(material.kernels),
     }
+
+
+def _optimizer(training: Mapping[str, Any]) -> str:
+    """Return the optimizer's name; models from before there were several have Adam."""
+    match training.get("optimizer", "adam"):
+        case "sgd":
+            return "SGD with Nesterov's momentum"
+        case "rmsprop":
+            return "RMSprop"
+        case _:
+            return "AdamW" if training.get("weight_decay") else "Adam"
+
+
+def _batches(training: Mapping[str, Any]) -> str:
+    """Return how a legend names the training batches: with what made them harder."""
+    augmented = any(value for name, value in training.items() if name.startswith("augment_"))
+    dropped = ", with dropout" if training["dropout"] else ""
+    return "training batches" + dropped + (", augmented" if augmented else "")
 
 
 def _worst_confusions(table: pd.DataFrame) -> pd.DataFrame:

@@ -33,12 +33,12 @@ def samples(train: Split, class_names: tuple[str, ...]) -> Figure:
     return Sheet("Training images", note, sheets.grid(tiles, 8)).draw()
 
 
-def history(table: pd.DataFrame) -> Figure:
-    """Return accuracy, loss and learning rate over the steps."""
+def history(table: pd.DataFrame, batches: str = "training batches") -> Figure:
+    """Return accuracy, loss and learning rate over the steps; batches: their name."""
     made = theme.figure(1000)
     top, middle, bottom = made.subplots(3, 1, sharex=True, height_ratios=[3, 3, 1.3])
     for split, rows in table[table["status"] == "ok"].groupby("split", sort=True):
-        name = "training batches, with dropout" if split == "train" else f"{split} images"
+        name = batches if split == "train" else f"{split} images"
         style = {"color": theme.SPLIT_COLOURS[str(split)], "marker": "o", "markersize": 4}
         top.plot(rows["step"], rows["accuracy"], label=name, **style)
         middle.plot(rows["step"], rows["loss"], label=name, **style)

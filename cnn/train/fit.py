@@ -1,6 +1,7 @@
 """Trains a model from a data set and a complete training: the work of the step train_model."""
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,7 +28,8 @@ _LARGEST_LOSS = 1e6  # nats; a network beyond it has lost its units and does not
 class LogPoint:
     """One row of the history: what was measured on one split after some steps.
 
-    A diverged step has no accuracy, and no loss where it is not finite.
+    loss: mean cross-entropy, nats. A diverged step has no accuracy, and no loss where it
+    is not finite.
     """
 
     step: int
@@ -108,6 +110,7 @@ def fit(
             if first_step + n_steps < settings.steps:
                 keep(run.state)
         training.finish()
+    _warn_of_nothing_learnt(run.history, settings, len(dataset.class_names))
     return Fitted(network, run.history)
 
 
@@ -121,6 +124,20 @@ def _warn_of_large_batch(settings: Training, n_images: int) -> None:
         )
 
 
+def _warn_of_nothing_learnt(history: list[LogPoint], settings: Training, n_classes: int) -> None:
+    """Say so where the last training batches went no better than by chance."""
+    chance = math.log(n_classes)
+    last = next(point for point in reversed(history) if point.split == "train")
+    if last.loss is not None and last.loss > chance:
+        log.warning(
+            "train.learning_rate: nothing was learnt; the last batches' loss is %.3g, and chance "
+            "alone has %.3g: lower the rate, %g now, or train for more steps",
+            last.loss,
+            chance,
+            settings.learning_rate,
+        )
+
+
 @contextmanager
 def _memory_faults(settings: Training) -> Iterator[None]:
     """Raise TrainingError where the device's memory is not enough."""
@@ -129,9 +146,11 @@ def _memory_faults(settings: Training) -> Iterator[None]:
     try:
         yield
     except tf.errors.ResourceExhaustedError as error:
+        lines = error.message.splitlines()
+        what = next((line.strip() for line in lines if "OOM" in line), lines[0])
         raise TrainingError(
-            f"train.batch_size: the device's memory does not hold a step with "
-            f"{settings.batch_size} images; lower it ({error.message.splitlines()[0]})"
+            f"train.batch_size: the device's memory does not hold the images and a step with "
+            f"{settings.batch_size} of them; lower it ({what})"
         ) from None
 
 
@@ -183,10 +202,11 @@ class _Run:
         sound = block.losses <= _LARGEST_LOSS
         if not sound.all():
             i = int(np.argmin(sound))
-            self._diverge(first_step + i + 1, float(block.losses[i]))
-        self._loss += float(block.losses.sum(dtype=np.float64))
-        self._n_correct += int(block.n_correct.sum())
-        self._n_steps += n_steps
+            self._count(block, i)
+            if self._n_steps:
+                self._add_batches(first_step + i)
+            self._diverge(first_step + i + 1, float(block.losses[i]), "train")
+        self._count(block, n_steps)
         self._step = done = first_step + n_steps
         if done % self._settings.log_every == 0 or done == self._settings.steps:
             self._log(done)
@@ -195,25 +215,36 @@ class _Run:
             figures["accuracy"] = self.history[-1].accuracy or 0.0
         self._report(progress.Progress(done, self._settings.steps, figures))
 
-    def _log(self, step: int) -> None:
+    def _count(self, block: loop.Block, n_steps: int) -> None:
+        """Add the first steps of a block to the sums."""
+        self._loss += float(block.losses[:n_steps].sum(dtype=np.float64))
+        self._n_correct += int(block.n_correct[:n_steps].sum())
+        self._n_steps += n_steps
+
+    def _add_batches(self, step: int) -> LogPoint:
+        """Add the row of the training batches since the last one, up to a step."""
         n_images = self._n_steps * self._settings.batch_size
         train = self._add(step, "train", self._loss / self._n_steps, self._n_correct / n_images)
         self._loss, self._n_correct, self._n_steps = 0.0, 0, 0
+        return train
+
+    def _log(self, step: int) -> None:
+        train = self._add_batches(step)
         words = [
             f"step {step}: batch accuracy {train.accuracy:.4f}, loss {train.loss:.4f}",
             f"learning rate {train.learning_rate:.2g}",
         ]
         loss, n_correct = self._loop.evaluate(*self._watched)
         if not loss <= _LARGEST_LOSS:
-            self._diverge(step, loss)
+            self._diverge(step, loss, self._watched_split)
         if self._watched_split != "train":
             accuracy = n_correct / len(self._watched[1])
             self._add(step, self._watched_split, loss, accuracy)
             words.append(f"{self._watched_split} accuracy {accuracy:.4f}")
         log.info("%s", ", ".join(words))
 
-    def _diverge(self, step: int, loss: float) -> None:
-        self._add(step, "train", loss if np.isfinite(loss) else None, None, "diverged")
+    def _diverge(self, step: int, loss: float, split: str) -> None:
+        self._add(step, split, loss if np.isfinite(loss) else None, None, "diverged")
         epoch = (step * self._settings.batch_size - 1) // self._n_train + 1
         raise DivergedError(
             f"training diverged: the loss is {loss:.3g} at step {step} of {self._settings.steps} "

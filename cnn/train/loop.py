@@ -17,7 +17,10 @@ _EVALUATION_BATCH = 1000
 
 @dataclass(frozen=True)
 class Block:
-    """What consecutive steps measured: the mean loss and the hits of each step's batch."""
+    """What consecutive steps measured: mean cross-entropy (nats) and hits of each step's batch.
+
+    The cross-entropy is that with the labels as they are, smoothed or not in the training.
+    """
 
     losses: NDArray[np.float32]
     n_correct: NDArray[np.int32]
@@ -130,7 +133,7 @@ class Loop:
         return pixels, tf.gather(self._labels, indices)
 
     def _step(self, pixels: Any, labels: Any, step: Any, scalars: Any) -> tuple[Any, Any]:
-        """Take one optimizer step on one batch; return its mean loss and its hits."""
+        """Take one optimizer step on one batch; return its mean cross-entropy and its hits."""
         import tensorflow as tf
 
         rate, power1, power2, mixing = tf.unstack(scalars)
@@ -140,7 +143,10 @@ class Loop:
             logits = forward.logits(
                 self._weights, pixels, self._settings, self._dropping(step), self._xla
             )
-            loss = tf.reduce_mean(_losses(tf, logits, labels, self._settings.label_smoothing))
+            measured = loss = tf.reduce_mean(_losses(tf, logits, labels))
+            if self._settings.label_smoothing:
+                smoothed = _losses(tf, logits, labels, self._settings.label_smoothing)
+                loss = tf.reduce_mean(smoothed)
         gradients = tape.gradient(loss, weights)
         brought = optimizers.Step(rate, power1, power2)
         updates = [
@@ -153,7 +159,7 @@ class Loop:
                 for name, average in self._averages.items()
             ]
         with tf.control_dependencies([*updates, *averaged]):
-            return tf.identity(loss), _hits(tf, logits, labels)
+            return tf.identity(measured), _hits(tf, logits, labels)
 
     def _dropping(self, step: Any) -> forward.Drop:
         """Return dropout as it is drawn from (seed, step)."""

@@ -1,6 +1,10 @@
 """The named recipes: each a complete training."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from cnn.config import RecipeChoice, RecipeName
+from cnn.errors import ConfigError
 from cnn.train import precision
 from cnn.training import Training
 
@@ -55,6 +59,11 @@ BEST = SPEC.model_copy(
         "log_every": 500,
     }
 )
+_USED = {
+    "adam": {"beta1", "beta2", "epsilon"},
+    "sgd": {"momentum"},
+    "rmsprop": {"beta2", "epsilon", "momentum"},
+}
 RECIPES: dict[RecipeName, Training] = {
     "notebook": NOTEBOOK,
     "spec": SPEC,
@@ -64,6 +73,28 @@ RECIPES: dict[RecipeName, Training] = {
 
 
 def resolve(choice: RecipeChoice) -> Training:
-    """Return the complete training that a recipe and its overrides describe, on this processor."""
+    """Return the complete training that a recipe and its overrides describe, on this processor.
+
+    Raises ConfigError for an override that has no effect.
+    """
     complete = RECIPES[choice.recipe].model_dump() | choice.overrides()
-    return precision.resolved(Training.model_validate(complete))
+    training = precision.resolved(Training.model_validate(complete))
+    _refuse_idle(choice.overrides(), training)
+    return training
+
+
+def _refuse_idle(overrides: Mapping[str, Any], training: Training) -> None:
+    used = _USED[training.optimizer]
+    for name in sorted(set(overrides) & set().union(*_USED.values()) - used):
+        raise ConfigError(
+            f"train.{name}: {training.optimizer} does not use it, but {', '.join(sorted(used))}"
+        )
+    if (
+        "schedule" in overrides
+        and training.schedule == "one-cycle"
+        and not training.warmup_fraction
+    ):
+        raise ConfigError(
+            "train.warmup_fraction: 0 is refused with one-cycle, which rises first; give it the "
+            "share of the steps over which it does, such as 0.2"
+        )

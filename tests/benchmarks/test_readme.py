@@ -21,7 +21,7 @@ RECORD = {
                 "what": "steps/s",
                 "against": "floor",
                 "ratio": {"median": 0.768, "lowest": 0.7, "highest": 0.81},
-                "goal": 0.88,
+                "goal": "≥ 0.88",
             }
         ],
     },
@@ -30,6 +30,13 @@ RECORD = {
         "trainings": {
             "notebook's graph": _runs((30.0, 0.98), (40.0, 0.978)),
             "fast": _runs((3.0, 0.982), (4.0, 0.981), (3.5, 0.98)),
+        },
+    },
+    "bfloat16": {
+        "machine": MACHINE,
+        "trainings": {
+            "float32": _runs((30.0, 0.992), (30.0, 0.994)),
+            "bfloat16": _runs((20.0, 0.993), (20.0, 0.993)),
         },
     },
     "best": {
@@ -42,7 +49,7 @@ RECORD = {
 }
 EMPTY = "".join(
     f"{name}\n<!-- {name} -->\nwhat was there\n<!-- end of {name} -->\n"
-    for name in ("machine", "accuracies", "ratios")
+    for name in ("machine", "accuracies", "precisions", "ratios")
 )
 
 
@@ -59,7 +66,8 @@ def test_each_figure_comes_from_the_record() -> None:
     text = readme.filled(EMPTY, RECORD, recipes.RECIPES)
     assert "what was there" not in text
     assert "On 2 cores of Some CPU, TensorFlow 2.21.0, Keras 3.15.1:" in text
-    assert "| steps/s | floor | 0.77 (0.70 to 0.81) | 0.88 |" in text
+    assert "| steps/s | floor | 0.77 (0.70 to 0.81) | ≥ 0.88 |" in text
+    assert "99.30 ± 0.14 % in float32 (2 seeds), 99.30 ± 0.00 % in bfloat16 (2 seeds)." in text
     fast, best = (line for line in text.splitlines() if line.startswith(("| `fast`", "| `best`")))
     assert fast.endswith("| 10,240 | 160 | 98.10 ± 0.10 % | 3 | 3.5 | 10.0 times as fast |")
     assert best.endswith("| 3,840,000 | 30,000 | 99.65 ± 0.07 % | 2 | 305.0 | 10.2 times as long |")
@@ -69,7 +77,10 @@ def test_machines_that_measured_different_parts_are_told_apart() -> None:
     """Figures of two machines must not pass for those of one."""
     other = {**RECORD, "best": {**RECORD["best"], "machine": MACHINE | {"cores": 4}}}
     text = readme.filled(EMPTY, other, recipes.RECIPES)
-    assert "On 2 cores of Some CPU, TensorFlow 2.21.0, Keras 3.15.1 (batch_50, accuracy):" in text
+    assert (
+        "On 2 cores of Some CPU, TensorFlow 2.21.0, Keras 3.15.1 (batch_50, accuracy, bfloat16):"
+        in text
+    )
     assert "On 4 cores of Some CPU, TensorFlow 2.21.0, Keras 3.15.1 (best):" in text
 
 

@@ -376,6 +376,41 @@ def test_the_notebook_keeps_its_faults_and_spec_mends_them() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"momentum": 0.5}, "train.momentum: adam does not use it, but beta1, beta2, epsilon"),
+        ({"optimizer": "sgd", "beta1": 0.8}, "train.beta1: sgd does not use it, but momentum"),
+        ({"optimizer": "sgd", "epsilon": 0.1}, "train.epsilon: sgd does not use it"),
+        ({"optimizer": "rmsprop", "beta1": 0.8}, "train.beta1: rmsprop does not use it"),
+        ({"recipe": "spec", "schedule": "one-cycle"}, "train.warmup_fraction: 0 is refused"),
+        ({"schedule": "one-cycle", "warmup_fraction": 0.0}, "train.warmup_fraction: 0 is refused"),
+    ],
+)
+def test_an_override_without_effect_is_refused(changes: dict[str, Any], words: str) -> None:
+    """Who sets it expects something of it; the message names what would have an effect."""
+    with pytest.raises(ConfigError) as caught:
+        recipes.resolve(TrainConfig(**changes))
+    assert str(caught.value).startswith(words)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"momentum": 0.5, "optimizer": "sgd"},
+        {"momentum": 0.5, "optimizer": "rmsprop", "beta2": 0.9},
+        {"beta1": 0.8, "beta2": 0.9, "epsilon": 0.1},
+        {"optimizer": "sgd", "weight_decay": 0.1},
+        {"schedule": "one-cycle"},
+        {"recipe": "best", "steps": 5},
+    ],
+)
+def test_an_override_with_an_effect_is_taken(changes: dict[str, Any]) -> None:
+    """Fields of the recipe that the optimizer does not use are no override."""
+    resolved = recipes.resolve(TrainConfig(**changes)).model_dump()
+    assert resolved.items() >= {k: v for k, v in changes.items() if k != "recipe"}.items()
+
+
 @pytest.mark.parametrize("recipe", get_args(RecipeName))
 def test_overrides_win_over_the_recipe(recipe: RecipeName) -> None:
     """What is set replaces the recipe's value, zero and false too; the rest stays."""

@@ -15,7 +15,7 @@ from PIL import Image
 
 from cnn.data.dataset import Dataset, Split
 from cnn.progress import Progress
-from cnn.report import body, html
+from cnn.report import body, figures, html
 from cnn.report.body import Material
 
 FIGURES = [
@@ -131,8 +131,60 @@ def test_headline_figures_are_those_of_the_tables(page: _Page, material: Materia
     assert f"test mistakes {n_wrong} of 257 images" in page.text
     assert "128 images held out from training" in page.text
     assert "28 x 28 x 1 pixels, 10 classes; 1,412 train, 128 validation, 257 test" in page.text
-    assert "160 steps of 64 images" in page.text
+    assert "160 steps of 64 images, Adam with a peak learning rate of 0.008 " in page.text
     assert "(linear schedule), seed 0." in page.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"optimizer": "sgd"}, "SGD with Nesterov's momentum"),
+        ({"optimizer": "rmsprop", "weight_decay": 0.1}, "RMSprop"),
+        ({"optimizer": "adam", "weight_decay": 0.1}, "AdamW"),
+        ({"optimizer": "adam", "weight_decay": 0.0}, "Adam"),
+    ],
+)
+def test_the_optimizer_is_named(
+    material: Material, tmp_path: Path, changes: dict[str, Any], expected: str
+) -> None:
+    """By the name that the field gives it."""
+    training = {**material.training, **changes}
+    page = _written(replace(material, training=training), tmp_path)
+    assert f"images, {expected} with a peak learning rate of" in page.text
+
+
+def test_a_model_from_before_there_were_several_optimizers_has_adam(
+    material: Material, tmp_path: Path
+) -> None:
+    """Its settings name none, and the report of such a model can be made anew."""
+    new = ("optimizer", "weight_decay", "label_smoothing", "augment_shear")
+    training = {name: value for name, value in material.training.items() if name not in new}
+    page = _written(replace(material, training=training), tmp_path)
+    assert "images, Adam with a peak learning rate of" in page.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"dropout": 0.0}, "training batches"),
+        ({"dropout": 0.5}, "training batches, with dropout"),
+        ({"dropout": 0.0, "augment_shear": 5.0}, "training batches, augmented"),
+        ({"dropout": 0.5, "augment_shift": 1.0}, "training batches, with dropout, augmented"),
+    ],
+)
+def test_the_legend_says_what_made_the_batches_harder(
+    material: Material,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, float],
+    expected: str,
+) -> None:
+    """And nothing that they were not trained with."""
+    named: list[str] = []
+    draw = figures.history
+    monkeypatch.setattr(figures, "history", lambda t, name: named.append(name) or draw(t, name))
+    body.write(tmp_path, replace(material, training={**material.training, **changes}), 24)
+    assert named == [expected]
 
 
 def test_the_worst_confusions_are_named(page: _Page, material: Material) -> None:

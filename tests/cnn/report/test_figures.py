@@ -96,7 +96,7 @@ def test_history_draws_the_table(material: Material) -> None:
     for axes, column in ((top, "accuracy"), (middle, "loss")):
         lines = {str(line.get_label()): line for line in axes.get_lines()}
         for split, label in (
-            ("train", "training batches, with dropout"),
+            ("train", "training batches"),
             ("validation", "validation images"),
         ):
             rows = table[table["split"] == split]

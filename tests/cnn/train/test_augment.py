@@ -37,7 +37,7 @@ def _centre(image: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def test_without_augmentation_images_stay_as_they_are(rng: np.random.Generator) -> None:
-    """All three settings at 0: not a pixel changes."""
+    """All settings at 0: not a pixel changes."""
     images = rng.uniform(0, 255, (4, 28, 28, 3)).astype(np.float32)
     np.testing.assert_array_equal(_transform(images, _settings()), images)
 

@@ -83,8 +83,10 @@ def test_a_training_lies_whole_on_its_device_and_is_the_same_on_each() -> None:
 def test_a_full_memory_names_the_batch_size() -> None:
     """A step that the memory does not hold ends in words, not in a traceback of TensorFlow's."""
     message = _printed(_WITH_LITTLE_MEMORY)
-    assert message.startswith("train.batch_size: the device's memory does not hold a step with")
-    assert "65536 images; lower it" in message
+    assert message.startswith(
+        "train.batch_size: the device's memory does not hold the images and a step with"
+    )
+    assert "65536 of them; lower it (OOM when allocating tensor with shape[" in message
 
 
 class _Gpu:

@@ -170,16 +170,20 @@ def test_a_training_that_diverges_ends_with_its_history(
     assert max(row.step for row in before) <= last.step
 
 
+def _with_monstrous_batch(digits: Dataset, settings: Training, step: int) -> Dataset:
+    """Return digits with an image of monstrous pixels in the batch of a step."""
+    train = digits.splits["train"]
+    drawn = order.batches(0, len(train), settings.batch_size, 0, settings.steps)
+    images = train.images.astype(np.float32)
+    images[drawn[step - 1, 7]] = 1e30
+    return replace(digits, splits={**digits.splits, "train": replace(train, images=images)})
+
+
 def test_the_step_named_is_the_one_that_went_astray(digits: Dataset, small: Training) -> None:
     """One image of monstrous pixels: training ends at the very step whose batch holds it."""
-    train = digits.splits["train"]
-    drawn = order.batches(0, len(train), small.batch_size, 0, small.steps)
-    images = train.images.astype(np.float32)
-    images[drawn[4, 7]] = 1e30
-    splits = {**digits.splits, "train": replace(train, images=images)}
     settings = small.model_copy(update={"log_every": 2})
     with pytest.raises(fit.DivergedError, match=r"at step 5 of 6 \(epoch 1\)") as caught:
-        fit.fit(replace(digits, splits=splits), settings, seed=0)
+        fit.fit(_with_monstrous_batch(digits, settings, 5), settings, seed=0)
     assert [(row.step, row.status) for row in caught.value.history] == [
         (2, "ok"),
         (2, "ok"),
@@ -187,6 +191,51 @@ def test_the_step_named_is_the_one_that_went_astray(digits: Dataset, small: Trai
         (4, "ok"),
         (5, "diverged"),
     ]
+
+
+def test_what_was_measured_since_the_last_log_point_is_kept(
+    digits: Dataset, small: Training
+) -> None:
+    """The batches before the diverged step have their row, up to the step before it."""
+    with pytest.raises(fit.DivergedError) as caught:
+        fit.fit(_with_monstrous_batch(digits, small, 5), small, seed=0)
+    kept, diverged = caught.value.history
+    assert (diverged.step, diverged.status) == (5, "diverged")
+    assert (kept.step, kept.split, kept.status) == (4, "train", "ok")
+    sound = fit.fit(digits, small.model_copy(update={"log_every": 1}), seed=0).history
+    each = [row for row in sound if row.split == "train" and row.step <= 4]
+    assert kept.loss == pytest.approx(np.mean([row.loss for row in each]))
+    assert kept.accuracy == pytest.approx(np.mean([row.accuracy for row in each]))
+
+
+def test_held_out_images_that_diverge_are_marked_as_such(digits: Dataset, small: Training) -> None:
+    """One of monstrous pixels: the diverged row is of their split, not of the training's."""
+    images = digits.splits["validation"].images.astype(np.float32)
+    images[3] = 1e30
+    split = replace(digits.splits["validation"], images=images)
+    with pytest.raises(fit.DivergedError) as caught:
+        fit.fit(replace(digits, splits={**digits.splits, "validation": split}), small, seed=0)
+    assert [(row.split, row.status) for row in caught.value.history] == [
+        ("train", "ok"),
+        ("validation", "diverged"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "rate", "said"),
+    [("adam", 1.0, True), ("sgd", 10.0, True), ("rmsprop", 0.1, True), ("adam", 3e-3, False)],
+)
+def test_a_training_that_learnt_nothing_is_said(
+    digits: Dataset, caplog: pytest.LogCaptureFixture, optimizer: str, rate: float, said: bool
+) -> None:
+    """A rate that is too high for the loss to fall below chance, and not enough to diverge."""
+    changes = {"precision": "float32", "steps": 40, "log_every": 10, "batch_size": 32}
+    settings = recipes.FAST.model_copy(
+        update={**changes, "optimizer": optimizer, "learning_rate": rate}
+    )
+    fit.fit(digits, settings, seed=0)
+    words = f"chance alone has 2.3: lower the rate, {rate:g} now"
+    assert (words in caplog.text) == said
 
 
 def test_no_row_marked_ok_has_a_loss_that_is_no_number(digits: Dataset) -> None:
@@ -250,11 +299,11 @@ def _blocks(reports: list[Progress]) -> Iterator[int]:
 
 
 def test_progress_is_reported_up_to_the_last_step(digits: Dataset, small: Training) -> None:
-    """Reports rise to the number of steps, never more than 100 at once, and carry the accuracy."""
+    """Reports rise to the number of steps, never more than 25 at once, and carry the accuracy."""
     reports: list[Progress] = []
     settings = small.model_copy(update={"steps": 250, "log_every": 150})
     fitted = fit.fit(digits, settings, seed=0, report=reports.append)
     assert {item.total for item in reports} == {250}
     assert reports[-1].done == 250
-    assert all(0 < n_steps <= 100 for n_steps in _blocks(reports))
+    assert all(0 < n_steps <= 25 for n_steps in _blocks(reports))
     assert reports[-1].figures["accuracy"] == fitted.history[-1].accuracy
