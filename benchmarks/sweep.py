@@ -3,8 +3,8 @@
     FILTERSCOPE_MNIST_DIR=... python -m benchmarks.sweep TRIALS.json RESULTS.jsonl [--threads 1]
 
 TRIALS.json is a list of {"name", "recipe", "changes", "seeds"}. A line of RESULTS.jsonl is one
-training, with its validation accuracy. The test images are looked at too, to be reported: nothing
-is chosen by them.
+training, with its validation accuracy and loss. The test images are looked at too, to be reported:
+nothing is chosen by them.
 """
 
 import argparse
@@ -32,12 +32,13 @@ def main() -> None:
         for seed in trial["seeds"]:
             started = time.monotonic()
             try:
-                network = fit.fit(data, settings, seed).model
+                fitted = fit.fit(data, settings, seed)
             except TrainingError as error:
                 found: dict[str, object] = {"failed": str(error)}
             else:
                 parts = ("validation", "test")
-                found = {part: ours.accuracy(network, data, part) for part in parts}
+                found = {part: ours.accuracy(fitted.model, data, part) for part in parts}
+                found["validation_loss"] = fitted.history[-1].loss
             line = {**trial, "seeds": seed, "seconds": time.monotonic() - started, **found}
             print(json.dumps(line), flush=True)
             with options.results.open("a", encoding="utf-8") as stream:

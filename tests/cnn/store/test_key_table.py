@@ -36,7 +36,7 @@ class Row:
     """A setting's steps: those whose own key changes when the setting alone goes from old to new.
 
     base: which settings stand beside it: "digits", "idx" (a folder of IDX files with two
-    columns of labels) or "pictures" (a folder of pictures).
+    columns of labels), "pictures" (a folder of pictures) or "sgd" (digits, with that optimizer).
     """
 
     old: Any
@@ -59,7 +59,7 @@ TABLE: dict[str, Row] = {
     "train.steps": Row(None, 301, (TRAIN,)),
     "train.batch_size": Row(None, 95, (TRAIN,)),
     "train.optimizer": Row(None, "sgd", (TRAIN,)),
-    "train.momentum": Row(None, 0.5, (TRAIN,)),
+    "train.momentum": Row(None, 0.5, (TRAIN,), "sgd"),
     "train.weight_decay": Row(None, 0.1, (TRAIN,)),
     "train.label_smoothing": Row(None, 0.2, (TRAIN,)),
     "train.ema_decay": Row(None, 0.9, (TRAIN,)),
@@ -138,12 +138,12 @@ def settings(
     folders: Mapping[str, Path], base: str, name: str = "", value: Any = None
 ) -> RunConfig:
     """Return the settings of a base with one of them set."""
-    data: dict[str, Any] = {
-        "digits": {"source": "digits"},
-        "idx": {"source": "folder", "path": str(folders["IDX"]), "label_column": 0},
-        "pictures": {"source": "folder", "path": str(folders["PICTURES"])},
+    values: dict[str, Any] = {
+        "digits": {"data": {"source": "digits"}},
+        "idx": {"data": {"source": "folder", "path": str(folders["IDX"]), "label_column": 0}},
+        "pictures": {"data": {"source": "folder", "path": str(folders["PICTURES"])}},
+        "sgd": {"data": {"source": "digits"}, "train": {"optimizer": "sgd"}},
     }[base]
-    values: dict[str, Any] = {"data": dict(data)}
     if name:
         section, _, field = name.partition(".")
         is_folder = isinstance(value, str) and value in folders
