@@ -172,7 +172,7 @@ def cold(n_rounds: int, seconds: float) -> Part:
     modules = {"filterscope": "benchmarks.peers.ours", "notebook": "benchmarks.peers.notebook"}
     taken = processes({name: ["-m", module] for name, module in modules.items()}, n_rounds)
     line = comparison(
-        "the same, cold process to model on disk",
+        "recipe fast, cold process to model on disk",
         "notebook as a script",
         taken["notebook"],
         taken["filterscope"],
