@@ -38,9 +38,14 @@ class Run:
         refresh: Collection[StepName] | None = None,
         note: str = "",
     ) -> None:
-        """Begin a run; raises StoreUnwritableError, and ConfigError for a GPU that is not there."""
+        """Begin a run.
+
+        Raises StoreUnwritableError, and ConfigError for a setting without effect or a GPU that
+        is not there.
+        """
         logs.prepare()
         self.config = config
+        self._training = recipes.resolve(config.train)
         self.store = Store(store or default_root())
         self.bars = Bars()
         self.refresh = with_followers(refresh or ())
@@ -113,7 +118,7 @@ class Run:
             recipe=choice.recipe,
             seed=choice.seed,
             config=self.config.model_dump(mode="json"),
-            training=recipes.resolve(choice).model_dump(),
+            training=self._training.model_dump(),
             steps=tuple(outcomes),
             headline=manifests["evaluation"].headline if "evaluation" in manifests else {},
             seconds=time.monotonic() - self._started,

@@ -48,17 +48,18 @@ def decide(store: Store, step: Step, key: Key, refresh: Collection[StepName] = (
 def plan(store: Store, config: RunConfig, refresh: Collection[StepName] = ()) -> list[Planned]:
     """Return for every step whether it is cached or must run, and why.
 
-    Raises DataError where the data that the settings name cannot be read.
+    Raises DataError where the data that the settings name cannot be read, and ConfigError for
+    a setting without effect.
     """
     refresh = with_followers(refresh)
     refs: dict[Kind, Ref] = {}
     planned: list[Planned] = []
     for step in STEPS:
+        resolved = step.resolve(step.slice(config), store.downloads)
         missing = [item.step.name for item in planned if _must_wait(step, item)]
         if missing:
             planned.append(Planned(step, "depends", f"depends on {missing[0]}"))
             continue
-        resolved = step.resolve(step.slice(config), store.downloads)
         if resolved.missing:
             planned.append(Planned(step, "run", resolved.missing))
             continue

@@ -96,6 +96,17 @@ def test_an_unwritable_store_ends_with_2(command: Command, tmp_path: Path) -> No
     assert "cannot be written (Not a directory); choose another folder with --store" in errors
 
 
+def test_a_setting_without_effect_is_refused_before_prefect_starts(
+    command: Command, tmp_path: Path
+) -> None:
+    """With an empty store too, where training still waits for its data."""
+    for name in ("run", "plan"):
+        code, output, errors = command(name, "--data.source", "digits", "--train.momentum", "0.5")
+        assert (code, output) == (2, "")
+        assert errors.startswith("error: train.momentum: adam does not use it")
+    assert [path for path in (tmp_path / "artifacts").rglob("*") if path.is_file()] == []
+
+
 @pytest.mark.parametrize("source", ["auto", "mnist", "digits"])
 def test_a_gpu_that_is_not_there_is_refused_before_anything_is_fetched(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str

@@ -26,14 +26,25 @@ def test_a_refused_flow_run_fails_and_writes_nothing(
     assert not (tmp_path / "artifacts").exists()
 
 
-def test_a_gpu_that_is_not_there_fails_the_flow_before_its_first_task(
-    prefect_server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ({"runtime": {"device": "gpu"}}, r"runtime\.device: gpu is refused"),
+        ({"train": {"momentum": 0.5}}, r"train\.momentum: adam does not use it"),
+    ],
+)
+def test_what_cannot_be_done_fails_the_flow_before_its_first_task(
+    prefect_server: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    section: dict[str, Any],
+    words: str,
 ) -> None:
     """On a worker too nothing is fetched for a training that cannot be."""
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
-    settings: Any = {"data": {"source": "mnist"}, "runtime": {"device": "gpu"}}
+    settings: Any = {"data": {"source": "mnist"}, **section}
     state = train_and_explain(settings, store=tmp_path / "artifacts", return_state=True)
     assert state.is_failed()
-    with pytest.raises(ConfigError, match=r"runtime\.device: gpu is refused"):
+    with pytest.raises(ConfigError, match=words):
         state.result()
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
