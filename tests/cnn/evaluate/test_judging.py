@@ -218,7 +218,7 @@ def test_the_very_same_model_is_kept(digits_world: World) -> None:
 
 def test_the_floor_rejects_the_first_model_too(digits_world: World) -> None:
     """It is not asked in a fresh process then: that takes seconds."""
-    candidate = digits_world.candidate("first", digits_world.model)
+    candidate = digits_world.candidate("first", worse_by(digits_world, 3))
     verdict = digits_world.judge(candidate, GateConfig(min_accuracy=1.0))
     assert (verdict.outcome, verdict.model_in_force) == ("rejected", "")
     assert verdict.because.startswith("accuracy: ")
