@@ -194,7 +194,7 @@ def test_the_form_shows_every_setting(operated: Operated, page: Page, version: s
     text = page.inner_text("body")
     for shown in (
         "named complete training",
-        "Adam's peak learning rate (empty: the recipe's value)",
+        "peak learning rate; that of a recipe suits adam (empty: the recipe's value)",
         "least accuracy, as a fraction",
         "number of the worst mistakes that are shown",
         "seconds between two checkpoints",

@@ -43,7 +43,7 @@ def test_the_report_says_what_matters(browser: Browser, run_folder: Path) -> Non
         "digits, recipe fast, seed 0",
         "test accuracy",
         "95 % interval",
-        "60 steps of 96 images",
+        "60 steps of 64 images",
         "What conv1 looks at",
         "no model in the store yet",
     ):
