@@ -11,6 +11,12 @@ from typing import Any
 
 from cnn.training import Training
 
+# The settings of each optimizer, beside learning rate and weight decay, which all have.
+USED = {
+    "adam": {"beta1", "beta2", "epsilon"},
+    "sgd": {"momentum"},
+    "rmsprop": {"beta2", "epsilon", "momentum"},
+}
 Update = Callable[[Any, Sequence[Any], Any, "Step"], Any]
 
 

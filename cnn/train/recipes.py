@@ -6,6 +6,7 @@ from typing import Any
 from cnn.config import RecipeChoice, RecipeName
 from cnn.errors import ConfigError
 from cnn.train import precision
+from cnn.train.optimizers import USED
 from cnn.training import Training
 
 NOTEBOOK = Training(
@@ -59,11 +60,6 @@ BEST = SPEC.model_copy(
         "log_every": 500,
     }
 )
-_USED = {
-    "adam": {"beta1", "beta2", "epsilon"},
-    "sgd": {"momentum"},
-    "rmsprop": {"beta2", "epsilon", "momentum"},
-}
 RECIPES: dict[RecipeName, Training] = {
     "notebook": NOTEBOOK,
     "spec": SPEC,
@@ -84,8 +80,8 @@ def resolve(choice: RecipeChoice) -> Training:
 
 
 def _refuse_idle(overrides: Mapping[str, Any], training: Training) -> None:
-    used = _USED[training.optimizer]
-    for name in sorted(set(overrides) & set().union(*_USED.values()) - used):
+    used = USED[training.optimizer]
+    for name in sorted(set(overrides) & set().union(*USED.values()) - used):
         raise ConfigError(
             f"train.{name}: {training.optimizer} does not use it, but {', '.join(sorted(used))}"
         )

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from cnn.data.dataset import Dataset, Split
-from cnn.train import loop, model, order, recipes, schedule
+from cnn.train import loop, model, optimizers, order, recipes, schedule
 from cnn.training import Training
 
 pytestmark = pytest.mark.usefixtures("prepared")
@@ -287,3 +287,20 @@ def test_bfloat16_trains_with_other_numbers_and_leaves_a_float32_model(
         for each in (settings, small)
     ]
     assert both[0] == both[1]
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", "rmsprop"])
+def test_an_optimizer_uses_the_settings_that_are_said_to_be_its_own(
+    digits: Dataset, small: Training, optimizer: str
+) -> None:
+    """Each of them changes the weights, and none that is another's does."""
+    split = digits.splits["train"]
+    settings = small.model_copy(update={"optimizer": optimizer, "momentum": 0.5, "dropout": 0.0})
+    plain, _ = _run(settings, split, [3])
+    changes = {"beta1": 0.5, "beta2": 0.5, "epsilon": 0.1, "momentum": 0.8}
+    effective = set()
+    for name, value in changes.items():
+        weights, _ = _run(settings.model_copy(update={name: value}), split, [3])
+        if any((a != b).any() for a, b in zip(weights, plain, strict=True)):
+            effective.add(name)
+    assert effective == optimizers.USED[optimizer]
