@@ -52,7 +52,7 @@ def history(table: pd.DataFrame, batches: str = "training batches") -> Figure:
     bottom.xaxis.set_major_locator(MaxNLocator(integer=True))
     if (table["loss"] > 0).any():
         theme.make_log(middle, (1, 2, 5))
-    top.legend(loc="lower right", fontsize=theme.TEXT, frameon=False)
+    top.legend(loc="best", fontsize=theme.TEXT, frameon=False)
     made.tight_layout(h_pad=2)
     return made
 
