@@ -123,12 +123,12 @@ def test_the_model_opens_where_the_project_is_not_importable(
         "model = keras.models.load_model('model.keras')\n"
         "np.save('out.npy', model.predict(np.load('images.npy'), verbose=0))\n"
     )
-    hidden = "import sys; sys.path = [p for p in sys.path if 'filterscope' not in p]; "
-    finder = (
-        "sys.meta_path = [f for f in sys.meta_path if 'editable' not in repr(f).lower()]; "
+    hidden = (
+        "import sys\n"
+        "sys.meta_path = [f for f in sys.meta_path if 'editable' not in repr(f).lower()]\n"
         f"sys.path = [p for p in sys.path if p != {str(Path(config.__file__).parents[1])!r}]\n"
     )
-    subprocess.run([sys.executable, "-I", "-c", hidden + finder + script], cwd=tmp_path, check=True)
+    subprocess.run([sys.executable, "-I", "-c", hidden + script], cwd=tmp_path, check=True)
     stored = pd.read_parquet(finished.folder / "tables/predictions.parquet")
     stored = stored[stored["split"] == "test"]
     fresh = np.load(tmp_path / "out.npy")
