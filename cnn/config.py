@@ -161,6 +161,9 @@ class EvaluateConfig(Settings):
     )
 
 
+Filter = Annotated[int, Ge(0), Le(65_535)]
+
+
 class ExplainConfig(Settings):
     """Which patches are mined."""
 
@@ -168,6 +171,29 @@ class ExplainConfig(Settings):
         12, ge=1, le=10_000, description="patches kept for each filter"
     )
     split: SplitName = Field("test", description="images that are searched for patches")
+    one_per_image: Annotated[Flag, Neutral(False)] = Field(
+        False, description="whether an image gives each filter its strongest patch only"
+    )
+    suppression_radius: Annotated[Whole, Neutral(0)] = Field(
+        0,
+        ge=0,
+        le=10_000,
+        description="rows and columns of the layer's map within which a patch keeps weaker ones of "
+        "its image away; 0 keeps none away",
+    )
+
+
+class MiningConfig(ExplainConfig):
+    """Which patches of one layer are mined."""
+
+    layer: str = Field(description="name of a convolution or pool of the model")
+    filters: Annotated[tuple[Filter, ...] | None, BeforeValidator(read_word)] = Field(
+        None, min_length=1, description="numbers of the filters, as in [0, 7] (empty: all)"
+    )
+    lowest: Flag = Field(
+        False,
+        description="whether the lowest activations are mined, as they are before the layer's ReLU",
+    )
 
 
 class ReportConfig(Settings):

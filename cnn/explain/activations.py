@@ -1,5 +1,6 @@
 """Activations of one layer for many images, a batch at a time."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -8,38 +9,116 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnn import weights
+from cnn.errors import ArtifactError
 
-BATCH = 1000
+_LARGEST_BATCH = 1000  # images
+_LARGEST_OUTPUT = 256e6  # bytes of one layer's output
+
+
+def batch_size(model: Any, layer: str) -> int:
+    """Return how many images are computed at once; parts of a search begin at its multiples."""
+    names = [item.name for item in model.layers]
+    computed = model.layers[: names.index(layer) + 1]
+    n_values = max(math.prod(item.output.shape[1:]) for item in computed)
+    return int(max(1, min(_LARGEST_BATCH, _LARGEST_OUTPUT // (4 * n_values))))
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Activations (n, y, x, filters) of the images from `start` on."""
+    """Activations (n, y, x, filters) of the images from `start` on; peaks (n, filters).
+
+    A peak is the largest activation of an image's map.
+    """
 
     start: int
     values: NDArray[np.float32]
+    peaks: NDArray[np.float32]
+
+    @property
+    def stop(self) -> int:
+        """Index of the image behind the last one."""
+        return self.start + len(self.values)
 
 
-def stream(model: Any, layer: str, images: NDArray[Any]) -> Iterator[Batch]:
-    """Yield the activations of a layer, computing only the layers up to it.
+def stream(
+    model: Any, layer: str, images: NDArray[Any], start: int = 0, *, negated: bool = False
+) -> Iterator[Batch]:
+    """Yield the activations of a convolution or pool, computing only the layers up to it.
 
-    images: (n, h, w, c), pixels 0..255. Batches begin at multiples of BATCH and the last
-    one is computed padded, so that an image's activations do not depend on the others'.
-    Raises ArtifactError where a weight is not finite.
+    images: (n, h, w, c), pixels 0..255; those from `start` on, a multiple of the batch size.
+    The last batch is computed padded, so that an image's activations do not depend on the
+    others'.
+    negated: the layer's own activation function is left out, and every sign is changed.
+    Raises ArtifactError where a weight or an activation is not finite.
     """
     import keras
     import tensorflow as tf
 
     weights.refuse_damaged(model)
-    head = keras.Model(model.inputs, model.get_layer(layer).output)
-    forward = tf.function(lambda batch: head(tf.cast(batch, tf.float32), training=False))
-    for start in range(0, len(images), BATCH):
-        batch = images[start : start + BATCH]
-        padded = np.pad(batch, [(0, BATCH - len(batch)), (0, 0), (0, 0), (0, 0)])
-        yield Batch(start, forward(tf.constant(padded)).numpy()[: len(batch)])
+    output = model.get_layer(layer).output
+    if negated:
+        output = -_linear(model.get_layer(layer))(model.get_layer(layer).input)
+    head = keras.Model(model.inputs, output)
+    _, height, width, n_filters = head.output_shape
+
+    def forward(batch: Any) -> tuple[Any, Any]:
+        values = head(tf.cast(batch, tf.float32), training=False)
+        peaks = tf.nn.max_pool2d(values, (height, width), 1, "VALID")
+        return values, tf.reshape(peaks, (-1, n_filters))
+
+    compiled = tf.function(forward, autograph=False)
+    n = batch_size(model, layer)
+    for first in range(start, len(images), n):
+        batch = images[first : first + n]
+        values, peaks = (_on_host(part)[: len(batch)] for part in compiled(_padded(batch, n)))
+        if not np.isfinite(peaks).all():
+            raise ArtifactError(f"activations of {layer} are not finite; the model is damaged")
+        yield Batch(first, values, peaks)
+
+
+def predict(model: Any, images: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the predicted class of each image."""
+    import keras
+    import tensorflow as tf
+
+    head = keras.Model(model.inputs, model.get_layer("logits").output)
+    forward = tf.function(
+        lambda batch: head(tf.cast(batch, tf.float32), training=False), autograph=False
+    )
+    n, classes = batch_size(model, "logits"), [np.empty(0, np.int64)]
+    for first in range(0, len(images), n):
+        batch = images[first : first + n]
+        classes.append(forward(_padded(batch, n)).numpy()[: len(batch)].argmax(axis=1))
+    return np.concatenate(classes)
 
 
 def kernels(model: Any, layer: str) -> NDArray[np.float32]:
     """Return the kernels of a convolution as (filters, h, w, channels)."""
     values: NDArray[np.float32] = np.asarray(model.get_layer(layer).kernel)
     return np.ascontiguousarray(np.moveaxis(values, -1, 0))
+
+
+def _padded(batch: NDArray[Any], n: int) -> Any:
+    """Return a batch as a tensor of n images."""
+    import tensorflow as tf
+
+    missing = n - len(batch)
+    return tf.constant(np.pad(batch, [(0, missing), *[(0, 0)] * 3]) if missing else batch)
+
+
+def _on_host(tensor: Any) -> NDArray[np.float32]:
+    """Return a tensor's values, those that lie in this memory already without a copy."""
+    return np.asarray(memoryview(tensor)) if "CPU" in tensor.device else tensor.numpy()
+
+
+def _linear(layer: Any) -> Any:
+    """Return a copy of a layer, with its weights, that has no activation function."""
+    config = layer.get_config()
+    if "activation" not in config:
+        return layer
+    copy = type(layer).from_config(
+        config | {"activation": "linear", "name": f"{layer.name}-linear"}
+    )
+    copy.build(layer.input.shape)
+    copy.set_weights(layer.get_weights())
+    return copy

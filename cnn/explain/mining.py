@@ -1,7 +1,8 @@
 """Exact mining of the strongest activations of every filter, in one pass and little memory.
 
-Order: activation descending, then image, y, x ascending. The result of a set of images
-does not depend on how it is cut into parts or in which order the parts are merged.
+Order: strongest first, then image, y, x ascending. The result of a set of images does not
+depend on how it is cut into parts or in which order the parts are merged: a part keeps its k
+strongest positions and the number of those that are tied with the last one.
 """
 
 from collections.abc import Iterable
@@ -14,71 +15,129 @@ from cnn.explain.activations import Batch
 
 
 @dataclass(frozen=True)
-class Best:
-    """The at most k strongest positions of one filter, in order.
+class Rule:
+    """Which positions are looked for.
 
-    activations: (n,) float32, above 0. positions: (n, 3) int64, rows of image, y, x.
-    n_tied: further positions with the last one's activation.
+    k: at most so many of each filter. filters: whether each filter is searched. floor: they are
+    stronger than this. one_per_image: of an image only the strongest. radius: a position keeps
+    weaker ones of its image away that are at most so many rows and columns from it; 0 keeps
+    none away.
     """
 
-    activations: NDArray[np.float32]
-    positions: NDArray[np.int64]
-    n_tied: int = 0
+    k: int
+    filters: NDArray[np.bool_]
+    floor: float = 0.0
+    one_per_image: bool = False
+    radius: int = 0
+
+
+@dataclass(frozen=True)
+class Best:
+    """The strongest positions of every filter: by filter, and in order for each.
+
+    filters: (n,) int64. strengths: (n,) float32. places: (n,) int64, the position's index
+    among all of a filter, (image * height + y) * width + x. n_tied: (filters,) int64, further
+    positions with the strength of a filter's last one.
+    """
+
+    filters: NDArray[np.int64]
+    strengths: NDArray[np.float32]
+    places: NDArray[np.int64]
+    n_tied: NDArray[np.int64]
 
     @classmethod
-    def nothing(cls) -> "Best":
+    def nothing(cls, n_filters: int) -> "Best":
         """Return the result of no images."""
-        return cls(np.empty(0, np.float32), np.empty((0, 3), np.int64))
+        empty = np.empty(0, np.int64)
+        return cls(empty, np.empty(0, np.float32), empty, np.zeros(n_filters, np.int64))
 
-    def weakest(self, k: int) -> float:
-        """Return what a new position must reach: the k-th activation, 0 while there are fewer."""
-        return float(self.activations[-1]) if len(self.activations) == k else 0.0
+    def weakest(self, k: int) -> NDArray[np.float32]:
+        """Return for each filter the k-th strength, -inf while there are fewer."""
+        bounds = np.full(len(self.n_tied), -np.inf, np.float32)
+        ends = np.searchsorted(self.filters, np.arange(len(bounds)), side="right")
+        full = np.bincount(self.filters, minlength=len(bounds)) == k
+        bounds[full] = self.strengths[ends[full] - 1]
+        return bounds
 
 
-def mine(batches: Iterable[Batch], n_filters: int, k: int) -> list[Best]:
-    """Return for each filter its k strongest positions over all batches."""
-    best = [Best.nothing() for _ in range(n_filters)]
+def mine(batches: Iterable[Batch], rule: Rule) -> Best:
+    """Return the strongest positions over all batches."""
+    best = Best.nothing(len(rule.filters))
     for batch in batches:
-        found = _strongest(batch, [item.weakest(k) for item in best], k)
-        best = [merge(old, new, k) for old, new in zip(best, found, strict=True)]
+        found = _strongest(batch, best.weakest(rule.k), rule)
+        if len(found.filters):
+            best = merge(best, found, rule.k)
     return best
 
 
 def merge(one: Best, other: Best, k: int) -> Best:
     """Return the k strongest of two disjoint sets of positions; associative, commutative."""
-    activations = np.concatenate([one.activations, other.activations])
-    positions = np.concatenate([one.positions, other.positions])
-    order = np.lexsort((*positions.T[::-1], -activations))
-    kept, dropped = order[:k], order[k:]
-    if len(kept) < k:
-        return Best(activations[kept], positions[kept])
-    last = activations[kept[-1]]
-    n_tied = int((activations[dropped] == last).sum()) + sum(
-        part.n_tied
-        for part in (one, other)
-        if len(part.activations) and part.activations[-1] == last
-    )
-    return Best(activations[kept], positions[kept], n_tied)
+    filters = np.concatenate([one.filters, other.filters])
+    strengths = np.concatenate([one.strengths, other.strengths])
+    places = np.concatenate([one.places, other.places])
+    order = np.lexsort((places, -strengths, filters))
+    filters, strengths, places = filters[order], strengths[order], places[order]
+    n_filters = len(one.n_tied)
+    starts = np.searchsorted(filters, np.arange(n_filters))
+    kept = np.arange(len(filters)) - starts[filters] < k
+    last = np.full(n_filters, np.nan, np.float32)
+    last[filters[kept]] = strengths[kept]  # the last assignment of each filter stays
+    full = np.bincount(filters[kept], minlength=n_filters) == k
+    dropped = ~kept & (strengths == last[filters])
+    n_tied = np.bincount(filters[dropped], minlength=n_filters)
+    for part in (one, other):
+        n_tied += np.where(full & (part.weakest(k) == last), part.n_tied, 0)
+    return Best(filters[kept], strengths[kept], places[kept], n_tied)
 
 
-def _strongest(batch: Batch, weakest: list[float], k: int) -> list[Best]:
-    """Return each filter's k strongest positions of one batch that reach the weakest so far."""
-    n, height, width, n_filters = batch.values.shape
-    flat = batch.values.reshape(-1, n_filters)
-    thresholds = np.array(weakest, np.float32)
-    open_ended = np.flatnonzero(thresholds == 0)
-    thresholds[open_ended] = _kth_largest(flat[:, open_ended], k)
-    rows, filters = np.nonzero((flat >= thresholds) & (flat > 0))
-    image, y, x = np.unravel_index(rows, (n, height, width))
-    positions = np.stack([image + batch.start, y, x], axis=1).astype(np.int64)
-    values = flat[rows, filters]
-    mine_of = [np.flatnonzero(filters == f) for f in range(n_filters)]
-    return [merge(Best.nothing(), Best(values[i], positions[i]), k) for i in mine_of]
+def _strongest(batch: Batch, weakest: NDArray[np.float32], rule: Rule) -> Best:
+    """Return what a batch has that may be among the strongest, given the weakest so far.
+
+    Most images are passed over by their peaks alone.
+    """
+    bounds = _bounds(batch.peaks, weakest, rule)
+    images, filters = np.nonzero((batch.peaks >= bounds) & (batch.peaks > rule.floor))
+    maps = batch.values[images, :, :, filters]
+    strong = (maps >= bounds[filters, None, None]) & (maps > rule.floor)
+    if rule.one_per_image or rule.radius:
+        strong = _apart(maps, strong, rule)
+    pair, y, x = np.nonzero(strong)
+    height, width = maps.shape[1:]
+    places = ((images[pair] + batch.start) * height + y) * width + x
+    found = Best(filters[pair], maps[pair, y, x], places, np.zeros(len(bounds), np.int64))
+    return merge(Best.nothing(len(bounds)), found, rule.k)
 
 
-def _kth_largest(flat: NDArray[np.float32], k: int) -> NDArray[np.float32]:
-    """Return the k-th largest value of each column, or 0 where there are fewer rows."""
-    if len(flat) < k:
-        return np.zeros(flat.shape[1], np.float32)
-    kth: NDArray[np.float32] = np.partition(flat, len(flat) - k, axis=0)[len(flat) - k]
-    return kth
+def _bounds(
+    peaks: NDArray[np.float32], weakest: NDArray[np.float32], rule: Rule
+) -> NDArray[np.float32]:
+    """Return what each filter's positions must reach.
+
+    While a filter has fewer than k positions, that is the k-th of the images' peaks: so many
+    images have a position that strong.
+    """
+    bounds = np.where(rule.filters, weakest, np.float32(np.inf))
+    is_open = np.flatnonzero(bounds == -np.inf)
+    if len(is_open) and len(peaks) >= rule.k:
+        at = len(peaks) - rule.k
+        bounds[is_open] = np.partition(peaks[:, is_open], at, axis=0)[at]
+    return bounds
+
+
+def _apart(maps: NDArray[np.float32], strong: NDArray[np.bool_], rule: Rule) -> NDArray[np.bool_]:
+    """Return the positions of each map (n, y, x) that no stronger one keeps away."""
+    height, width = maps.shape[1:]
+    left = np.where(strong, maps, -np.inf)
+    chosen = np.zeros_like(strong)
+    rows, columns = np.arange(height), np.arange(width)
+    alive = np.flatnonzero(strong.any(axis=(1, 2)))
+    while len(alive):
+        y, x = np.unravel_index(left[alive].reshape(len(alive), -1).argmax(axis=1), (height, width))
+        chosen[alive, y, x] = True
+        if rule.one_per_image:
+            break
+        near_y = np.abs(rows - y[:, None]) <= rule.radius
+        near_x = np.abs(columns - x[:, None]) <= rule.radius
+        left[alive] = np.where(near_y[:, :, None] & near_x[:, None, :], -np.inf, left[alive])
+        alive = alive[(left[alive] > -np.inf).any(axis=(1, 2))]
+    return chosen

@@ -1,5 +1,6 @@
 """The image patches that most activate each filter: the work of the step mine_patches."""
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,12 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnn import progress
-from cnn.config import ExplainConfig
+from cnn.config import MiningConfig
 from cnn.data.dataset import Dataset, Split
 from cnn.errors import ConfigError
-from cnn.explain import activations, mining, receptive
+from cnn.explain import activations, mining, projections, receptive
+from cnn.explain.activations import Batch
+from cnn.explain.mining import Best, Rule
+from cnn.explain.projections import Seed
+from cnn.explain.receptive import Span
 
-LAYERS = ("conv1",)
+LAYERS = ("conv1", "conv2")
+_MOST_PROJECTED = 12  # ranks of a filter
 
 
 @dataclass(frozen=True)
@@ -20,87 +26,202 @@ class Patches:
     """One layer's patches: a row each, ranks from 1, and their pixels (filters, k, h, w, channels).
 
     Pixels are those of the image, 0..255; outside of it, and for ranks without a patch, 0.
+    projections: of the first ranks, at most 12, (filters, ranks, h, w, channels); None where
+    the lowest activations were mined.
     """
 
     layer: str
     rows: list[dict[str, Any]]
     pixels: NDArray[Any]
+    projections: NDArray[np.float32] | None
+
+
+def check(model: Any, split: Split, settings: MiningConfig) -> None:
+    """Refuse, before anything is computed, what cannot be mined.
+
+    Raises ConfigError: for a layer that is not there, images of another size than the
+    model's, a split without images, more patches than positions.
+    """
+    layer = settings.layer
+    shape = receptive.chain(model, layer)[-1].output.shape[1:]
+    wanted, found = tuple(model.inputs[0].shape[1:]), tuple(split.images.shape[1:])
+    if found != wanted:
+        raise ConfigError(
+            f"images of {_size(found)} pixels are refused; the model reads {_size(wanted)}"
+        )
+    if not len(split):
+        raise ConfigError(f"explain.split: {settings.split} is refused, it has no images here")
+    k = settings.patches_per_filter
+    per_image = 1 if settings.one_per_image else shape[0] * shape[1]
+    if k > len(split) * per_image:
+        raise ConfigError(
+            f"explain.patches_per_filter: {k:,} is refused; a filter of {layer} has "
+            f"{len(split) * per_image:,} positions in the {len(split):,} {settings.split} images"
+        )
+    if settings.filters and max(settings.filters) >= shape[-1]:
+        raise ConfigError(
+            f"filters: {max(settings.filters)} is refused; {layer} has the filters 0 to "
+            f"{shape[-1] - 1}"
+        )
 
 
 def mine(
     model: Any,
-    layer: str,
     dataset: Dataset,
-    settings: ExplainConfig,
+    settings: MiningConfig,
+    predicted_names: Sequence[str],
     report: progress.Report = progress.ignore,
 ) -> Patches:
     """Return the strongest patches of every filter of a layer over the images of a split.
 
-    Fewer where fewer positions fire; none for a filter that never fires. Raises
-    ConfigError for a split without images.
+    Fewer where fewer positions fire; none for a filter that never fires. predicted_names: of
+    the model's classes; those of the data set may be others. Raises ConfigError as `check`
+    does.
     """
-    split, k = dataset.splits[settings.split], settings.patches_per_filter
-    if not len(split):
-        raise ConfigError(f"explain.split: {settings.split} is refused, it has no images here")
+    images = dataset.splits[settings.split].images
+    check(model, dataset.splits[settings.split], settings)
+    best = search(
+        model, images, settings, report=lambda n: report(progress.Progress(n, len(images)))
+    )
+    return describe(model, dataset, settings, best, predicted_names)
+
+
+def search(
+    model: Any,
+    images: NDArray[Any],
+    settings: MiningConfig,
+    start: int = 0,
+    report: Callable[[int], None] = lambda done: None,
+) -> Best:
+    """Return the strongest positions of every filter over the images from `start` on.
+
+    images: (n, h, w, c), pixels 0..255. start: a multiple of activations.batch_size.
+    report: is told the index of the image behind each batch.
+    """
+    rule = _rule(settings, model.get_layer(settings.layer).output.shape[-1])
+
+    def batches() -> Iterator[Batch]:
+        stream = activations.stream(model, settings.layer, images, start, negated=settings.lowest)
+        for batch in stream:
+            yield batch
+            report(batch.stop)
+
+    return mining.mine(batches(), rule)
+
+
+def describe(
+    model: Any,
+    dataset: Dataset,
+    settings: MiningConfig,
+    best: Best,
+    predicted_names: Sequence[str],
+) -> Patches:
+    """Return the rows, the pixels and the projections of what was found.
+
+    predicted_names: of the model's classes; those of the data set may be others.
+    """
+    layer, split = settings.layer, dataset.splits[settings.split]
+    _, height, width, n_filters = model.get_layer(layer).output.shape
+    boxes_y, boxes_x = _boxes(model, layer)
+    found = _places(best, (height, width), settings.lowest)
+    predicted = _predicted(model, split.images, [place.image for place in found])
+    fields = (boxes_y[0].stop - boxes_y[0].start, boxes_x[0].stop - boxes_x[0].start)
+    shape = (n_filters, settings.patches_per_filter, *fields, split.images.shape[-1])
+    pixels = np.zeros(shape, split.images.dtype)
+    rows = []
+    for place in found:
+        box_y, box_x = boxes_y[place.y], boxes_x[place.x]
+        _crop(split.images[place.image], box_y, box_x, pixels[place.filter, place.rank - 1])
+        label, prediction = int(split.labels[place.image]), predicted[place.image]
+        rows.append(
+            {
+                "layer": layer,
+                "filter": place.filter,
+                "rank": place.rank,
+                "split": settings.split,
+                "image_id": int(split.ids[place.image]),
+                "y": place.y,
+                "x": place.x,
+                "activation": place.activation,
+                **_box_columns(box_y, box_x),
+                "label": label,
+                "prediction": prediction,
+                "label_name": dataset.class_names[label],
+                "prediction_name": predicted_names[prediction],
+                "n_tied": int(best.n_tied[place.filter]),
+            }
+        )
+    projected = None
+    if not settings.lowest:
+        projected = _projected(model, layer, split, found, (boxes_y, boxes_x), pixels.shape)
+    return Patches(layer, rows, pixels, projected)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """One mined position."""
+
+    filter: int
+    rank: int
+    image: int
+    y: int
+    x: int
+    activation: float
+
+
+def _places(best: Best, sides: tuple[int, int], lowest: bool) -> list[_Place]:
+    height, width = sides
+    firsts = np.searchsorted(best.filters, best.filters)
+    ranks = np.arange(len(firsts)) - firsts + 1
+    values = 0.0 - best.strengths if lowest else best.strengths
+    rest, x = np.divmod(best.places, width)
+    image, y = np.divmod(rest, height)
+    columns = (best.filters, ranks, image, y, x, values)
+    return [_Place(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
+
+
+def _boxes(model: Any, layer: str) -> tuple[list[Span], list[Span]]:
+    """Return the pixels that each row, and each column, of a layer's map sees."""
     along_y, along_x = receptive.windows(model, layer)
-    n_filters = model.get_layer(layer).output.shape[-1]
-    best = mining.mine(_reported(model, layer, split, report), n_filters, k)
-    images = np.unique(np.concatenate([item.positions[:, 0] for item in best]))
-    predicted = _predict(model, split, images)
-    rows: list[dict[str, Any]] = []
-    height, width = _sides(along_y), _sides(along_x)
-    pixels = np.zeros((n_filters, k, height, width, split.images.shape[-1]), split.images.dtype)
-    for f, item in enumerate(best):
-        for rank, (activation, (i, y, x)) in enumerate(
-            zip(item.activations, item.positions, strict=True), start=1
-        ):
-            box_y, box_x = receptive.span(along_y, int(y)), receptive.span(along_x, int(x))
-            _crop(split.images[i], box_y, box_x, pixels[f, rank - 1])
-            label, prediction = int(split.labels[i]), predicted[int(i)]
-            rows.append(
-                {
-                    "layer": layer,
-                    "filter": f,
-                    "rank": rank,
-                    "split": settings.split,
-                    "image_id": int(split.ids[i]),
-                    "y": int(y),
-                    "x": int(x),
-                    "activation": float(activation),
-                    **_box_columns(box_y, box_x),
-                    "label": label,
-                    "prediction": prediction,
-                    "label_name": dataset.class_names[label],
-                    "prediction_name": dataset.class_names[prediction],
-                    "n_tied": item.n_tied,
-                }
-            )
-    return Patches(layer, rows, pixels)
+    _, height, width, _ = model.get_layer(layer).output.shape
+    return (
+        [receptive.span(along_y, y) for y in range(height)],
+        [receptive.span(along_x, x) for x in range(width)],
+    )
 
 
-def _reported(model: Any, layer: str, split: Split, report: progress.Report) -> Any:
-    for batch in activations.stream(model, layer, split.images):
-        yield batch
-        report(progress.Progress(batch.start + len(batch.values), len(split)))
+def _predicted(model: Any, images: NDArray[Any], chosen: Iterable[int]) -> dict[int, int]:
+    """Return the predicted class of each chosen image, by its index."""
+    indices = np.unique(np.fromiter(chosen, np.int64))
+    classes = activations.predict(model, images[indices])
+    return dict(zip(indices.tolist(), classes.tolist(), strict=True))
 
 
-def _predict(model: Any, split: Split, images: NDArray[np.int64]) -> dict[int, int]:
-    """Return the predicted class of each image, by its index in the split."""
-    batches = activations.stream(model, "logits", split.images[images])
-    classes = [batch.values.argmax(axis=1) for batch in batches]
-    predicted = np.concatenate([np.empty(0, np.int64), *classes])
-    return dict(zip(images.tolist(), predicted.tolist(), strict=True))
+def _projected(
+    model: Any,
+    layer: str,
+    split: Split,
+    found: Sequence[_Place],
+    boxes: tuple[list[Span], list[Span]],
+    shape: tuple[int, ...],
+) -> NDArray[np.float32]:
+    """Return the projections of the first ranks, cropped as the patches are."""
+    n_filters, k, *rest = shape
+    cropped = np.zeros((n_filters, min(k, _MOST_PROJECTED), *rest), np.float32)
+    first = [place for place in found if place.rank <= _MOST_PROJECTED]
+    indices = np.unique(np.array([place.image for place in first], np.int64))
+    seeds = [
+        Seed(int(np.searchsorted(indices, p.image)), p.y, p.x, p.filter, p.activation)
+        for p in first
+    ]
+    whole = projections.project(model, layer, split.images[indices], seeds)
+    for place, projection in zip(first, whole, strict=True):
+        target = cropped[place.filter, place.rank - 1]
+        _crop(projection, boxes[0][place.y], boxes[1][place.x], target)
+    return cropped
 
 
-def _sides(windows: list[receptive.Window]) -> int:
-    """Return the number of pixels along one axis of a receptive field."""
-    field = receptive.span(windows, 0)
-    return field.stop - field.start
-
-
-def _crop(
-    image: NDArray[Any], box_y: receptive.Span, box_x: receptive.Span, target: NDArray[Any]
-) -> None:
+def _crop(image: NDArray[Any], box_y: Span, box_x: Span, target: NDArray[Any]) -> None:
     """Copy a box of an image into the target; what lies outside of the image stays 0."""
     height, width = image.shape[:2]
     top, bottom = max(box_y.start, 0), min(box_y.stop, height)
@@ -110,7 +231,7 @@ def _crop(
     )
 
 
-def _box_columns(box_y: receptive.Span, box_x: receptive.Span) -> dict[str, int]:
+def _box_columns(box_y: Span, box_x: Span) -> dict[str, int]:
     return {
         "y0": box_y.start,
         "x0": box_x.start,
@@ -121,3 +242,21 @@ def _box_columns(box_y: receptive.Span, box_x: receptive.Span) -> dict[str, int]
         "clipped_y1": box_y.clipped_stop,
         "clipped_x1": box_x.clipped_stop,
     }
+
+
+def _size(shape: Sequence[int]) -> str:
+    return " x ".join(str(side) for side in shape)
+
+
+def _rule(settings: MiningConfig, n_filters: int) -> Rule:
+    searched = np.ones(n_filters, bool)
+    if settings.filters:
+        searched[:] = False
+        searched[list(settings.filters)] = True
+    return Rule(
+        settings.patches_per_filter,
+        searched,
+        -np.inf if settings.lowest else 0.0,
+        settings.one_per_image,
+        settings.suppression_radius,
+    )

@@ -11,7 +11,7 @@ from typing import Any
 from cnn.errors import ConfigError
 
 _WINDOWS = ("Conv2D", "DepthwiseConv2D", "MaxPooling2D", "AveragePooling2D")
-_POINTWISE = ("InputLayer", "Rescaling", "Activation", "ReLU", "Dropout", "BatchNormalization")
+_POINTWISE = ("Rescaling", "Activation", "ReLU", "Dropout", "BatchNormalization")
 
 
 @dataclass(frozen=True)
@@ -60,27 +60,43 @@ def _taps(window: Window, unit: int) -> range:
 def windows(model: Any, layer: str) -> tuple[list[Window], list[Window]]:
     """Return the windows from the pixels up to a layer, along y and along x.
 
-    model: a keras.Model that is one chain. Raises ConfigError for a layer that is not
-    there, or whose unit has no receptive field because a layer before it is neither
-    convolution nor pooling nor pointwise.
+    Raises ConfigError as `chain` does.
     """
-    names = [item.name for item in model.layers]
-    if layer not in names:
-        raise ConfigError(f"layer {layer}: the model has no such layer; it has {', '.join(names)}")
-    along_y, along_x = [], []
-    for item in model.layers[: names.index(layer) + 1]:
-        kind = type(item).__name__
-        if kind in _WINDOWS:
-            along_y.append(_window(item, 0))
-            along_x.append(_window(item, 1))
-        elif kind not in _POINTWISE:
+    layers = [item for item in chain(model, layer) if type(item).__name__ in _WINDOWS]
+    return [window(item, 0) for item in layers], [window(item, 1) for item in layers]
+
+
+def chain(model: Any, layer: str) -> list[Any]:
+    """Return a model's layers from the pixels up to the convolution or pool of that name.
+
+    Raises ConfigError for a layer that is not there or has no filters, a model that is not
+    one chain (keras.Sequential), or a layer on the way that is neither convolution nor pool
+    nor pointwise: what is seen through it is not known.
+    """
+    named = {item.name: type(item).__name__ for item in model.layers}
+    if named.get(layer) not in _WINDOWS:
+        found = [name for name, kind in named.items() if kind in _WINDOWS]
+        problem = "has no filters" if layer in named else "is not there"
+        raise ConfigError(
+            f"layer {layer}: {problem}; the model's convolutions and pools are {', '.join(found)}"
+        )
+    if type(model).__name__ != "Sequential":
+        raise ConfigError(
+            f"layer {layer}: the model is no chain of layers, a keras.Sequential, but a "
+            f"{type(model).__name__}"
+        )
+    layers = list(model.layers[: list(named).index(layer) + 1])
+    for item in layers:
+        if named[item.name] not in (*_WINDOWS, *_POINTWISE):
             raise ConfigError(
-                f"layer {layer}: receptive fields are not defined behind {item.name} ({kind})"
+                f"layer {layer}: receptive fields are not known behind {item.name} "
+                f"({named[item.name]})"
             )
-    return along_y, along_x
+    return layers
 
 
-def _window(layer: Any, axis: int) -> Window:
+def window(layer: Any, axis: int) -> Window:
+    """Return the window of a convolution or pool along an axis, 0 for y and 1 for x."""
     config = layer.get_config()
     kernel = config.get("kernel_size", config.get("pool_size"))[axis]
     stride = config["strides"][axis]

@@ -6,6 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from cnn import documents
 from cnn.data.dataset import Dataset
 from cnn.errors import ArtifactError
 from cnn.store import archives
@@ -32,6 +33,15 @@ def save_model(folder: Path, model: Any, dataset: Dataset) -> None:
         },
     }
     (folder / SIDECAR_NAME).write_text(json.dumps(sidecar, indent=2), encoding="utf-8")
+
+
+def class_names(folder: Path) -> tuple[str, ...]:
+    """Return the names of the classes that a model tells apart; raises ArtifactError."""
+    path = folder / SIDECAR_NAME
+    try:
+        return tuple(documents.read(path)["class_names"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{path} cannot be read ({error})") from None
 
 
 def load_model(folder: Path) -> Any:

@@ -18,13 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from cnn import documents, files
+from cnn import files
 from cnn.config import GateConfig
 from cnn.data import dataset as datasets
 from cnn.data import imprints
 from cnn.errors import ArtifactError
-from cnn.store import inuse, layout, runs
-from cnn.store.exports import MODEL_NAME, SIDECAR_NAME
+from cnn.store import exports, inuse, layout, runs
+from cnn.store.exports import MODEL_NAME
 
 HISTORY_NAME, VERSIONS_NAME = "promoted.json", ".versions"
 _N_VERSIONS = 2  # the one in force, and the one before, which somebody may be reading
@@ -82,11 +82,7 @@ class Current:
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes that the model tells apart; raises ArtifactError."""
-        path = self.model_folder / SIDECAR_NAME
-        try:
-            return tuple(documents.read(path)["class_names"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ArtifactError(f"{path} cannot be read ({error})") from None
+        return exports.class_names(self.model_folder)
 
     def imprints(self, split: str) -> NDArray[Any]:
         """Return the imprints of a split's images, (n,), see imprints.py; raises ArtifactError."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cnn.config import ExplainConfig
+from cnn.config import MiningConfig
 from cnn.data.dataset import Dataset, Split
 from cnn.errors import ArtifactError, ConfigError
 from cnn.explain import patches
@@ -20,10 +20,21 @@ pytestmark = pytest.mark.usefixtures("prepared")
 K = 12
 
 
+def _mine(
+    network: Any,
+    layer: str,
+    dataset: Dataset,
+    report: Any = lambda progress: None,
+    **settings: Any,
+) -> patches.Patches:
+    wanted = MiningConfig(layer=layer, **settings)
+    return patches.mine(network, dataset, wanted, dataset.class_names, report)
+
+
 @pytest.fixture(scope="module")
 def mined(trained: fit.Fitted, digits: Dataset) -> patches.Patches:
     """The 12 strongest patches of each conv1 filter in the test images."""
-    return patches.mine(trained.model, "conv1", digits, ExplainConfig())
+    return _mine(trained.model, "conv1", digits)
 
 
 def _by_filter(mined: patches.Patches, split: Split) -> list[list[dict[str, Any]]]:
@@ -95,7 +106,7 @@ def test_boxes_of_conv2_reach_outside_and_what_lies_there_is_black(
     test = digits.splits["test"]
     bright = replace(test, images=np.maximum(test.images, 1))
     dataset = replace(digits, splits={**digits.splits, "test": bright})
-    mined = patches.mine(trained.model, "conv2", dataset, ExplainConfig(patches_per_filter=3))
+    mined = _mine(trained.model, "conv2", dataset, patches_per_filter=3)
     assert mined.pixels.shape == (64, 3, 20, 20, 1)
     n_outside = 0
     for rows in _by_filter(mined, test):
@@ -114,8 +125,7 @@ def test_boxes_of_conv2_reach_outside_and_what_lies_there_is_black(
 @pytest.mark.parametrize("split", ["train", "validation"])
 def test_the_split_is_a_setting(trained: fit.Fitted, digits: Dataset, split: str) -> None:
     """Image ids are those of the split that was searched, not places in it."""
-    settings = ExplainConfig.model_validate({"split": split, "patches_per_filter": 2})
-    mined = patches.mine(trained.model, "conv1", digits, settings)
+    mined = _mine(trained.model, "conv1", digits, split=split, patches_per_filter=2)
     kernel, bias = trained.model.get_layer("conv1").get_weights()
     activations = oracle.convolve(digits.splits[split].images, kernel, bias, 2)
     for f, rows in enumerate(_by_filter(mined, digits.splits[split])):
@@ -142,7 +152,7 @@ def _with_test(digits: Dataset, images: Any) -> Dataset:
 
 def test_a_dead_filter_has_no_rows_and_black_pixels(two_filters: Any, digits: Dataset) -> None:
     """Only filters that fire have patches."""
-    mined = patches.mine(two_filters, "conv1", digits, ExplainConfig())
+    mined = _mine(two_filters, "conv1", digits)
     assert {row["filter"] for row in mined.rows} == {1}
     assert len(mined.rows) == K
     assert not mined.pixels[0].any()
@@ -153,7 +163,7 @@ def test_where_fewer_positions_fire_there_are_fewer_rows(two_filters: Any, digit
     """One lit pixel in the corner of one of three images: one position, eleven black patches."""
     images = np.zeros((3, 28, 28, 1), np.uint8)
     images[1, 0, 0] = 255
-    mined = patches.mine(two_filters, "conv1", _with_test(digits, images), ExplainConfig())
+    mined = _mine(two_filters, "conv1", _with_test(digits, images))
     assert _row_lists(mined.rows, "filter", "rank", "image_id", "y", "x", "n_tied") == [
         (1, 1, 101, 0, 0, 0)
     ]
@@ -165,7 +175,7 @@ def test_where_fewer_positions_fire_there_are_fewer_rows(two_filters: Any, digit
 def test_positions_tied_with_the_last_row_are_counted(two_filters: Any, digits: Dataset) -> None:
     """Two white images: 162 equal positions, of which the first twelve are kept."""
     images = np.full((2, 28, 28, 1), 255, np.uint8)
-    mined = patches.mine(two_filters, "conv1", _with_test(digits, images), ExplainConfig())
+    mined = _mine(two_filters, "conv1", _with_test(digits, images))
     assert _row_lists(mined.rows, "rank", "image_id", "y", "x") == [
         (i + 1, 100, i // 9, i % 9) for i in range(K)
     ]
@@ -175,7 +185,7 @@ def test_positions_tied_with_the_last_row_are_counted(two_filters: Any, digits: 
 def test_nothing_is_mined_where_nothing_fires(two_filters: Any, digits: Dataset) -> None:
     """Black images: no rows, black pixels."""
     black = _with_test(digits, np.zeros((2, 28, 28, 1), np.uint8))
-    mined = patches.mine(two_filters, "conv1", black, ExplainConfig())
+    mined = _mine(two_filters, "conv1", black)
     assert mined.rows == []
     assert mined.pixels.shape == (2, K, 12, 12, 1)
     assert not mined.pixels.any()
@@ -185,7 +195,7 @@ def test_a_split_without_images_is_refused(two_filters: Any, digits: Dataset) ->
     """Nothing was looked at, so nothing may be said of any filter."""
     empty = _with_test(digits, np.zeros((0, 28, 28, 1), np.uint8))
     with pytest.raises(ConfigError, match=r"explain\.split: test is refused"):
-        patches.mine(two_filters, "conv1", empty, ExplainConfig())
+        _mine(two_filters, "conv1", empty)
 
 
 def test_patches_of_colour_images_keep_their_channels(
@@ -195,7 +205,7 @@ def test_patches_of_colour_images_keep_their_channels(
     images = rng.uniform(0, 255, (20, 24, 30, 3)).astype(np.float32)
     network = model.build(recipes.SPEC, (24, 30, 3), 10, seed=0)
     dataset = _with_test(digits, images)
-    mined = patches.mine(network, "conv1", dataset, ExplainConfig(patches_per_filter=4))
+    mined = _mine(network, "conv1", dataset, patches_per_filter=4)
     assert (mined.pixels.shape, mined.pixels.dtype) == ((25, 4, 12, 12, 3), np.float32)
     kernel, bias = network.get_layer("conv1").get_weights()
     activations = oracle.convolve(images, kernel, bias, 2)
@@ -213,7 +223,7 @@ def test_images_beyond_the_first_batch_are_searched(two_filters: Any, digits: Da
     images[1002, 27, 27] = 255
     reports: list[Progress] = []
     dataset = _with_test(digits, images)
-    mined = patches.mine(two_filters, "conv1", dataset, ExplainConfig(), reports.append)
+    mined = _mine(two_filters, "conv1", dataset, reports.append)
     assert _row_lists(mined.rows, "image_id", "y", "x") == [(1102, 8, 8)]
     assert [(item.done, item.total) for item in reports] == [(1000, 1003), (1003, 1003)]
 
@@ -226,4 +236,4 @@ def test_damaged_weights_are_refused(digits: Dataset, damage: float) -> None:
     kernel[0, 0, 0, 2] = damage
     network.get_layer("conv1").set_weights([kernel, bias])
     with pytest.raises(ArtifactError, match="not finite"):
-        patches.mine(network, "conv1", digits, ExplainConfig())
+        _mine(network, "conv1", digits)

@@ -47,13 +47,13 @@ class _Layer:
 
 
 @dataclass(frozen=True)
-class _Chain:
-    """Layers of which each is of a class named like Keras's."""
+class Sequential:
+    """Layers in a chain; they and it are of classes that are named like Keras's."""
 
     layers: list[Any]
 
     @classmethod
-    def of(cls, pairs: list[tuple[Step, Step]], shape: tuple[int, int]) -> "_Chain":
+    def of(cls, pairs: list[tuple[Step, Step]], shape: tuple[int, int]) -> "Sequential":
         layers = []
         for i, (along_y, along_x) in enumerate(pairs):
             kind = type(along_y.kind, (_Layer,), {})
@@ -127,7 +127,7 @@ def _chains(draw: st.DrawFn, dilations: st.SearchStrategy[int]) -> tuple[int, li
 
 def _spans(n: int, steps: list[Step]) -> list[Span]:
     """Return the span of every unit, through `windows` on a square image."""
-    chain = _Chain.of([(step, step) for step in steps], (n, n))
+    chain = Sequential.of([(step, step) for step in steps], (n, n))
     along_y, along_x = receptive.windows(chain, f"layer{len(steps) - 1}")
     assert along_y == along_x
     n_units = len(_depends_on(n, steps))
@@ -157,6 +157,14 @@ def test_the_clipped_span_is_right_for_dilated_convolutions_too(
     chain: tuple[int, list[Step]],
 ) -> None:
     """With dilation the first tap inside of the image may lie behind its edge."""
+    _check_clipped(*chain)
+
+
+@pytest.mark.slow
+@settings(max_examples=10_000, deadline=None)
+@given(_chains(st.integers(1, 4)))
+def test_the_clipped_span_is_right_for_ten_thousand_stacks(chain: tuple[int, list[Step]]) -> None:
+    """The same once more, for many."""
     _check_clipped(*chain)
 
 
@@ -198,7 +206,7 @@ def test_both_axes_are_kept_apart(data: st.DataObject) -> None:
             pairs.append((along_y, along_x))
             width = _n_outputs(width, along_x)
     assume(pairs)
-    chain = _Chain.of(pairs, (30, 23))
+    chain = Sequential.of(pairs, (30, 23))
     along_y_windows, along_x_windows = receptive.windows(chain, f"layer{len(pairs) - 1}")
     for n, windows, steps in (
         (30, along_y_windows, [pair[0] for pair in pairs]),
@@ -233,17 +241,37 @@ def test_this_network_sees_12_then_20_then_22_pixels(
         assert {unit: receptive.span(windows, unit) for unit in spans} == spans
 
 
-@pytest.mark.parametrize("layer", ["flatten", "dense1", "logits"])
-def test_layers_behind_the_flattening_have_no_field(network: Any, layer: str) -> None:
-    """Their units see the whole image; the error names the layer in the way."""
-    with pytest.raises(ConfigError, match=f"layer {layer}: .* not defined behind flatten"):
-        receptive.windows(network, layer)
-
-
-def test_a_layer_that_is_not_there_is_refused_with_those_that_are(network: Any) -> None:
-    """The message lists the model's layers."""
-    with pytest.raises(ConfigError, match=r"layer conv3: the model has no such layer; .*conv2"):
+def test_layers_without_filters_and_layers_that_are_not_there_are_refused(network: Any) -> None:
+    """The message lists those that can be asked for."""
+    listed = r"; the model's convolutions and pools are conv1, conv2, pool$"
+    for layer in ("scale", "flatten", "dense1", "logits"):
+        with pytest.raises(ConfigError, match=f"^layer {layer}: has no filters{listed}"):
+            receptive.windows(network, layer)
+    with pytest.raises(ConfigError, match=f"^layer conv3: is not there{listed}"):
         receptive.windows(network, "conv3")
+
+
+def test_what_lies_behind_an_unknown_layer_is_refused_by_its_name(prepared: object) -> None:
+    """Its units may see anything."""
+    import keras
+
+    layers = keras.layers
+    network = keras.Sequential(
+        [keras.Input((8, 8, 1)), layers.UpSampling2D(name="up"), layers.Conv2D(1, 3, name="conv")]
+    )
+    with pytest.raises(ConfigError, match=r"not known behind up \(UpSampling2D\)"):
+        receptive.windows(network, "conv")
+
+
+def test_a_model_that_is_no_chain_is_refused(prepared: object) -> None:
+    """With two ways to the pixels, a list of layers says nothing of what is seen."""
+    import keras
+
+    pixels = keras.Input((8, 8, 1))
+    first = keras.layers.Conv2D(1, 3, padding="same", name="first")(pixels)
+    branched = keras.Model(pixels, keras.layers.Add()([pixels, first]))
+    with pytest.raises(ConfigError, match=r"no chain of layers, .* but a Functional"):
+        receptive.windows(branched, "first")
 
 
 KERAS_CHAINS = [

@@ -90,6 +90,8 @@ TABLE: dict[str, Row] = {
     "evaluate.calibration_bins": Row(15, 10, (EVALUATE,)),
     "explain.patches_per_filter": Row(12, 9, (MINE,)),
     "explain.split": Row("test", "train", (MINE,)),
+    "explain.one_per_image": Row(False, True, (MINE,)),
+    "explain.suppression_radius": Row(0, 2, (MINE,)),
     "report.mistakes": Row(24, 12, (REPORT,)),
     "gate.track": Row(None, "nightly", ()),
     "gate.min_accuracy": Row(0.9, 0.8, ()),
