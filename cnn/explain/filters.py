@@ -1,11 +1,4 @@
-"""What each filter is and how it behaves on images: the work of the step export_filters.
-
-A filter's response to an image is its mean activation over all positions.
-Selectivity: (largest class mean - mean of the others) / (their sum), Morcos et al. 2018,
-"On the importance of single directions for generalization", section 3.2. Sparsity: lifetime
-sparseness of the responses, Vinje and Gallant 2000, "Sparse coding and decorrelation in primary
-visual cortex during natural vision".
-"""
+"""What each filter is and how it behaves on images: the work of the step export_filters."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +9,12 @@ from numpy.typing import NDArray
 from cnn import progress
 from cnn.data.dataset import Dataset
 from cnn.explain import activations
+from cnn.explain.behaviour import Activity
 
-LAYERS = ("conv1",)
+LAYERS = ("conv1", "conv2")
 SPLIT = "test"
+LEVELS = {"activation_median": 0.5, "activation_p90": 0.9, "activation_p99": 0.99}
+N_BINS = 20
 
 
 @dataclass(frozen=True)
@@ -36,13 +32,11 @@ def describe(
     """Return a layer's kernels and what each filter does on the test images."""
     split = dataset.splits[SPLIT]
     kernels = activations.kernels(model, layer)
-    behaviour = _Behaviour.of(len(kernels), len(split))
+    activity = Activity(len(kernels), len(dataset.class_names))
     for batch in activations.stream(model, layer, split.images):
-        behaviour.add(batch)
-        done = batch.start + len(batch.values)
-        report(progress.Progress(done, len(split)))
-    shape = _shape_columns(kernels)
-    columns = {**shape, **behaviour.columns(np.asarray(split.labels), len(dataset.class_names))}
+        activity.add(batch, np.asarray(split.labels[batch.start : batch.stop]))
+        report(progress.Progress(batch.stop, len(split)))
+    columns = _of_kernels(kernels) | _of_activity(activity)
     rows = [
         {"layer": layer, "filter": i, "split": SPLIT}
         | {name: values[i] for name, values in columns.items()}
@@ -51,32 +45,35 @@ def describe(
     return Filters(layer, kernels, rows)
 
 
-def nearest(kernels: NDArray[np.float32]) -> tuple[list[int | None], list[float | None]]:
-    """Return for each filter the one with the largest cosine to it, and that cosine.
+def nearest(likeness: NDArray[np.float64]) -> tuple[list[int | None], list[float | None]]:
+    """Return for each filter the other that it is most like, and how much.
 
-    Null where there is only one filter or a kernel is all zeros.
+    likeness: (filters, filters), NaN where it is not defined. Null for a filter that is like
+    no other in any degree that is defined.
     """
+    others = np.where(np.isnan(likeness) | np.eye(len(likeness), dtype=bool), -np.inf, likeness)
+    best = others.argmax(axis=1)
+    found = [(int(j), float(others[i, j])) for i, j in enumerate(best)]
+    return (
+        [j if np.isfinite(value) else None for j, value in found],
+        [value if np.isfinite(value) else None for _, value in found],
+    )
+
+
+def cosines(kernels: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the cosine of every two kernels, NaN with one that is all zeros."""
     flat = kernels.reshape(len(kernels), -1).astype(np.float64)
     norms = np.linalg.norm(flat, axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        cosines = (flat @ flat.T) / np.outer(norms, norms)
-    np.fill_diagonal(cosines, np.nan)
-    filled = np.where(np.isnan(cosines), -np.inf, cosines)
-    best = filled.argmax(axis=1)
-    known = [bool(np.isfinite(filled[i, j])) for i, j in enumerate(best)]
-    return (
-        [int(j) if ok else None for j, ok in zip(best, known, strict=True)],
-        [
-            float(np.clip(cosines[i, j], -1, 1)) if ok else None
-            for i, (j, ok) in enumerate(zip(best, known, strict=True))
-        ],
-    )
+        return np.clip((flat @ flat.T) / np.outer(norms, norms), -1, 1)
 
 
 def selectivity(class_means: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the class selectivity index of each filter, 0..1, NaN for one that never fires.
 
-    class_means: (classes, filters), mean response to each class that has images.
+    (largest class mean - mean of the others) / (their sum), Morcos et al. 2018, "On the
+    importance of single directions for generalization", section 3.2. class_means: (classes,
+    filters), mean response to each class that has images.
     """
     largest = class_means.max(axis=0)
     others = (class_means.sum(axis=0) - largest) / max(len(class_means) - 1, 1)
@@ -85,68 +82,59 @@ def selectivity(class_means: NDArray[np.float64]) -> NDArray[np.float64]:
     return index
 
 
-def sparseness(responses: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the lifetime sparseness of each filter, 0..1, NaN for one that never fires.
+def smoothness(kernels: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return how alike neighbouring weights are: 1 smooth, 0 noise, below 0 alternating.
 
-    responses: (images, filters), not negative.
+    Moran's I over the pairs of weights beside and above each other, channels apart: Moran
+    1950, "Notes on continuous stochastic phenomena". kernels: (filters, h, w, channels). NaN
+    where all weights of each channel are equal.
     """
-    n = len(responses)
+    apart = kernels - kernels.mean(axis=(1, 2), keepdims=True, dtype=np.float64)
+    along_y, along_x = apart[:, 1:] * apart[:, :-1], apart[:, :, 1:] * apart[:, :, :-1]
+    n_pairs = along_y[0].size + along_x[0].size
+    products = along_y.sum(axis=(1, 2, 3)) + along_x.sum(axis=(1, 2, 3))
     with np.errstate(invalid="ignore", divide="ignore"):
-        activity = responses.mean(axis=0) ** 2 / (responses**2).mean(axis=0)
-        return (1 - activity) / (1 - 1 / n) if n > 1 else np.full(responses.shape[1], np.nan)
+        found: NDArray[np.float64] = (products / n_pairs) / (apart**2).mean(axis=(1, 2, 3))
+    return found
 
 
-@dataclass
-class _Behaviour:
-    """Sums over the images seen so far."""
-
-    responses: NDArray[np.float64]
-    n_active: NDArray[np.int64]
-    largest: NDArray[np.float64]
-    n_positions: int = 0
-
-    @classmethod
-    def of(cls, n_filters: int, n_images: int) -> "_Behaviour":
-        zeros = np.zeros(n_filters)
-        return cls(np.zeros((n_images, n_filters)), zeros.astype(np.int64), zeros)
-
-    def add(self, batch: activations.Batch) -> None:
-        values = batch.values.reshape(len(batch.values), -1, batch.values.shape[-1])
-        stop = batch.start + len(values)
-        self.responses[batch.start : stop] = values.mean(axis=1, dtype=np.float64)
-        self.n_active += (values > 0).sum(axis=(0, 1))
-        self.largest = np.maximum(self.largest, values.max(axis=(0, 1)))
-        self.n_positions += values.shape[0] * values.shape[1]
-
-    def columns(self, labels: NDArray[np.int64], n_classes: int) -> dict[str, list[Any]]:
-        present = [label for label in range(n_classes) if (labels == label).any()]
-        class_means = np.stack([self.responses[labels == label].mean(axis=0) for label in present])
-        dead = self.n_active == 0
-        preferred = np.array(present)[class_means.argmax(axis=0)]
-        return {
-            "dead": dead.tolist(),
-            "fraction_active": (self.n_active / self.n_positions).tolist(),
-            "max_activation": self.largest.tolist(),
-            "mean_activation": self.responses.mean(axis=0).tolist(),
-            "selectivity": _nulls(selectivity(class_means), dead),
-            "preferred_label": _nulls(preferred, dead),
-            "sparsity": _nulls(sparseness(self.responses), dead),
-        }
-
-
-def _shape_columns(kernels: NDArray[np.float32]) -> dict[str, list[Any]]:
+def _of_kernels(kernels: NDArray[np.float32]) -> dict[str, list[Any]]:
     flat = kernels.reshape(len(kernels), -1).astype(np.float64)
-    nearest_filter, nearest_cosine = nearest(kernels)
+    nearest_filter, nearest_cosine = nearest(cosines(kernels))
     return {
         "l1_norm": np.abs(flat).sum(axis=1).tolist(),
         "l2_norm": np.linalg.norm(flat, axis=1).tolist(),
         "mean_weight": flat.mean(axis=1).tolist(),
+        "smoothness": _nulls(smoothness(kernels)),
         "nearest_filter": nearest_filter,
         "nearest_cosine": nearest_cosine,
     }
 
 
-def _nulls(values: NDArray[Any], unknown: NDArray[np.bool_]) -> list[Any]:
-    """Return values as a list, null where they are unknown or NaN."""
-    missing = unknown | np.isnan(values.astype(np.float64))
-    return [None if gone else value for value, gone in zip(values.tolist(), missing, strict=True)]
+def _of_activity(activity: Activity) -> dict[str, list[Any]]:
+    present = np.flatnonzero(activity.n_images)
+    class_means = activity.class_means
+    dead = activity.fraction_active == 0
+    preferred = present[class_means[present].argmax(axis=0)]
+    correlated, correlation = nearest(activity.moments.correlations())
+    quantiles = activity.quantiles(np.array(list(LEVELS.values())))
+    return {
+        "dead": dead.tolist(),
+        "fraction_active": activity.fraction_active.tolist(),
+        "max_activation": activity.largest.tolist(),
+        "mean_activation": activity.mean_response.tolist(),
+        **dict(zip(LEVELS, quantiles.T.tolist(), strict=True)),
+        "histogram": activity.histogram(N_BINS).tolist(),
+        "class_means": [_nulls(means) for means in class_means.T],
+        "selectivity": _nulls(selectivity(class_means[present])),
+        "preferred_label": _nulls(np.where(dead, np.nan, preferred)),
+        "sparsity": _nulls(activity.lifetime_sparsity),
+        "population_sparsity": [activity.population_sparsity] * len(dead),
+        "correlated_filter": correlated,
+        "correlation": correlation,
+    }
+
+
+def _nulls(values: NDArray[np.float64]) -> list[Any]:
+    """Return values as a list, null where they are NaN."""
+    return [None if np.isnan(value) else value for value in values.tolist()]

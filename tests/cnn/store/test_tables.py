@@ -20,7 +20,7 @@ every_length = pytest.mark.parametrize("n", [0, 3])
 def value(kind: pa.DataType, i: int) -> Any:
     """Return the i-th value of a column."""
     if pa.types.is_list(kind):
-        return [0.25, 0.75]
+        return [value(kind.value_type, i), value(kind.value_type, i + 1)]
     if pa.types.is_timestamp(kind):
         return datetime(2026, 1, 1 + i, tzinfo=UTC)
     for test, made in (
