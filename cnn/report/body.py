@@ -37,6 +37,7 @@ class Material:
     tables: Mapping[str, pd.DataFrame]
     kernels: Mapping[str, np.ndarray[Any, Any]]
     patches: Mapping[str, np.ndarray[Any, Any]]
+    projections: Mapping[str, np.ndarray[Any, Any]]
 
 
 def gather(folders: Mapping[Kind, Path]) -> Material:
@@ -51,6 +52,7 @@ def gather(folders: Mapping[Kind, Path]) -> Material:
         tables,
         _arrays(folders["filters"], "filters"),
         _arrays(folders["patches"], "patches"),
+        _arrays(folders["patches"], "projections"),
     )
 
 
@@ -87,10 +89,10 @@ def _figures(material: Material, n_mistakes: int) -> dict[str, Figure]:
         rows = tables["filters"]
         drawn[f"filters-{layer}"] = figures.filters(kernels, rows[rows["layer"] == layer], layer)
     for layer, pixels in material.patches.items():
-        rows = tables["patches"]
-        kernels = material.kernels[layer]
-        drawn[f"patches-{layer}"] = figures.patches(
-            pixels, rows[rows["layer"] == layer], kernels, layer
+        rows = tables["patches"][tables["patches"]["layer"] == layer]
+        drawn[f"patches-{layer}"] = figures.patches(pixels, rows, material.kernels[layer], layer)
+        drawn[f"projections-{layer}"] = figures.projections(
+            pixels, material.projections[layer], rows, layer
         )
     return drawn
 
@@ -154,9 +156,16 @@ def _metrics(table: pd.DataFrame) -> dict[str, dict[str, dict[str, Any]]]:
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Return a table's rows as dicts, null where a value is missing."""
     return [
-        {str(name): None if pd.isna(value) else value for name, value in row.items()}
+        {str(name): _plain(value) for name, value in row.items()}
         for row in table.to_dict("records")
     ]
+
+
+def _plain(value: Any) -> Any:
+    """Return a cell's value, an array as a list, null where it is missing."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return None if pd.isna(value) else value
 
 
 def _arrays(folder: Path, stem: str) -> dict[str, np.ndarray[Any, Any]]:

@@ -1,5 +1,7 @@
 """The figures of a report; each takes tables and arrays and returns a matplotlib Figure."""
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ N_SAMPLES = 16
 _MOST_NAMED_CLASSES, _MOST_COUNTED_CLASSES = 30, 20
 _CONFUSION_HEIGHT = 980  # pixels
 _NARROW_NAME, _WIDEST_NAME = 40, 240  # pixels beside the confusion matrix
+_N_PROJECTED = 9  # patches of a filter beside their projections
 _MOST_ROWS = 64  # of the patches; more do not make a picture
 
 
@@ -260,3 +263,47 @@ def _patch_tile(pixels: NDArray[Any], by_place: Any, f: int, rank: int) -> Tile 
         return None
     lines = [f"{row.activation:.2f}", f"#{row.image_id}", _name(row.label_name, row.label)]
     return Tile(sheets.picture(pixels[f, rank - 1]), lines)
+
+
+def projections(
+    pixels: NDArray[Any], projected: NDArray[np.float32], table: pd.DataFrame, layer: str
+) -> Figure:
+    """Return each filter's nine strongest patches and, beside them, their projections.
+
+    As in Zeiler and Fergus 2014, figure 2.
+    """
+    by_filter: dict[Any, list[Any]] = {}
+    for row in table[table["rank"] <= _N_PROJECTED].sort_values("rank").itertuples():
+        by_filter.setdefault(row.filter, []).append(row)
+    tiles = [
+        _projections_tile(pixels[f], projected[f], f, by_filter.get(f, []))
+        for f in range(min(len(pixels), _MOST_ROWS))
+    ]
+    note = (
+        "left: its nine strongest patches; right: a projection of each activation down to the "
+        "pixels, which is no explanation;\nbelow: filter, activations, labels"
+    )
+    return Sheet(f"Patches and projections of {layer}", note, sheets.grid(tiles, 3)).draw()
+
+
+def _projections_tile(
+    pixels: NDArray[Any], projected: NDArray[np.float32], f: int, rows: Sequence[Any]
+) -> Tile:
+    """Return one filter's patches and, right of them, their projections."""
+    shown = [sheets.picture(pixels[row.rank - 1]) for row in rows]
+    back = [_projection_picture(projected[row.rank - 1]) for row in rows]
+    left, right = (sheets.mosaic(_filled(part), 3, pixels.shape[1:3]) for part in (shown, back))
+    gap = np.full((len(left), 3, 3), 255, np.uint8)
+    span = f": {rows[0].activation:.2f} to {rows[-1].activation:.2f}" if rows else ""
+    labels = Counter(_name(row.label_name, row.label) for row in rows)
+    words = ", ".join(f"{n} x {name}" for name, n in labels.most_common()) or "never fires"
+    lines = [f"{f}{span}", words]
+    return Tile(np.hstack([left, gap, right]), lines, theme.INK if rows else theme.RED)
+
+
+def _filled(pictures: list[NDArray[np.uint8]]) -> list[NDArray[np.uint8] | None]:
+    return [*pictures, *[None] * (_N_PROJECTED - len(pictures))]
+
+
+def _projection_picture(projection: NDArray[np.float32]) -> NDArray[np.uint8]:
+    return sheets.kernel_picture(projection, float(np.abs(projection).max()) or 1.0)

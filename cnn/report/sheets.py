@@ -89,7 +89,13 @@ class Sheet:
         for j, name in enumerate(self.column_names):
             middle = place.left(j) + place.tile_width / 2
             axes.text(
-                middle, _TOP, name, fontsize=theme.SMALL, color=theme.FAINT, ha="center", va="top"
+                middle,
+                place.head,
+                name,
+                fontsize=theme.SMALL,
+                color=theme.FAINT,
+                ha="center",
+                va="top",
             )
 
 
@@ -110,7 +116,8 @@ class _Places:
         self.tile_width = max(1, int(tile_width * zoom))
         n_lines = max((len(self.lines(tile)) for tile in tiles), default=0)
         self.row = self.tile_height + n_lines * _LINE + _GAP + 4
-        self._top = _TOP + (26 if sheet.column_names else 0)
+        self.head = _TOP + _LINE * sheet.note.count("\n")
+        self._top = self.head + (26 if sheet.column_names else 0)
         self.height = self._top + self.row * len(sheet.rows) + _MARGIN // 2
 
     def lines(self, tile: Tile) -> list[str]:
@@ -140,6 +147,21 @@ class _Places:
 def grid(tiles: Sequence[Tile], n_columns: int) -> list[list[Tile | None]]:
     """Return tiles in rows of n_columns."""
     return [list(tiles[start : start + n_columns]) for start in range(0, len(tiles), n_columns)]
+
+
+def mosaic(
+    pictures: Sequence[NDArray[np.uint8] | None], n_columns: int, shape: tuple[int, int]
+) -> NDArray[np.uint8]:
+    """Return pictures (h, w, 3) of one shape as one, in rows, a white line between them."""
+    height, width = shape
+    n_rows = -(-len(pictures) // n_columns)
+    size = (n_rows * (height + 1) - 1, n_columns * (width + 1) - 1, 3)
+    whole = np.full(size, 255, np.uint8)
+    for i, one in enumerate(pictures):
+        if one is not None:
+            y, x = i // n_columns * (height + 1), i % n_columns * (width + 1)
+            whole[y : y + height, x : x + width] = one
+    return whole
 
 
 def picture(image: NDArray[Any]) -> NDArray[np.uint8]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cnn.config import ExplainConfig
+from cnn.config import MiningConfig
 from cnn.data import dataset as datasets
 from cnn.data.dataset import Dataset
 from cnn.evaluate import evaluation
@@ -38,12 +38,17 @@ def write_artifacts(root: Path, dataset: Dataset, fitted: fit.Fitted) -> dict[Ki
     measured = evaluation.evaluate(fitted.model, dataset, calibration_bins=15)
     for name, rows in measured.tables.items():
         tables.write_rows(folders["evaluation"] / f"{name}.parquet", name, rows)
-    described = filters.describe(fitted.model, "conv1", dataset)
-    tables.write_rows(folders["filters"] / "filters.parquet", "filters", described.rows)
-    np.save(folders["filters"] / "filters-conv1.npy", described.kernels)
-    mined = patches.mine(fitted.model, "conv1", dataset, ExplainConfig())
-    tables.write_rows(folders["patches"] / "patches.parquet", "patches", mined.rows)
-    np.save(folders["patches"] / "patches-conv1.npy", mined.pixels)
+    rows: dict[str, list[Any]] = {"filters": [], "patches": []}
+    for layer in patches.LAYERS:
+        described = filters.describe(fitted.model, layer, dataset)
+        rows["filters"] += described.rows
+        np.save(folders["filters"] / f"filters-{layer}.npy", described.kernels)
+        mined = patches.mine(fitted.model, dataset, MiningConfig(layer=layer), dataset.class_names)
+        rows["patches"] += mined.rows
+        np.save(folders["patches"] / f"patches-{layer}.npy", mined.pixels)
+        np.save(folders["patches"] / f"projections-{layer}.npy", mined.projections)
+    for kind in ("filters", "patches"):
+        tables.write_rows(folders[kind] / f"{kind}.parquet", kind, rows[kind])
     return folders
 
 

@@ -28,15 +28,24 @@ from cnn.store.refs import Kind
 
 Draw = Callable[[Material], Figure]
 
+
+def _of_conv1(material: Material, name: str) -> pd.DataFrame:
+    table = material.tables[name]
+    return table[table["layer"] == "conv1"]
+
+
 DRAWN: dict[str, Draw] = {
     "samples": lambda m: figures.samples(m.dataset.splits["train"], m.dataset.class_names),
     "history": lambda m: figures.history(m.tables["history"]),
     "confusion": lambda m: figures.confusion(m.tables["confusion"], "test"),
     "calibration": lambda m: figures.calibration(m.tables["calibration"], "test"),
     "mistakes": lambda m: figures.mistakes(m.tables["predictions"], m.dataset.splits["test"], 24),
-    "filters": lambda m: figures.filters(m.kernels["conv1"], m.tables["filters"], "conv1"),
+    "filters": lambda m: figures.filters(m.kernels["conv1"], _of_conv1(m, "filters"), "conv1"),
     "patches": lambda m: figures.patches(
-        m.patches["conv1"], m.tables["patches"], m.kernels["conv1"], "conv1"
+        m.patches["conv1"], _of_conv1(m, "patches"), m.kernels["conv1"], "conv1"
+    ),
+    "projections": lambda m: figures.projections(
+        m.patches["conv1"], m.projections["conv1"], _of_conv1(m, "patches"), "conv1"
     ),
 }
 ALL = pytest.mark.parametrize("name", DRAWN)
@@ -226,7 +235,7 @@ def test_patches_stand_in_rows_of_filters_with_activation_id_and_label(
     material: Material,
 ) -> None:
     """Every mined patch is shown with its activation and image."""
-    table = material.tables["patches"]
+    table = _of_conv1(material, "patches")
     lines = _texts(DRAWN["patches"](material))
     assert sorted(line for line in lines if line.startswith("#")) == sorted(
         f"#{image_id}" for image_id in table["image_id"]
@@ -239,7 +248,7 @@ def test_a_dead_filter_and_one_with_few_patches_leave_gaps(
     material: Material, tmp_path: Path
 ) -> None:
     """Filter 0 has no patches and says so, filter 1 has three; the other rows stay."""
-    table = material.tables["patches"]
+    table = _of_conv1(material, "patches")
     fewer = table[(table["filter"] > 1) | ((table["filter"] == 1) & (table["rank"] <= 3))]
     made = DRAWN["patches"](_with_table(material, "patches", fewer))
     lines = _texts(made)
