@@ -250,7 +250,23 @@ class RuntimeConfig(Settings):
     threads: Annotated[int | None, BeforeValidator(read_whole)] = Field(
         None, ge=1, le=1024, description="threads per operation (empty: TensorFlow's choice)"
     )
-
+    task_runner: Literal["none", "processes", "dask"] = Field(
+        "none",
+        description="who searches many images for patches: none is the run's own process, "
+        "processes are others on this machine, dask is a Dask cluster",
+    )
+    workers: Annotated[int | None, BeforeValidator(read_whole)] = Field(
+        None,
+        ge=1,
+        le=1024,
+        description="processes, or workers of a Dask cluster on this machine (empty: one per core)",
+    )
+    dask_address: Annotated[str | None, BeforeValidator(read_null)] = Field(
+        None,
+        pattern=r"^[a-z]+://\S+$",
+        description="Dask scheduler of a cluster that reaches the store under the same path, as "
+        "tcp://host:8786 (empty: a cluster on this machine for the time being)",
+    )
     checkpoint_seconds: Number = Field(
         10.0,
         gt=0,
@@ -258,6 +274,16 @@ class RuntimeConfig(Settings):
         description="seconds between two checkpoints of the training, or more where they would "
         "take over 2 % of its time",
     )
+
+    @model_validator(mode="after")
+    def _workers_are_there_to_be_set(self) -> Self:
+        if self.dask_address is not None and self.task_runner != "dask":
+            raise ValueError("runtime.dask_address goes with runtime.task_runner dask only")
+        if self.workers is not None and (self.task_runner == "none" or self.dask_address):
+            raise ValueError(
+                "runtime.workers goes with processes, or a Dask cluster on this machine, only"
+            )
+        return self
 
 
 class RunConfig(Settings):

@@ -35,6 +35,11 @@ def is_key(name: str) -> bool:
     return _KEY.fullmatch(name) is not None
 
 
+def is_made(root: Path, key: str) -> bool:
+    """Return whether an artifact of that key is there, of whatever kind."""
+    return any((root / STORE / kind / key).exists() for kind in KINDS)
+
+
 def artifacts(root: Path) -> Iterator[tuple[Kind, Path]]:
     """Yield the kind and the folder of every artifact, damaged ones among them."""
     for kind in KINDS if is_folder(root / STORE) else ():
