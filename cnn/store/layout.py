@@ -12,8 +12,8 @@ from cnn.store import runs
 from cnn.store.refs import Kind
 
 STORE, CHECKPOINTS, QUARANTINE, RUNS = "store", "checkpoints", "quarantine", "runs"
-PROMOTED, DOWNLOADS, MEMORY = "promoted", "downloads", ".verified"
-FOLDERS = (STORE, CHECKPOINTS, QUARANTINE, RUNS, PROMOTED, DOWNLOADS)
+PROMOTED, MINED, DOWNLOADS, MEMORY = "promoted", "mined", "downloads", ".verified"
+FOLDERS = (STORE, CHECKPOINTS, QUARANTINE, RUNS, PROMOTED, MINED, DOWNLOADS)
 KINDS: tuple[Kind, ...] = get_args(Kind)
 _KEY = re.compile(r"[0-9a-f]{64}")
 

@@ -81,6 +81,7 @@ def _reason(store: Store, step: Step, key: Key) -> str:
     candidates = [
         (keys.differences(earlier.components, key.components), earlier.created)
         for earlier in store.manifests(step.makes)
+        if earlier.components.get("step", step.name) == step.name
     ]
     if not candidates:
         return f"no {step.makes} in the store yet"
