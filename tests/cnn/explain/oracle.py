@@ -17,13 +17,51 @@ def convolve(
 
     images: (n, h, w, c), pixels 0..255. kernel: (h, w, c, filters), as Keras stores it.
     """
+    return np.maximum(_linear(images / 255, kernel, bias, stride), 0)
+
+
+def activations(
+    model: Any, layer: str, images: NDArray[Any], *, rectified: bool = True
+) -> NDArray[np.float64]:
+    """Return what conv1, conv2 or the pool make of images, from the raw weights.
+
+    rectified: whether the layer's own ReLU is applied.
+    """
+    first, first_bias = _weights(model, "conv1")
+    found = _linear(images / 255, first, first_bias, 2)
+    if layer != "conv1":
+        second, second_bias = _weights(model, "conv2")
+        assert second.shape[:2] == (5, 5)
+        padded = np.pad(np.maximum(found, 0), [(0, 0), (2, 2), (2, 2), (0, 0)])
+        found = _linear(padded, second, second_bias, 1)
+    if layer == "pool":
+        return _pool(np.maximum(found, 0))
+    return np.maximum(found, 0) if rectified else found
+
+
+def _weights(model: Any, layer: str) -> tuple[NDArray[Any], NDArray[Any] | float]:
+    kernel, *bias = model.get_layer(layer).get_weights()
+    return kernel, bias[0] if bias else 0.0
+
+
+def _linear(
+    values: NDArray[Any], kernel: NDArray[Any], bias: NDArray[Any] | float, stride: int
+) -> NDArray[np.float64]:
     flat = np.float64(kernel).reshape(-1, kernel.shape[-1])
     parts = []
-    for chunk in np.array_split(images, max(1, len(images) // 250)):
-        windows = sliding_window_view(chunk / 255, kernel.shape[:2], axis=(1, 2))
+    for chunk in np.array_split(values, max(1, len(values) // 250)):
+        windows = sliding_window_view(chunk, kernel.shape[:2], axis=(1, 2))
         patches = windows[:, ::stride, ::stride].transpose(0, 1, 2, 4, 5, 3)
-        parts.append(np.maximum(patches.reshape(*patches.shape[:3], -1) @ flat + bias, 0))
+        parts.append(patches.reshape(*patches.shape[:3], -1) @ flat + bias)
     return np.concatenate(parts)
+
+
+def _pool(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the largest of 2 x 2; the last row and column of odd ones are left out."""
+    n, height, width, n_filters = values.shape
+    n_y, n_x = height // 2, width // 2
+    even = values[:, : 2 * n_y, : 2 * n_x]
+    return even.reshape(n, n_y, 2, n_x, 2, n_filters).max(axis=(2, 4))
 
 
 @dataclass(frozen=True)
