@@ -102,8 +102,8 @@ class Activity:
     def _count(self, flat: NDArray[np.float32]) -> None:
         """Count activations (positions, filters), 0 alone in the first bin."""
         bins = (flat.view(np.int32) + ((1 << _SHIFT) - 1)) >> _SHIFT
-        for counts, of_filter in zip(self._counts, bins.T, strict=True):
-            counts += np.bincount(of_filter, minlength=_N_BINS)
+        for f, of_filter in enumerate(bins.T):
+            self._counts[f] += np.bincount(of_filter, minlength=_N_BINS)
         self.n_positions += len(flat)
 
     @property

@@ -79,7 +79,8 @@ def selectivity(class_means: NDArray[np.float64]) -> NDArray[np.float64]:
     largest = class_means.max(axis=0)
     with np.errstate(invalid="ignore"):
         others = (class_means.sum(axis=0) - largest) / np.float64(len(class_means) - 1)
-        return np.clip((largest - others) / (largest + others), 0, 1)
+        index: NDArray[np.float64] = (largest - others) / (largest + others)
+    return np.clip(index, 0, 1)
 
 
 def smoothness(kernels: NDArray[np.float32]) -> NDArray[np.float64]:
