@@ -106,3 +106,47 @@ def n_agreeing_ranks(
             assert place == (wanted.image, wanted.y, wanted.x)
             n_sure += 1
     return n_sure
+
+
+def mined(
+    activations: NDArray[np.float64],
+    k: int,
+    *,
+    floor: float = 0.0,
+    one_per_image: bool = False,
+    radius: int = 0,
+) -> tuple[list[Position], int]:
+    """Return the k strongest positions (n, y, x) of one filter, and how many more are tied.
+
+    All that are stronger than the floor are sorted; then one after the other is taken that no
+    stronger one of its image keeps away.
+    """
+    image, y, x = np.nonzero(activations > floor)
+    values = activations[image, y, x]
+    taken: list[Position] = []
+    of_image: dict[int, list[Position]] = {}
+    for i in np.lexsort((x, y, image, -values)):
+        place = Position(float(values[i]), int(image[i]), int(y[i]), int(x[i]))
+        others = of_image.setdefault(place.image, [])
+        near = [max(abs(place.y - other.y), abs(place.x - other.x)) <= radius for other in others]
+        if others if one_per_image else radius and any(near):
+            continue
+        others.append(place)
+        taken.append(place)
+    kept, dropped = taken[:k], taken[k:]
+    return kept, sum(place.activation == kept[-1].activation for place in dropped)
+
+
+def box(layer: str, unit: int, size: int = 28) -> tuple[int, int, int, int]:
+    """Return where the pixels that a unit sees begin and end, and both within the image.
+
+    conv1 sees 12 pixels every 2; each of conv2's 5 taps, of which 2 come before, sees one of
+    conv1's units; the pool sees two of conv2's.
+    """
+    first, last = {
+        "conv1": (unit, unit),
+        "conv2": (unit - 2, unit + 2),
+        "pool": (2 * unit - 2, 2 * unit + 3),
+    }[layer]
+    start, stop = 2 * first, 2 * last + 12
+    return start, stop, max(start, 0), min(stop, size)
