@@ -26,7 +26,7 @@ every_layer = pytest.mark.parametrize("layer", N_FILTERS)
 @pytest.fixture(scope="module")
 def network(prepared: object) -> Any:
     """A network whose convolutions have small whole weights; filter 0 of both seldom fires."""
-    rng = np.random.default_rng(1)
+    rng = np.random.default_rng(5)
     settings = recipes.SPEC.model_copy(
         update={"conv1_filters": 3, "conv2_filters": 4, "dense1_units": 8}
     )
