@@ -4,27 +4,25 @@ Validation is strict: a word is read as the JSON value it spells, and a value th
 does not fit is refused. No default ever replaces a bad value.
 """
 
-import difflib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 from annotated_types import BaseMetadata, Ge, Le
 from pydantic import (
-    BaseModel,
     BeforeValidator,
     Field,
-    ModelWrapValidatorHandler,
     ValidationError,
     create_model,
+    field_validator,
     model_validator,
 )
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticCustomError
 
 from cnn import documents
 from cnn.errors import ConfigError
+from cnn.refusals import Asked
 from cnn.setting import Neutral, Settings
 from cnn.training import Training
 from cnn.wording import (
@@ -32,14 +30,14 @@ from cnn.wording import (
     FolderPath,
     ImageSize,
     Number,
+    Spelled,
     Whole,
-    allowed,
     read_channels,
+    read_filters,
     read_null,
     read_size,
     read_whole,
     read_word,
-    shown,
 )
 
 RecipeName = Literal["notebook", "spec", "fast", "best"]
@@ -108,6 +106,7 @@ class DataConfig(Settings):
         return self
 
 
+_Asked = TypeVar("_Asked", bound=Asked)
 Seed = Annotated[int, Ge(0), Le(2**32 - 1)]
 
 
@@ -186,10 +185,14 @@ class ExplainConfig(Settings):
 class MiningConfig(ExplainConfig):
     """Which patches of one layer are mined."""
 
-    layer: str = Field(description="name of a convolution or pool of the model")
-    filters: Annotated[tuple[Filter, ...] | None, BeforeValidator(read_word)] = Field(
-        None, min_length=1, description="numbers of the filters, as in [0, 7] (empty: all)"
+    layer: Annotated[str, Spelled("the name of a layer, as conv2")] = Field(
+        min_length=1, description="convolution or pool of the model"
     )
+    filters: Annotated[
+        tuple[Filter, ...] | None,
+        BeforeValidator(read_filters),
+        Spelled("numbers in brackets, as [0, 7]"),
+    ] = Field(None, min_length=1, description="numbers of the filters (empty: all)")
     lowest: Flag = Field(
         False,
         description="whether the lowest activations are mined, as they are before the layer's ReLU",
@@ -207,7 +210,11 @@ class ReportConfig(Settings):
 class GateConfig(Settings):
     """Which models are promoted; all figures are of the validation images."""
 
-    track: Annotated[str | None, BeforeValidator(read_null)] = Field(
+    track: Annotated[
+        str | None,
+        BeforeValidator(read_null),
+        Spelled("a name of at most 64 small letters, digits, dots, dashes"),
+    ] = Field(
         None,
         pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$",
         description="models of one track compete, and the promoted one lies in promoted/<track>; "
@@ -250,7 +257,25 @@ class RuntimeConfig(Settings):
     threads: Annotated[int | None, BeforeValidator(read_whole)] = Field(
         None, ge=1, le=1024, description="threads per operation (empty: TensorFlow's choice)"
     )
-
+    task_runner: Literal["none", "processes", "dask"] = Field(
+        "none",
+        description="who searches many images for patches: none is the run's own process, "
+        "processes are others on this machine, dask is a Dask cluster",
+    )
+    workers: Annotated[int | None, BeforeValidator(read_whole)] = Field(
+        None,
+        ge=1,
+        le=1024,
+        description="processes, or workers of a Dask cluster on this machine (empty: one per core)",
+    )
+    dask_address: Annotated[
+        str | None, BeforeValidator(read_null), Spelled("an address like tcp://host:8786")
+    ] = Field(
+        None,
+        pattern=r"^[a-z]+://\S+$",
+        description="Dask scheduler of a cluster that reaches the store under the same path, as "
+        "tcp://host:8786 (empty: a cluster on this machine for the time being)",
+    )
     checkpoint_seconds: Number = Field(
         10.0,
         gt=0,
@@ -259,8 +284,18 @@ class RuntimeConfig(Settings):
         "take over 2 % of its time",
     )
 
+    @model_validator(mode="after")
+    def _workers_are_there_to_be_set(self) -> Self:
+        if self.dask_address is not None and self.task_runner != "dask":
+            raise ValueError("runtime.dask_address goes with runtime.task_runner dask only")
+        if self.workers is not None and (self.task_runner == "none" or self.dask_address):
+            raise ValueError(
+                "runtime.workers goes with processes, or a Dask cluster on this machine, only"
+            )
+        return self
 
-class RunConfig(Settings):
+
+class RunConfig(Asked):
     """All settings of one run."""
 
     data: DataConfig = DataConfig()
@@ -271,26 +306,49 @@ class RunConfig(Settings):
     gate: GateConfig = GateConfig()
     runtime: RuntimeConfig = RuntimeConfig()
 
-    @model_validator(mode="wrap")
+
+class MineConfig(MiningConfig, Asked):
+    """A search in one layer of the model that a run made, over any images."""
+
+    run: Annotated[str, Spelled("the name of a run, the beginning or end of it, or latest")] = (
+        Field("latest", min_length=1, description="run whose model is looked at")
+    )
+    data: DataConfig | None = Field(
+        None, description="images that are searched (empty: the run's own data set)"
+    )
+    runtime: RuntimeConfig = RuntimeConfig()
+
+    @property
+    def search(self) -> MiningConfig:
+        """What is looked for."""
+        names = MiningConfig.model_fields
+        return MiningConfig(**{name: getattr(self, name) for name in names})
+
+    @property
+    def of_run(self) -> "RunConfig":
+        """The settings that a search shares with a run: its data and how to compute."""
+        return RunConfig(data=self.data or DataConfig(), runtime=self.runtime)
+
+    @field_validator("data", mode="before")
     @classmethod
-    def _refuse_in_words(cls, values: Any, validated: ModelWrapValidatorHandler[Self]) -> Self:
-        """Say whatever is refused as the command says it, in Prefect's messages too."""
-        try:
-            return validated(values)
-        except ValidationError as error:
-            raise PydanticCustomError(
-                "refused_settings", "{refusals}", {"refusals": describe(error)}
-            ) from None
+    def _path_alone_is_a_folder(cls, data: Any) -> Any:
+        is_path_alone = isinstance(data, dict) and data.get("path") and not data.get("source")
+        return {**data, "source": "folder"} if is_path_alone else data
 
 
 def validate(values: Mapping[str, Any]) -> RunConfig:
+    """Return the settings of a run that nested `values` describe; raises as `validated`."""
+    return validated(values, RunConfig)
+
+
+def validated(values: Mapping[str, Any], model: type[_Asked]) -> _Asked:
     """Return the settings that nested `values` describe.
 
     Raises ConfigError naming every field that is unknown or refused, the value
     received and the values allowed.
     """
     try:
-        return RunConfig.model_validate(values)
+        return model.model_validate(values)
     except ValidationError as error:
         raise ConfigError(error.errors()[0]["msg"]) from None
 
@@ -313,38 +371,3 @@ def read_file(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ConfigError(f"settings file {path}: a JSON object is expected at the top")
     return values
-
-
-def fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """Yield every setting below a model as its dotted name and definition."""
-    for name, field in model.model_fields.items():
-        annotation = field.annotation
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            yield from fields(annotation, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", field
-
-
-def describe(error: ValidationError) -> str:
-    """Return one line per refused field: its name, the value received, the values allowed."""
-    return "\n".join(dict.fromkeys(_describe_one(dict(item)) for item in error.errors()))
-
-
-def _setting_at(place: tuple[str | int, ...], known: Collection[str]) -> str:
-    """Return the name of the setting at a place, which goes on into the parts of its type."""
-    parts = [part for part in place if isinstance(part, str)]
-    names = [".".join(parts[:n]) for n in range(len(parts), 0, -1)]
-    return next((name for name in names if name in known), names[0] if names else "")
-
-
-def _describe_one(item: dict[str, Any]) -> str:
-    known = dict(fields(RunConfig))
-    name = _setting_at(item["loc"], known)
-    if item["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(name, [*known, *RunConfig.model_fields], n=1, cutoff=0.5)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        return f"{name}: there is no such setting{hint}"
-    if item["type"] == "value_error":
-        return str(item["ctx"]["error"])
-    wanted = allowed(known[name]) if name in known else "an object of settings"
-    return f"{name or 'settings'}: {shown(item['input'])} is refused; expected {wanted}"

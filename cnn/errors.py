@@ -42,6 +42,10 @@ class TrainingError(FilterscopeError):
     """Training cannot go on, for example because the loss is not finite."""
 
 
+class WorkerDiedError(FilterscopeError):
+    """A process that worked on a part of a search ended before it was done."""
+
+
 class ServerError(FilterscopeError):
     """Prefect's API cannot be reached, or its temporary server does not start."""
 

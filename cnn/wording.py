@@ -4,6 +4,7 @@ import json
 import re
 import types
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -59,6 +60,14 @@ def read_size(value: Any) -> Any:
     return (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+def read_filters(value: Any) -> Any:
+    """Return the numbers in brackets as a tuple; one number stands for itself."""
+    value = read_whole(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return (value,)
+    return tuple(map(read_whole, value)) if isinstance(value, list) else value
+
+
 def read_null(value: Any) -> Any:
     """Return nothing for the word null."""
     return None if value == "null" else value
@@ -81,10 +90,20 @@ def shown(value: Any) -> str:
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 
+@dataclass(frozen=True)
+class Spelled:
+    """Marks a setting whose values are texts with words for what they look like."""
+
+    words: str
+
+
 def allowed(field: FieldInfo) -> str:
     """Return the values that a setting takes, in words."""
     choices, optional = _unwrap(field.annotation)
-    if isinstance(choices, tuple):
+    spelled = [item.words for item in field.metadata if isinstance(item, Spelled)]
+    if spelled:
+        words = spelled[0]
+    elif isinstance(choices, tuple):
         words = "one of " + ", ".join(str(choice) for choice in choices)
     else:
         limits = dict.fromkeys(_limits([*field.metadata, *_nested_limits(field.annotation)]))
@@ -96,7 +115,6 @@ def allowed(field: FieldInfo) -> str:
 
 _NAMES: dict[Any, str] = {int: "a whole number", float: "a finite number", bool: "true or false"}
 _NAMES[Path] = "the path of a folder"
-_NAMES[str] = "a name of at most 64 small letters, digits, dots, dashes"
 _NAMES[tuple] = "one side or [height, width] in pixels, each"
 
 

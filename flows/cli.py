@@ -14,14 +14,14 @@ from cyclopts import App, CycloptsError, Parameter
 
 from cnn import config as settings
 from cnn import files
-from cnn.config import RunConfig, StepName
+from cnn.config import MineConfig, RunConfig, RuntimeConfig, StepName
 from cnn.data import sources
 from cnn.errors import ConfigError, FilterscopeError
-from cnn.store import collecting, planning, promoted, runs, verifying
+from cnn.store import collecting, mined, planning, promoted, runs, verifying
 from cnn.store.planning import Planned
 from cnn.store.store import Store, default_root
 from flows import console, prefect_settings
-from flows.words import Words, merged
+from flows.words import MineWords, Words, merged
 
 app = App(
     name="filterscope",
@@ -50,6 +50,7 @@ Apply = Annotated[
     bool, Parameter(negative=(), help="remove it; without this, gc only says what it would do")
 ]
 AllWords = Annotated[Words, Parameter(name="*", show_default=False)]
+MineWordsGiven = Annotated[MineWords, Parameter(name="*", show_default=False)]
 
 
 @app.command
@@ -64,7 +65,7 @@ def run(
     """Train, measure and explain; what is in the store already is not done again."""
     wanted, names, root = _read(config, words), _steps(refresh), Store(store or default_root())
     root.ensure_writable()
-    _refuse_missing_gpu(wanted)
+    _refuse_missing_gpu(wanted.runtime)
     chosen, note = _without_auto(wanted, root)
     planned = planning.plan(root, chosen, names)
     with _without_warnings():  # the run repeats them in its log
@@ -104,6 +105,30 @@ def plan(
         console.as_json([dict(zip(("step", "state", "why"), row, strict=True)) for row in rows])
     else:
         console.table(("step", "state", "why"), rows, note)
+
+
+@app.command
+def mine(
+    *,
+    config: ConfigFile = None,
+    store: StoreRoot = None,
+    json: AsJson = False,
+    words: MineWordsGiven = MineWords(),
+) -> None:
+    """Show which patches most activate the filters of one layer, in any images."""
+    values = settings.read_file(config) if config else {}
+    wanted = settings.validated(merged(values, words), MineConfig)
+    root = Store(store or default_root())
+    root.ensure_writable()
+    runs.find(root.runs, wanted.run)
+    _refuse_missing_gpu(wanted.runtime)
+    from flows import start
+
+    folder = start.mine(wanted, root.root)
+    if json:
+        console.as_json(mined.read(folder).model_dump(mode="json"))
+    else:
+        console.found(mined.read(folder), folder)
 
 
 @app.command
@@ -294,12 +319,12 @@ def _without_warnings() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _refuse_missing_gpu(wanted: RunConfig) -> None:
+def _refuse_missing_gpu(runtime: RuntimeConfig) -> None:
     """Raise ConfigError where a GPU is asked for and there is none, before anything is fetched."""
-    if wanted.runtime.device == "gpu":
+    if runtime.device == "gpu":
         from cnn.train import device
 
-        device.prepare(wanted.runtime)
+        device.prepare(runtime)
 
 
 def _without_auto(wanted: RunConfig, store: Store) -> tuple[RunConfig, str]:

@@ -15,6 +15,7 @@ from cnn.progress import Report
 from cnn.report import html
 from cnn.store import runs
 from cnn.store.collecting import Item, Survey
+from cnn.store.mined import MinedRecord
 from cnn.store.runs import RunRecord
 from cnn.store.verifying import Findings
 
@@ -63,6 +64,13 @@ def run(record: RunRecord, folder: Path) -> None:
     console.print(Text(f"time           {html.seconds(record.seconds)}"))
     if (folder / runs.REPORT_NAME).exists():
         console.print(Text(f"report         {folder / runs.REPORT_NAME}"), soft_wrap=True)
+
+
+def found(record: MinedRecord, folder: Path) -> None:
+    """Print what a search found, and where it lies."""
+    console.print(Text(f"{record.n_patches:,} patches of {record.layer}", style="bold"))
+    for label, path in [("pictures", f"{folder}/*.png"), ("table", folder / "patches.parquet")]:
+        console.print(Text(f"{label:<9} {path}"), soft_wrap=True)
 
 
 def all_runs(found: Sequence[tuple[RunRecord, bool]]) -> None:

@@ -4,6 +4,8 @@ import os
 import signal
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from subprocess import Popen
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import httpx
 
 from cnn import files
-from cnn.config import RunConfig, StepName
+from cnn.config import MineConfig, RunConfig, StepName
 from cnn.errors import ServerError, StoreUnwritableError
 from flows import prefect_settings
 
@@ -29,20 +31,35 @@ except ProcessLookupError:
 
 
 def train_and_explain(config: RunConfig, store: Path, refresh: list[StepName], note: str) -> Path:
-    """Run the main job and return its run folder; Prefect is imported here, with our defaults."""
-    prefect_settings.apply()
-    from flows.train_and_explain import train_and_explain as job
+    """Run the main job and return its run folder."""
+    with _prefect():
+        from flows.train_and_explain import train_and_explain as job
 
+        folder = job(config, store=store, refresh=refresh, note=note)
+    assert isinstance(folder, Path)  # only a deployment's run is skipped
+    return folder
+
+
+def mine(config: MineConfig, store: Path) -> Path:
+    """Run the search in one layer and return the folder of what it found."""
+    with _prefect():
+        from flows.mine import mine as job
+
+        return job(config, store=store)
+
+
+@contextmanager
+def _prefect() -> Iterator[None]:
+    """Have a server while the block runs a flow; Prefect is imported here, with our defaults."""
+    prefect_settings.apply()
     _reach_server()
     try:
-        folder = job(config, store=store, refresh=refresh, note=note)
+        yield
     except httpx.HTTPError as error:  # Prefect's own errors are among them
         raise ServerError(
             f"Prefect's API failed while the run was under way: {error}; "
             "what was finished is in the store: run again"
         ) from None
-    assert isinstance(folder, Path)  # only a deployment's run is skipped
-    return folder
 
 
 def _reach_server() -> None:

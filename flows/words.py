@@ -7,12 +7,15 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 from pydantic import BaseModel, create_model
+from pydantic_core import PydanticUndefined
 
-from cnn import config, wording
+from cnn import config, refusals, wording
 
 
 def _option(name: str, field: Any, group: str) -> Any:
-    default = "" if field.default is None else f"; default {_word(field.default)}"
+    default = (
+        "" if field.default in (None, PydanticUndefined) else f"; default {_word(field.default)}"
+    )
     text = f"{field.description}: {wording.allowed(field)}{default}"
     parameter = Parameter(help=text, show_default=False, group=f"Settings: {group}")
     return Annotated[str | None, parameter]
@@ -27,8 +30,9 @@ def _model(settings: type[BaseModel], group: str) -> type[BaseModel]:
     """Return a model like `settings` in which every setting is a word or missing."""
     fields: dict[str, Any] = {}
     for name, field in settings.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            section = _model(field.annotation, name)
+        inner = refusals.section_of(field)
+        if inner:
+            section = _model(inner, name)
             fields[name] = (section, section())
         else:
             fields[name] = (_option(name, field, group), None)
@@ -36,13 +40,16 @@ def _model(settings: type[BaseModel], group: str) -> type[BaseModel]:
 
 
 Words: Any = _model(config.RunConfig, "")
+MineWords: Any = _model(config.MineConfig, "the search")
 
 
 def merged(file: dict[str, Any], words: BaseModel) -> dict[str, Any]:
     """Return the nested values of a settings file with the words put over them."""
     values = dict(file)
     for section, given in words.model_dump(exclude_none=True).items():
-        there = values.get(section, {})
-        if given and isinstance(there, dict):  # anything else is refused where it is validated
+        there = values.get(section) or {}
+        if not isinstance(given, dict):
+            values[section] = given
+        elif given and isinstance(there, dict):  # anything else is refused where it is validated
             values[section] = {**there, **given}
     return values

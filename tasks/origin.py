@@ -5,7 +5,7 @@ import logging
 from prefect import runtime
 
 from cnn import config as settings
-from cnn.config import RunConfig
+from cnn.config import MineConfig, RunConfig
 
 log = logging.getLogger("cnn.run")
 
@@ -22,6 +22,14 @@ def flow_run_name() -> str:
         return str(runtime.flow_run.name)
     train = dated(config).train
     return f"{config.data.source}-{train.recipe}-seed{train.seed}"
+
+
+def search_name() -> str:
+    """Return the name of the search under way: its run and its layer."""
+    config = runtime.flow_run.parameters["config"]
+    if not isinstance(config, MineConfig):  # refused settings; the search is about to fail
+        return str(runtime.flow_run.name)
+    return f"{config.run}-{config.layer}"
 
 
 def flow_run_id() -> str | None:

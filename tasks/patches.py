@@ -10,7 +10,8 @@ from cnn.config import MiningConfig
 from cnn.data import dataset as datasets
 from cnn.store import exports, tables
 from cnn.store.manifests import Headline
-from cnn.store.steps import MINE_PATCHES
+from cnn.store.steps import MINE_LAYER, MINE_PATCHES
+from tasks import shards, workers
 from tasks.step import Work, step_task
 
 if TYPE_CHECKING:
@@ -19,20 +20,38 @@ if TYPE_CHECKING:
 
 @step_task(MINE_PATCHES)
 def mine_patches(work: Work) -> Headline:
-    """Write each layer's patches and projections as arrays, and the table of the patches."""
+    """Write the patches and projections of every layer that the main job explains."""
     from cnn.explain import patches
+
+    of_layers = work.settings.model_dump()
+    return _mine(work, [MiningConfig(layer=layer, **of_layers) for layer in patches.LAYERS])
+
+
+@step_task(MINE_LAYER)
+def mine_layer(work: Work) -> Headline:
+    """Write the patches and projections of one layer."""
+    return _mine(work, [work.settings])
+
+
+def _mine(work: Work, wanted: Sequence[MiningConfig]) -> Headline:
+    from cnn.explain import activations, patches
 
     model = exports.load_model(work.inputs["model"])
     names = exports.class_names(work.inputs["model"])
     dataset = datasets.read(work.inputs["dataset"])
+    for settings in wanted:
+        patches.check(model, dataset.splits[settings.split], settings)
     mined = []
-    for layer in patches.LAYERS:
-        settings = MiningConfig(layer=layer, **work.settings.model_dump())
-        mined.append(patches.mine(model, dataset, settings, names, work.report))
-    return write(work.folder, mined)
+    with workers.engaged(work.run.config.runtime) as crew:
+        for settings in wanted:
+            n_images = len(dataset.splits[settings.split])
+            n_at_once = activations.batch_size(model, settings.layer)
+            best = shards.search(work, settings, n_images, n_at_once, crew)
+            mined.append(patches.describe(model, dataset, settings, best, names))
+    return _write(work.folder, mined)
 
 
-def write(folder: Path, mined: Sequence["Patches"]) -> Headline:
+def _write(folder: Path, mined: Sequence["Patches"]) -> Headline:
     """Write some layers' patches and projections as arrays, and one table of all patches."""
     for item in mined:
         np.save(folder / f"patches-{item.layer}.npy", item.pixels, allow_pickle=False)

@@ -19,7 +19,7 @@ from cnn.store.runs import RunRecord, StepOutcome, folder_name
 from cnn.store.steps import STEPS, with_followers
 from cnn.store.store import Store, default_root
 from cnn.train import recipes
-from tasks import logs
+from tasks import logs, workers
 from tasks.progress import Bars
 
 log = logging.getLogger("cnn.run")
@@ -40,8 +40,8 @@ class Run:
     ) -> None:
         """Begin a run.
 
-        Raises StoreUnwritableError, and ConfigError for a setting without effect or a GPU that
-        is not there.
+        Raises StoreUnwritableError, and ConfigError for a setting without effect, or a GPU or
+        Dask that is not there.
         """
         logs.prepare()
         self.config = config
@@ -58,6 +58,7 @@ class Run:
         self._held = ExitStack()
         self.store.ensure_writable()
         self.store.sweep()
+        workers.refuse_missing(config.runtime)
         if config.runtime.device == "gpu":
             self.device()  # where there is none, nothing is to be fetched first
         if note:

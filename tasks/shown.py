@@ -13,6 +13,7 @@ from prefect.events import emit_event
 
 from cnn.report import html, page, trend, ui
 from cnn.store import runs, tables
+from cnn.store.mined import MinedRecord
 from cnn.store.runs import RunRecord
 
 log = logging.getLogger("cnn.run")
@@ -29,6 +30,19 @@ def show(record: RunRecord, folder: Path, report: Path) -> None:
         _show(record, folder, report)
     except httpx.HTTPError as error:  # Prefect's own errors are among them
         log.warning("the run's pages cannot be shown in Prefect: %s", error)
+
+
+def show_mined(record: MinedRecord, folder: Path) -> None:
+    """Create the artifact of a search in the UI; a server that stays away does not fail it."""
+    try:
+        _create(
+            create_markdown_artifact,
+            ui.mined_page(record, folder),
+            key="mined",
+            description=f"What most activates each filter of {record.layer}",
+        )
+    except httpx.HTTPError as error:
+        log.warning("the pictures cannot be shown in Prefect: %s", error)
 
 
 def _show(record: RunRecord, folder: Path, report: Path) -> None:

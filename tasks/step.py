@@ -31,7 +31,8 @@ from tasks.run import Run
 class Work:
     """What a step's work is given: the run, its key, folders to write and read, settings.
 
-    The inputs were just verified. A step that resumes goes on from `checkpoint`, if any.
+    The inputs were just verified. A step that resumes goes on from `checkpoint`, if any; what
+    it has to `say` on why it ran stands in the log and in the run's record.
     """
 
     run: Run
@@ -41,6 +42,7 @@ class Work:
     settings: Any
     report: progress.Report
     checkpoint: Checkpoint | None
+    say: Callable[[str], None]
 
 
 Produce = Callable[[Work], Headline]
@@ -129,16 +131,20 @@ def _make(
     log.info("%s runs: %s", step.name, decision.why)
     if decision.problem:
         run.store.quarantine(key, decision.problem)
+
+    def say(text: str) -> None:
+        log.info("%s", text)
+        words.append(text)
+
     checkpoint, said = resume.newest(run, key) if step.resumes else (None, [])
     for text in said:
-        log.info("%s", text)
-    words += said
+        say(text)
     device = run.device().describe() if step.computes else None
     inputs = {ref.kind: run.store.open(ref) for ref in refs}
 
     def into(folder: Path) -> Headline:
         with reported(step.name, run.bars) as report:
-            return produce(Work(run, key, folder, inputs, resolved.value, report, checkpoint))
+            return produce(Work(run, key, folder, inputs, resolved.value, report, checkpoint, say))
 
     replace = step.name in run.refresh
     made = run.store.publish(key, refs, into, device, replace=replace)

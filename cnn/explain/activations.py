@@ -40,40 +40,55 @@ class Batch:
         return self.start + len(self.values)
 
 
-def stream(
-    model: Any, layer: str, images: NDArray[Any], start: int = 0, *, negated: bool = False
-) -> Iterator[Batch]:
-    """Yield the activations of a convolution or pool, computing only the layers up to it.
+class Forward:
+    """The forward pass up to a convolution or pool, computing only the layers on the way.
 
-    images: (n, h, w, c), pixels 0..255; those from `start` on, a multiple of the batch size.
-    The last batch is computed padded, so that an image's activations do not depend on the
-    others'.
-    negated: the layer's own activation function is left out, and every sign is changed.
-    Raises ArtifactError where a weight or an activation is not finite.
+    Compiled with the first batch. negated: the layer's own activation function is left out,
+    and every sign is changed.
     """
-    import keras
-    import tensorflow as tf
 
-    weights.refuse_damaged(model)
-    output = model.get_layer(layer).output
-    if negated:
-        output = -_linear(model.get_layer(layer))(model.get_layer(layer).input)
-    head = keras.Model(model.inputs, output)
-    _, height, width, n_filters = head.output_shape
+    def __init__(self, model: Any, layer: str, *, negated: bool = False) -> None:
+        """Take a keras.Model and a layer's name; raises ArtifactError for damaged weights."""
+        import keras
+        import tensorflow as tf
 
-    def forward(batch: Any) -> tuple[Any, Any]:
-        values = head(tf.cast(batch, tf.float32), training=False)
-        peaks = tf.nn.max_pool2d(values, (height, width), 1, "VALID")
-        return values, tf.reshape(peaks, (-1, n_filters))
+        weights.refuse_damaged(model)
+        output = model.get_layer(layer).output
+        if negated:
+            output = -_linear(model.get_layer(layer))(model.get_layer(layer).input)
+        head = keras.Model(model.inputs, output)
+        _, height, width, self.n_filters = head.output_shape
+        self.layer, self.n_at_once = layer, batch_size(model, layer)
 
-    compiled = tf.function(forward, autograph=False)
-    n = batch_size(model, layer)
-    for first in range(start, len(images), n):
-        batch = images[first : first + n]
-        values, peaks = (_on_host(part)[: len(batch)] for part in compiled(_padded(batch, n)))
-        if not np.isfinite(peaks).all():
-            raise ArtifactError(f"activations of {layer} are not finite; the model is damaged")
-        yield Batch(first, values, peaks)
+        def forward(batch: Any) -> tuple[Any, Any]:
+            values = head(tf.cast(batch, tf.float32), training=False)
+            peaks = tf.nn.max_pool2d(values, (height, width), 1, "VALID")
+            return values, tf.reshape(peaks, (-1, self.n_filters))
+
+        self._compiled = tf.function(forward, autograph=False)
+
+    def stream(self, images: NDArray[Any], start: int = 0) -> Iterator[Batch]:
+        """Yield the activations of the images from `start` on, a multiple of `n_at_once`.
+
+        images: (n, h, w, c), pixels 0..255. The last batch is computed padded, so that an
+        image's activations do not depend on the others'. Raises ArtifactError where an
+        activation is not finite.
+        """
+        n = self.n_at_once
+        for first in range(start, len(images), n):
+            batch = images[first : first + n]
+            found = self._compiled(_padded(batch, n))
+            values, peaks = (_on_host(part)[: len(batch)] for part in found)
+            if not np.isfinite(peaks).all():
+                raise ArtifactError(
+                    f"activations of {self.layer} are not finite; the model is damaged"
+                )
+            yield Batch(first, values, peaks)
+
+
+def stream(model: Any, layer: str, images: NDArray[Any]) -> Iterator[Batch]:
+    """Yield a layer's activations of all images, a batch at a time; see Forward."""
+    return Forward(model, layer).stream(images)
 
 
 def predict(model: Any, images: NDArray[Any]) -> NDArray[np.int64]:

@@ -12,7 +12,7 @@ from cnn.config import MiningConfig
 from cnn.data.dataset import Dataset, Split
 from cnn.errors import ConfigError
 from cnn.explain import activations, mining, projections, receptive
-from cnn.explain.activations import Batch
+from cnn.explain.activations import Batch, Forward
 from cnn.explain.mining import Best, Rule
 from cnn.explain.projections import Seed
 from cnn.explain.receptive import Span
@@ -81,13 +81,16 @@ def mine(
     images = dataset.splits[settings.split].images
     check(model, dataset.splits[settings.split], settings)
     best = search(
-        model, images, settings, report=lambda n: report(progress.Progress(n, len(images)))
+        Forward(model, settings.layer, negated=settings.lowest),
+        images,
+        settings,
+        report=lambda n: report(progress.Progress(n, len(images))),
     )
     return describe(model, dataset, settings, best, predicted_names)
 
 
 def search(
-    model: Any,
+    forward: Forward,
     images: NDArray[Any],
     settings: MiningConfig,
     start: int = 0,
@@ -95,18 +98,17 @@ def search(
 ) -> Best:
     """Return the strongest positions of every filter over the images from `start` on.
 
-    images: (n, h, w, c), pixels 0..255. start: a multiple of activations.batch_size.
-    report: is told the index of the image behind each batch.
+    forward: of the settings' layer, negated where the lowest are wanted. images: (n, h, w, c),
+    pixels 0..255. start: a multiple of forward.n_at_once. report: is told the index of the
+    image behind each batch.
     """
-    rule = _rule(settings, model.get_layer(settings.layer).output.shape[-1])
 
     def batches() -> Iterator[Batch]:
-        stream = activations.stream(model, settings.layer, images, start, negated=settings.lowest)
-        for batch in stream:
+        for batch in forward.stream(images, start):
             yield batch
             report(batch.stop)
 
-    return mining.mine(batches(), rule)
+    return mining.mine(batches(), _rule(settings, forward.n_filters))
 
 
 def describe(

@@ -6,7 +6,9 @@ from typing import Any
 
 from cnn.evaluate.gate import Verdict
 from cnn.report import html, markdown
+from cnn.report import pictures as small_pictures
 from cnn.report.page import title
+from cnn.store.mined import MinedRecord
 from cnn.store.runs import REPORT_NAME, RunRecord
 
 Rows = list[dict[str, str]]
@@ -77,6 +79,17 @@ def pictures_page(record: RunRecord, folder: Path, pages: str, pictures: str) ->
     parts = [f"# {markdown.escaped(title(record))}", markdown.escaped(record.note)]
     parts += [_accuracy(record), _decision(record.gate), links(record, folder, pages), pictures]
     return "\n\n".join(filter(None, parts))
+
+
+def mined_page(record: MinedRecord, folder: Path) -> str:
+    """Return the page of a search: what was searched, where it lies, its pictures."""
+    head = f"# {markdown.escaped(record.layer)} of {markdown.escaped(record.run)}"
+    said = f"{record.n_patches:,} patches of {record.data}, in {folder}"
+    shown = [
+        markdown.image(path.stem, small_pictures.small(path.read_bytes()))
+        for path in sorted(folder.glob("*.png"))
+    ]
+    return "\n\n".join([head, markdown.escaped(said), *shown])
 
 
 def links(record: RunRecord, folder: Path, pages: str) -> str:

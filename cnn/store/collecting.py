@@ -150,7 +150,9 @@ def _artifacts(
             reasons[name] = "younger than an hour"
     if any(True for keep, _ in _checkpoints(store, now) if keep):
         reasons |= {
-            name: "a training under way may need it" for name in there if name[0] == "dataset"
+            name: "a training under way may need it"
+            for name in there
+            if name[0] in ("dataset", "model")
         }
     for run, record in kept_runs.items():
         refs = [step.ref for step in record.steps if step.ref]
@@ -181,12 +183,12 @@ def _add_inputs(store: Store, there: dict[Name, Path], reasons: dict[Name, str])
 
 def _checkpoints(store: Store, now: float) -> Iterator[tuple[bool, Item]]:
     """Yield whether each training's checkpoints are kept; one that writes is under way."""
-    in_use = {key for kind, key in inuse.read(store.root) if kind == "model"}
+    in_use = {key for _, key in inuse.read(store.root)}
     for path in layout.entries(store.root / layout.CHECKPOINTS):
         if not layout.is_key(path.name) or not layout.is_folder(path):
             continue
         age = now - _changed(path)
-        finished = (store.root / layout.STORE / "model" / path.name).exists()
+        finished = layout.is_made(store.root, path.name)
         keep, why = True, "a training is under way"
         live = path.name in in_use or leases.is_live(path)
         if not live and age >= (YOUNG_SECONDS if finished else DEAD_SECONDS):

@@ -16,7 +16,7 @@ import cnn
 
 PLUMBING = (
     *("cnn.config", "cnn.documents", "cnn.errors", "cnn.files", "cnn.memory", "cnn.progress"),
-    *("cnn.setting", "cnn.training", "cnn.wording", "cnn.store"),
+    *("cnn.refusals", "cnn.setting", "cnn.training", "cnn.wording", "cnn.store"),
 )
 _ROOT = Path(next(iter(cnn.__path__)))
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)

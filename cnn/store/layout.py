@@ -12,8 +12,8 @@ from cnn.store import runs
 from cnn.store.refs import Kind
 
 STORE, CHECKPOINTS, QUARANTINE, RUNS = "store", "checkpoints", "quarantine", "runs"
-PROMOTED, DOWNLOADS, MEMORY = "promoted", "downloads", ".verified"
-FOLDERS = (STORE, CHECKPOINTS, QUARANTINE, RUNS, PROMOTED, DOWNLOADS)
+PROMOTED, MINED, DOWNLOADS, MEMORY = "promoted", "mined", "downloads", ".verified"
+FOLDERS = (STORE, CHECKPOINTS, QUARANTINE, RUNS, PROMOTED, MINED, DOWNLOADS)
 KINDS: tuple[Kind, ...] = get_args(Kind)
 _KEY = re.compile(r"[0-9a-f]{64}")
 
@@ -33,6 +33,11 @@ def is_folder(path: Path) -> bool:
 def is_key(name: str) -> bool:
     """Return whether a name is that of an artifact's or a checkpoint's folder."""
     return _KEY.fullmatch(name) is not None
+
+
+def is_made(root: Path, key: str) -> bool:
+    """Return whether an artifact of that key is there, of whatever kind."""
+    return any((root / STORE / kind / key).exists() for kind in KINDS)
 
 
 def artifacts(root: Path) -> Iterator[tuple[Kind, Path]]:

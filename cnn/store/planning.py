@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from cnn.config import RunConfig, StepName
+from cnn.config import RunConfig
 from cnn.store import keys
 from cnn.store.keys import Key
 from cnn.store.manifests import Manifest
@@ -31,7 +31,7 @@ class Planned:
     ref: Ref | None = None
 
 
-def decide(store: Store, step: Step, key: Key, refresh: Collection[StepName] = ()) -> Decision:
+def decide(store: Store, step: Step, key: Key, refresh: Collection[str] = ()) -> Decision:
     """Return whether a step is cached, with the reason; nothing on disk is changed."""
     if step.name in refresh:
         return Decision(None, "asked for with --refresh")
@@ -45,7 +45,7 @@ def decide(store: Store, step: Step, key: Key, refresh: Collection[StepName] = (
     return Decision(None, _reason(store, step, key))
 
 
-def plan(store: Store, config: RunConfig, refresh: Collection[StepName] = ()) -> list[Planned]:
+def plan(store: Store, config: RunConfig, refresh: Collection[str] = ()) -> list[Planned]:
     """Return for every step whether it is cached or must run, and why.
 
     Raises DataError where the data that the settings name cannot be read, and ConfigError for
@@ -81,6 +81,7 @@ def _reason(store: Store, step: Step, key: Key) -> str:
     candidates = [
         (keys.differences(earlier.components, key.components), earlier.created)
         for earlier in store.manifests(step.makes)
+        if earlier.components.get("step", step.name) == step.name
     ]
     if not candidates:
         return f"no {step.makes} in the store yet"

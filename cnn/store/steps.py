@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from cnn.config import DataConfig, RecipeChoice, RunConfig, StepName
+from cnn.config import DataConfig, RecipeChoice, RunConfig
 from cnn.data import published, sources
 from cnn.setting import Settings, keyed
 from cnn.store import fingerprints, tables
@@ -33,10 +33,10 @@ class Step:
 
     `fetch` brings in what must be there before the settings can be resolved; `resolve`
     makes them definite and needs no network. Both are given the folder of downloads.
-    A step that `resumes` is done by one process at a time, which keeps checkpoints.
+    A step that `resumes` is done by one process at a time, which keeps what it has so far.
     """
 
-    name: StepName
+    name: str
     makes: Kind
     code: str
     reads: tuple[Kind, ...] = ()
@@ -142,10 +142,21 @@ MINE_PATCHES = Step(
     reads=("model", "dataset"),
     makes="patches",
     section="explain",
-    code="cnn.explain.patches",
+    code="cnn.explain.shards",
     tables=("patches",),
     computes=True,
+    resumes=True,
     resolve=_plain("explain"),
+)
+MINE_LAYER = Step(
+    "mine_layer",
+    reads=("model", "dataset"),
+    makes="patches",
+    code="cnn.explain.shards",
+    tables=("patches",),
+    computes=True,
+    resumes=True,
+    resolve=_plain("mine"),
 )
 WRITE_REPORT = Step(
     "write_report",
@@ -155,10 +166,11 @@ WRITE_REPORT = Step(
     code="cnn.report.body",
     resolve=_plain("report"),
 )
+# Those of the main job; MINE_LAYER is the work of the flow `mine`.
 STEPS = (LOAD_DATASET, TRAIN_MODEL, EVALUATE_MODEL, EXPORT_FILTERS, MINE_PATCHES, WRITE_REPORT)
 
 
-def with_followers(names: Iterable[StepName]) -> frozenset[StepName]:
+def with_followers(names: Iterable[str]) -> frozenset[str]:
     """Return the named steps and every step that reads, directly or not, what they make."""
     found = set(names)
     for step in STEPS:

@@ -61,7 +61,7 @@ class Store:
 
     @property
     def checkpoints(self) -> Path:
-        """Folder of the trainings that are under way, one folder each, named by its key."""
+        """Folder of trainings and searches under way, one folder each, named by its key."""
         return self.root / "checkpoints"
 
     def ensure_writable(self) -> None:
@@ -82,17 +82,17 @@ class Store:
     def sweep(self) -> None:
         """Remove what interrupted processes left half-written; what is being written stays.
 
-        Checkpoints of trainings whose model is there by now go too.
+        What was kept of trainings and searches that are done by now goes too.
         """
         for folder in layout.workplaces(self.root):
             for path in files.sweep(folder):
                 log.info("%s was left half-written by an interrupted run; removed", path)
         for folder in layout.entries(self.checkpoints):
-            if self._folder("model", folder.name).exists() and not leases.is_live(folder):
+            if layout.is_made(self.root, folder.name) and not leases.is_live(folder):
                 leases.discard(folder)
 
     def finish(self, key: Key) -> None:
-        """Remove the checkpoints of a training whose model is published; its lease is its own."""
+        """Remove what was kept on the way to an artifact that is published; not the lease."""
         for path in (self.checkpoints / key.digest).glob("*.npz"):
             path.unlink(missing_ok=True)
 

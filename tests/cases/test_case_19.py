@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from prefect.exceptions import ParameterTypeError
 
-from cnn import config, wording
+from cnn import refusals, wording
 from cnn.config import RunConfig
 from cnn.data import published
 from cnn.errors import ConfigError
@@ -20,7 +20,7 @@ from flows import cli, start
 from flows.train_and_explain import train_and_explain
 from tasks.run import Run
 
-EVERY_SETTING = dict(config.fields(RunConfig))
+EVERY_SETTING = dict(refusals.fields(RunConfig))
 WRAPPED = {"value": "3", "__prefect_kind": "json"}
 
 # The public table: its names are placeholders, mapped to ours.

@@ -10,13 +10,13 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from cnn import config, wording
+from cnn import config, refusals, wording
 from cnn.config import RecipeName, RunConfig, TrainConfig
 from cnn.errors import ConfigError
 from cnn.train import precision, recipes
 from cnn.training import Training
 
-EVERY_SETTING = dict(config.fields(RunConfig))
+EVERY_SETTING = dict(refusals.fields(RunConfig))
 
 ACCEPTED = [
     ("train.steps", 3, 3),

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnn import config
+from cnn import config, refusals
 from cnn.config import RunConfig
 from cnn.errors import ConfigError
 from flows import cli
 from tests.properties.fuzzing import TOKENS, damaged_bytes, damaged_json, fuzz
 
-EVERY_SETTING = dict(config.fields(RunConfig))
+EVERY_SETTING = dict(refusals.fields(RunConfig))
 DOCUMENT: dict[str, Any] = json.loads(RunConfig().model_dump_json())
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from pydantic import BeforeValidator, Field
 
-from cnn import config
+from cnn import config, refusals
 from cnn.config import EvaluateConfig, RunConfig
 from cnn.data import idx
 from cnn.setting import Neutral, Settings, keyed
@@ -36,7 +36,8 @@ class Row:
     """A setting's steps: those whose own key changes when the setting alone goes from old to new.
 
     base: which settings stand beside it: "digits", "idx" (a folder of IDX files with two
-    columns of labels), "pictures" (a folder of pictures) or "sgd" (digits, with that optimizer).
+    columns of labels), "pictures" (a folder of pictures), "sgd" (digits, with that optimizer),
+    "processes" or "dask" (digits, mined by those).
     """
 
     old: Any
@@ -104,6 +105,9 @@ TABLE: dict[str, Row] = {
     "runtime.device": Row("auto", "cpu", ()),
     "runtime.threads": Row(None, 1, ()),
     "runtime.checkpoint_seconds": Row(10.0, 60.0, ()),
+    "runtime.task_runner": Row("none", "processes", ()),
+    "runtime.workers": Row(None, 3, (), "processes"),
+    "runtime.dask_address": Row(None, "tcp://elsewhere:8786", (), "dask"),
 }
 # Through their inputs: whose keys change when what another step made changes.
 READERS: dict[str, set[str]] = {
@@ -145,6 +149,8 @@ def settings(
         "idx": {"data": {"source": "folder", "path": str(folders["IDX"]), "label_column": 0}},
         "pictures": {"data": {"source": "folder", "path": str(folders["PICTURES"])}},
         "sgd": {"data": {"source": "digits"}, "train": {"optimizer": "sgd"}},
+        "processes": {"data": {"source": "digits"}, "runtime": {"task_runner": "processes"}},
+        "dask": {"data": {"source": "digits"}, "runtime": {"task_runner": "dask"}},
     }[base]
     if name:
         section, _, field = name.partition(".")
@@ -171,7 +177,7 @@ def differing(old: Mapping[str, Key], new: Mapping[str, Key]) -> set[str]:
 
 def test_every_setting_has_its_row() -> None:
     """A new setting is not taken into keys, or left out of them, by accident."""
-    known = {name for name, _ in config.fields(RunConfig)}
+    known = {name for name, _ in refusals.fields(RunConfig)}
     assert not known - set(TABLE), (
         f"TABLE in {Path(__file__).name} has no row for {sorted(known - set(TABLE))}: add for each "
         "an old value, a new one, and the steps whose own keys change; a setting that came later "
@@ -345,7 +351,7 @@ def test_a_changed_default_changes_the_key() -> None:
 
 def test_no_neutral_value_is_hidden_in_a_type() -> None:
     """It is looked for at the field itself: inside of `X | None` it would do nothing."""
-    for name, field in (*config.fields(RunConfig), *config.fields(config.Training)):
+    for name, field in (*refusals.fields(RunConfig), *refusals.fields(config.Training)):
         assert "Neutral(" not in repr(field.annotation), name
 
 
@@ -353,7 +359,7 @@ def test_settings_stand_in_a_key_by_their_dotted_names() -> None:
     """Reasons name them as the command line does."""
     found = keys(config.validate({"data": {"source": "digits"}}))
     names = {name for key in found.values() for name in key.components["settings"]}
-    known = {name for name, _ in config.fields(RunConfig)}
+    known = {name for name, _ in refusals.fields(RunConfig)}
     own = {"data.name", "data.transposed", "data.payloads"}
     assert names - own <= known
     assert {"train.learning_rate", "explain.split", "data.split_seed"} <= names

@@ -1,0 +1,138 @@
+"""A search in parts: contiguous blocks of whole images, each searched by itself, kept as a file.
+
+Any process that reaches the files can search a part. The parts' results merge to the same
+bytes however the images are cut.
+"""
+
+import io
+import itertools
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cnn import files, progress
+from cnn.config import MiningConfig
+from cnn.data import dataset as datasets
+from cnn.errors import ConfigError
+from cnn.explain import activations, mining, patches
+from cnn.explain.mining import Best
+from cnn.store import exports, fingerprints
+
+log = logging.getLogger(__name__)
+
+_MOST = 16  # shards of one search: a task run each
+_FEWEST_BATCHES = 10  # of a shard; less work than that is not worth a task run
+_ARRAYS = ("filters", "strengths", "places", "n_tied")
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is searched, by the folders of the artifacts; `code` is what should do it."""
+
+    model: Path
+    dataset: Path
+    settings: MiningConfig
+    code: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The images [start, stop) of a search; the start is a multiple of the batch size."""
+
+    start: int
+    stop: int
+
+    def __str__(self) -> str:
+        """Return the numbers of its first and its last image."""
+        return f"{self.start}-{self.stop - 1}"
+
+
+def cut(n_images: int, n_at_once: int) -> list[Shard]:
+    """Return the shards of a search: no more than 16, whole batches, about alike.
+
+    n_at_once: images of a batch, see activations.batch_size.
+    """
+    n_batches = max(1, -(-n_images // n_at_once))
+    n_shards = min(_MOST, max(1, n_batches // _FEWEST_BATCHES))
+    ends = [n_batches * i // n_shards * n_at_once for i in range(n_shards + 1)]
+    return [Shard(start, min(stop, n_images)) for start, stop in itertools.pairwise(ends)]
+
+
+def code() -> dict[str, str]:
+    """Return the fingerprints of the code that searches."""
+    return fingerprints.of("cnn.explain.shards")
+
+
+def work(search: Search, shard: Shard, report: progress.Report = progress.ignore) -> Best:
+    """Return the strongest positions in a shard; for any process, the model stays for the next.
+
+    report: is told how many of the shard's images are done. Raises ConfigError where this
+    process has other code than the one that wants the work done.
+    """
+    if code() != search.code:
+        raise ConfigError("a worker has other code than this run; install the same filterscope")
+    forward, images = _opened(search)
+    n = shard.stop - shard.start
+    return patches.search(
+        forward,
+        images[: shard.stop],
+        search.settings,
+        shard.start,
+        lambda done: report(progress.Progress(done - shard.start, n)),
+    )
+
+
+def keep(folder: Path, layer: str, shard: Shard, best: Best) -> None:
+    """Write a shard's result; raises StoreUnwritableError."""
+    content = io.BytesIO()
+    np.savez(content, **{name: getattr(best, name) for name in _ARRAYS})
+    path = folder / _name(layer, shard)
+    with files.disk_faults("a shard's result", folder):
+        files.replace(path, content.getvalue())
+
+
+def kept(folder: Path, layer: str, shard: Shard) -> Best | None:
+    """Return a shard's result, if it was kept and is whole; one that is damaged is removed."""
+    path = folder / _name(layer, shard)
+    try:
+        with np.load(path, allow_pickle=False) as loaded:
+            return Best(*(loaded[name] for name in _ARRAYS))
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # whatever damaged content leads to
+        log.warning("%s: not complete or damaged (%s); searched again", path, error)
+        with suppress(OSError):
+            path.unlink()
+        return None
+
+
+def merged(parts: Sequence[Best], k: int) -> Best:
+    """Return the k strongest positions of all shards; their order does not matter."""
+    return reduce(lambda one, other: mining.merge(one, other, k), parts)
+
+
+def _name(layer: str, shard: Shard) -> str:
+    return f"shard-{layer}-{shard.start:012d}-{shard.stop:012d}.npz"
+
+
+_lock = threading.Lock()  # TensorFlow and Keras are imported in one thread, and models loaded
+_last: dict[tuple[Path, str, bool], activations.Forward] = {}
+
+
+def _opened(search: Search) -> tuple[activations.Forward, Any]:
+    """Return a search's compiled model and its images, memory-mapped; the last one is kept."""
+    settings = search.settings
+    wanted = search.model, settings.layer, settings.lowest
+    with _lock:
+        if wanted not in _last:
+            _last.clear()
+            model = exports.load_model(search.model)
+            _last[wanted] = activations.Forward(model, settings.layer, negated=settings.lowest)
+        return _last[wanted], datasets.read(search.dataset).splits[settings.split].images

@@ -1,0 +1,72 @@
+"""Folders of searches: what the flow `mine` found, for people."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from cnn import documents, files
+from cnn.errors import ArtifactError
+from cnn.store import layout
+from cnn.store.manifests import Moment
+from cnn.store.refs import Ref
+
+RECORD_NAME = "mined.json"
+
+
+class MinedRecord(BaseModel):
+    """Everything about one search; stands in its folder as mined.json."""
+
+    model_config = ConfigDict(frozen=True)
+
+    schema_version: int = 1
+    run: str
+    layer: str
+    data: str
+    created: Moment
+    config: dict[str, Any]
+    model: Ref
+    dataset: Ref
+    patches: Ref
+    n_patches: int
+
+    @property
+    def folder_name(self) -> str:
+        """Name of the folder: the run, the layer, the beginning of the key."""
+        return f"{self.run}-{self.layer}-{self.patches.key[:8]}"
+
+
+def publish(root: Path, record: MinedRecord, fill: Callable[[Path], None]) -> Path:
+    """Return the folder of a search, in place with everything in it; one of before is replaced.
+
+    fill: writes the tables, arrays and pictures into the folder it is given. Raises
+    StoreUnwritableError where the disk is full.
+    """
+    place = root / layout.MINED
+    folder = place / record.folder_name
+    with files.disk_faults("the folder of a search", place):
+        place.mkdir(parents=True, exist_ok=True)
+        with files.temporary_folder(root, record.folder_name) as temporary:
+            fill(temporary)
+            text = record.model_dump_json(indent=2)
+            (temporary / RECORD_NAME).write_text(text, encoding="utf-8")
+            if folder.exists():
+                files.discard(folder, root)
+            temporary.rename(folder)
+    return folder
+
+
+def read(folder: Path) -> MinedRecord:
+    """Return the record of a search's folder; raises ArtifactError."""
+    path = folder / RECORD_NAME
+    try:
+        return MinedRecord.model_validate(documents.read(path))
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path}: cannot be read ({error})") from None
+
+
+def now(**fields: Any) -> MinedRecord:
+    """Return the record of a search that is over by now."""
+    return MinedRecord(created=datetime.now(UTC), **fields)

@@ -1,0 +1,69 @@
+"""Task: put what a search found into a folder for people, and show it in the Prefect UI."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.logging import get_run_logger
+from prefect.states import Completed
+
+from cnn.config import MineConfig
+from cnn.errors import ConfigError
+from cnn.report import mined as pictures
+from cnn.store import mined, runs
+from cnn.store.keys import Key
+from cnn.store.refs import Ref
+from tasks import shown
+from tasks.run import Run
+
+
+def made_by(run: Run, name: str) -> tuple[Ref, Ref]:
+    """Return the model and the data set that an earlier run made.
+
+    Raises ConfigError where there is no such run, or it came to no model.
+    """
+    record, _ = runs.find(run.store.runs, name)
+    refs = {step.ref.kind: step.ref for step in record.steps if step.ref}
+    if "model" not in refs or "dataset" not in refs:
+        raise ConfigError(f"run {record.run}: it failed before there was a model; name another")
+    for ref in (refs["model"], refs["dataset"]):
+        run.uses(Key(ref.kind, run.store.manifest(ref).components))
+    return refs["model"], refs["dataset"]
+
+
+def publish_mined(run: Run, config: MineConfig, model: Ref, dataset: Ref, patches: Ref) -> Path:
+    """Return the folder of a search, in place, with its pictures in the UI."""
+    state: Any = _publish(run, config, model, dataset, patches, return_state=True)
+    folder: Path = state.result()
+    return folder
+
+
+@task(
+    name="publish_mined", task_run_name="publish_mined", cache_policy=NO_CACHE, persist_result=False
+)
+def _publish(run: Run, config: MineConfig, model: Ref, dataset: Ref, patches: Ref) -> State[Path]:
+    found = run.store.open(patches)
+    made, of_run = runs.find(run.store.runs, config.run)
+    record = mined.now(
+        run=made.run,
+        layer=config.layer,
+        data=run.store.manifest(dataset).headline["name"],
+        config=config.model_dump(mode="json"),
+        model=model,
+        dataset=dataset,
+        patches=patches,
+        n_patches=run.store.manifest(patches).headline["n_patches"],
+    )
+
+    def fill(folder: Path) -> None:
+        for path in (*found.glob("*.parquet"), *found.glob("*.npy")):
+            shutil.copyfile(path, folder / path.name)
+        pictures.draw(folder, config.layer, of_run / "arrays" / f"filters-{config.layer}.npy")
+
+    folder = mined.publish(run.store.root, record, fill)
+    shown.show_mined(record, folder)
+    get_run_logger().info("%d patches of %s: %s", record.n_patches, config.layer, folder)
+    return Completed(message=f"{record.n_patches:,} patches of {config.layer}", data=folder)

@@ -1,0 +1,93 @@
+"""Task: search one shard of the images; and the search that is made of all of them."""
+
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prefect import Task, task, unmapped
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+
+from cnn import progress
+from cnn.config import MiningConfig
+from cnn.errors import WorkerDiedError
+from tasks.step import Work
+from tasks.workers import Workers
+
+if TYPE_CHECKING:
+    from cnn.explain.mining import Best
+    from cnn.explain.shards import Search, Shard
+
+_N_RETRIES = 3  # of a shard whose worker died
+
+
+@dataclass
+class _Tally:
+    """How many images are searched; safe to use from several threads."""
+
+    total: int
+    done: int
+    report: progress.Report
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, n: int) -> None:
+        with self.lock:
+            self.done += n
+            self.report(progress.Progress(self.done, self.total))
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What the shards of one search share."""
+
+    search: "Search"
+    folder: Path
+    workers: Workers
+    tally: _Tally
+
+
+def search(
+    work: Work, settings: MiningConfig, n_images: int, n_at_once: int, workers: Workers
+) -> "Best":
+    """Return the strongest positions of every filter over all images.
+
+    n_at_once: images of a batch, see activations.batch_size. Few images are one shard, which
+    is searched in this process. What an interrupted run has searched is not searched again.
+    """
+    from cnn.explain import shards
+
+    wanted = shards.Search(work.inputs["model"], work.inputs["dataset"], settings, shards.code())
+    every = shards.cut(n_images, n_at_once)
+    if len(every) == 1:
+        return shards.work(wanted, every[0], work.report)
+    folder, layer = work.run.store.checkpoints / work.key.digest, settings.layer
+    left = [shard for shard in every if shards.kept(folder, layer, shard) is None]
+    if len(left) < len(every):
+        work.say(f"{layer}: {len(every) - len(left)} of {len(every)} shards were searched before")
+    n_left = sum(shard.stop - shard.start for shard in left)
+    job = _Job(wanted, folder, workers, _Tally(n_images, n_images - n_left, work.report))
+    for future in mine_shard.map(unmapped(job), left):
+        future.result()
+    found = [shards.kept(folder, layer, shard) for shard in every]
+    return shards.merged([best for best in found if best], settings.patches_per_filter)
+
+
+def _worker_died(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    return isinstance(state.data, WorkerDiedError)
+
+
+@task(
+    task_run_name="mine_{job.search.settings.layer}_{shard}",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retries=_N_RETRIES,
+    retry_condition_fn=_worker_died,
+)
+def mine_shard(job: _Job, shard: "Shard") -> None:
+    """Have a worker search a shard, and keep what it found."""
+    from cnn.explain import shards
+
+    best = job.workers.run(shards.work, job.search, shard)
+    shards.keep(job.folder, job.search.settings.layer, shard, best)
+    job.tally.add(shard.stop - shard.start)
