@@ -150,3 +150,30 @@ def box(layer: str, unit: int, size: int = 28) -> tuple[int, int, int, int]:
     }[layer]
     start, stop = 2 * first, 2 * last + 12
     return start, stop, max(start, 0), min(stop, size)
+
+
+def check_that_boxes_hold_all_that_counts(
+    model: Any, images: NDArray[Any], rows: list[dict[str, Any]]
+) -> None:
+    """Assert of each row that noise outside of its clipped box does not move its activation.
+
+    Two images are computed for each, with the model's own layers: one keeps its pixels in the
+    box, and has noise in their place everywhere else; the other has noise in the box.
+    rows: with `image`, its index among the images, or with its `image_id`.
+    """
+    import keras
+
+    rng = np.random.default_rng(0)
+    head = keras.Model(model.inputs[0], model.get_layer(rows[0]["layer"]).output)
+    for start in range(0, len(rows), 500):
+        chunk = rows[start : start + 500]
+        own = np.float32(images[[row.get("image", row["image_id"]) for row in chunk]])
+        kept, lost = rng.uniform(0, 255, (2, *own.shape)).astype(np.float32)
+        for i, row in enumerate(chunk):
+            y0, x0, y1, x1 = (row[f"clipped_{name}"] for name in ("y0", "x0", "y1", "x1"))
+            kept[i, y0:y1, x0:x1] = own[i, y0:y1, x0:x1]
+        at = [range(len(chunk)), *([row[name] for row in chunk] for name in ("y", "x", "filter"))]
+        computed, moved = (np.asarray(head(part))[tuple(at)] for part in (kept, lost))
+        activations = np.array([row["activation"] for row in chunk])
+        np.testing.assert_allclose(computed, activations, rtol=1e-5)
+        assert (moved != activations).all(), "what lies in the box decides nothing"
