@@ -96,11 +96,12 @@ def predict(model: Any, images: NDArray[Any]) -> NDArray[np.int64]:
     import keras
     import tensorflow as tf
 
-    head = keras.Model(model.inputs, model.get_layer("logits").output)
+    last = model.layers[-1]
+    head = keras.Model(model.inputs, last.output)
     forward = tf.function(
         lambda batch: head(tf.cast(batch, tf.float32), training=False), autograph=False
     )
-    n, classes = batch_size(model, "logits"), [np.empty(0, np.int64)]
+    n, classes = batch_size(model, last.name), [np.empty(0, np.int64)]
     for first in range(0, len(images), n):
         batch = images[first : first + n]
         classes.append(forward(_padded(batch, n)).numpy()[: len(batch)].argmax(axis=1))

@@ -69,17 +69,18 @@ def cosines(kernels: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def selectivity(class_means: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the class selectivity index of each filter, 0..1, NaN for one that never fires.
+    """Return the class selectivity index of each filter, 0..1.
 
     (largest class mean - mean of the others) / (their sum), Morcos et al. 2018, "On the
     importance of single directions for generalization", section 3.2. class_means: (classes,
-    filters), mean response to each class that has images.
+    filters), mean response to each class that has images. NaN for a filter that never fires,
+    and where there is no other class.
     """
     largest = class_means.max(axis=0)
-    others = (class_means.sum(axis=0) - largest) / max(len(class_means) - 1, 1)
     with np.errstate(invalid="ignore"):
+        others = (class_means.sum(axis=0) - largest) / np.float64(len(class_means) - 1)
         index: NDArray[np.float64] = (largest - others) / (largest + others)
-    return index
+    return np.clip(index, 0, 1)
 
 
 def smoothness(kernels: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -89,7 +90,8 @@ def smoothness(kernels: NDArray[np.float32]) -> NDArray[np.float64]:
     1950, "Notes on continuous stochastic phenomena". kernels: (filters, h, w, channels). NaN
     where all weights of each channel are equal.
     """
-    apart = kernels - kernels.mean(axis=(1, 2), keepdims=True, dtype=np.float64)
+    from_first = np.float64(kernels) - kernels[:, :1, :1]  # zeros, exactly, where all are equal
+    apart = from_first - from_first.mean(axis=(1, 2), keepdims=True)
     along_y, along_x = apart[:, 1:] * apart[:, :-1], apart[:, :, 1:] * apart[:, :, :-1]
     n_pairs = along_y[0].size + along_x[0].size
     products = along_y.sum(axis=(1, 2, 3)) + along_x.sum(axis=(1, 2, 3))
@@ -129,7 +131,7 @@ def _of_activity(activity: Activity) -> dict[str, list[Any]]:
         "selectivity": _nulls(selectivity(class_means[present])),
         "preferred_label": _nulls(np.where(dead, np.nan, preferred)),
         "sparsity": _nulls(activity.lifetime_sparsity),
-        "population_sparsity": [activity.population_sparsity] * len(dead),
+        "population_sparsity": _nulls(np.full(len(dead), activity.population_sparsity)),
         "correlated_filter": correlated,
         "correlation": correlation,
     }

@@ -39,11 +39,13 @@ class Patches:
 def check(model: Any, split: Split, settings: MiningConfig) -> None:
     """Refuse, before anything is computed, what cannot be mined.
 
-    Raises ConfigError: for a layer that is not there, images of another size than the
-    model's, a split without images, more patches than positions.
+    Raises ConfigError: for a layer that is not there, layers that nothing comes back through
+    (the lowest are not projected), images of another size than the model's, a split without
+    images, more patches than positions.
     """
     layer = settings.layer
-    shape = receptive.chain(model, layer)[-1].output.shape[1:]
+    layers = (receptive.chain if settings.lowest else projections.way_back)(model, layer)
+    shape = layers[-1].output.shape[1:]
     wanted, found = tuple(model.inputs[0].shape[1:]), tuple(split.images.shape[1:])
     if found != wanted:
         raise ConfigError(

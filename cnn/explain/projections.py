@@ -37,10 +37,9 @@ def project(model: Any, layer: str, images: NDArray[Any], seeds: Sequence[Seed])
     """Return the projection of each seed into the space of its image, (n, h, w, c).
 
     images: (m, h, w, c), pixels 0..255, which the seeds' `image` counts in. Raises ConfigError
-    where a layer on the way has no way back.
+    as `way_back` does.
     """
-    layers = receptive.chain(model, layer)
-    _refuse_one_way(layer, layers)
+    layers = way_back(model, layer)
     found = np.zeros((len(seeds), *images.shape[1:]), np.float32)
     for start in range(0, len(seeds), _CHUNK):
         chunk = seeds[start : start + _CHUNK]
@@ -49,8 +48,13 @@ def project(model: Any, layer: str, images: NDArray[Any], seeds: Sequence[Seed])
     return found
 
 
-def _refuse_one_way(name: str, layers: Sequence[Any]) -> None:
-    """Raise ConfigError for a layer that is no convolution, pool, ReLU, scaling or dropout."""
+def way_back(model: Any, name: str) -> list[Any]:
+    """Return a model's layers from the pixels up to the convolution or pool of that name.
+
+    Raises ConfigError as receptive.chain does, and for a layer on the way that is no
+    convolution without groups, pool, ReLU, scaling or dropout: nothing comes back through it.
+    """
+    layers = receptive.chain(model, name)
     for layer in layers:
         config = layer.get_config()
         function = config.get("activation", "linear")
@@ -61,6 +65,7 @@ def _refuse_one_way(name: str, layers: Sequence[Any]) -> None:
             )
         if config.get("groups", 1) != 1:
             raise ConfigError(f"layer {name}: projections through groups are not defined")
+    return layers
 
 
 def _pool_inputs(model: Any, layers: Sequence[Any], images: NDArray[Any]) -> dict[str, Array]:

@@ -71,7 +71,7 @@ def chain(model: Any, layer: str) -> list[Any]:
 
     Raises ConfigError for a layer that is not there or has no filters, a model that is not
     one chain (keras.Sequential), or a layer on the way that is neither convolution nor pool
-    nor pointwise: what is seen through it is not known.
+    nor pointwise, or has its channels first: what is seen through it is not known.
     """
     named = {item.name: type(item).__name__ for item in model.layers}
     if named.get(layer) not in _WINDOWS:
@@ -87,10 +87,11 @@ def chain(model: Any, layer: str) -> list[Any]:
         )
     layers = list(model.layers[: list(named).index(layer) + 1])
     for item in layers:
-        if named[item.name] not in (*_WINDOWS, *_POINTWISE):
+        channels = item.get_config().get("data_format")
+        if channels == "channels_first" or named[item.name] not in (*_WINDOWS, *_POINTWISE):
             raise ConfigError(
                 f"layer {layer}: receptive fields are not known behind {item.name} "
-                f"({named[item.name]})"
+                f"({named[item.name]}{f', {channels}' if channels else ''})"
             )
     return layers
 

@@ -122,6 +122,17 @@ def test_boxes_of_conv2_reach_outside_and_what_lies_there_is_black(
     assert 0 < n_outside < len(mined.rows)
 
 
+@pytest.mark.parametrize("layer", ["conv1", "conv2"])
+def test_other_pixels_than_those_in_the_box_decide_nothing(
+    trained: fit.Fitted, digits: Dataset, layer: str
+) -> None:
+    """Noise everywhere outside of the clipped box moves no activation by 1e-5 of its value."""
+    test = digits.splits["test"]
+    found = _by_filter(_mine(trained.model, layer, digits), test)
+    rows = [row for rows in found for row in rows]
+    oracle.check_that_boxes_hold_all_that_counts(trained.model, test.images, rows)
+
+
 @pytest.mark.parametrize("split", ["train", "validation"])
 def test_the_split_is_a_setting(trained: fit.Fitted, digits: Dataset, split: str) -> None:
     """Image ids are those of the split that was searched, not places in it."""
