@@ -135,7 +135,7 @@ def _compiled(head: Any) -> Callable[[Any], Any]:
     def forward(batch: Any) -> Any:
         return head(tf.cast(batch, tf.float32), training=False)
 
-    return tf.function(forward, autograph=False)  # type: ignore[no-any-return]
+    return tf.function(forward, autograph=False)
 
 
 if __name__ == "__main__":
