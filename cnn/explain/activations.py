@@ -1,9 +1,10 @@
 """Activations of one layer for many images, a batch at a time."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from cnn.errors import ArtifactError
 
 _LARGEST_BATCH = 1000  # images
 _LARGEST_OUTPUT = 256e6  # bytes of one layer's output
+_COMPILED: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()  # by model
 
 
 def batch_size(model: Any, layer: str) -> int:
@@ -51,22 +53,8 @@ def stream(
     negated: the layer's own activation function is left out, and every sign is changed.
     Raises ArtifactError where a weight or an activation is not finite.
     """
-    import keras
-    import tensorflow as tf
-
     weights.refuse_damaged(model)
-    output = model.get_layer(layer).output
-    if negated:
-        output = -_linear(model.get_layer(layer))(model.get_layer(layer).input)
-    head = keras.Model(model.inputs, output)
-    _, height, width, n_filters = head.output_shape
-
-    def forward(batch: Any) -> tuple[Any, Any]:
-        values = head(tf.cast(batch, tf.float32), training=False)
-        peaks = tf.nn.max_pool2d(values, (height, width), 1, "VALID")
-        return values, tf.reshape(peaks, (-1, n_filters))
-
-    compiled = tf.function(forward, autograph=False)
+    compiled = _kept(model, f"{layer} {negated}", lambda: _activations_of(model, layer, negated))
     n = batch_size(model, layer)
     for first in range(start, len(images), n):
         batch = images[first : first + n]
@@ -78,13 +66,7 @@ def stream(
 
 def predict(model: Any, images: NDArray[Any]) -> NDArray[np.int64]:
     """Return the predicted class of each image."""
-    import keras
-    import tensorflow as tf
-
-    head = keras.Model(model.inputs, model.get_layer("logits").output)
-    forward = tf.function(
-        lambda batch: head(tf.cast(batch, tf.float32), training=False), autograph=False
-    )
+    forward = _kept(model, "logits", lambda: _logits_of(model))
     n, classes = batch_size(model, "logits"), [np.empty(0, np.int64)]
     for first in range(0, len(images), n):
         batch = images[first : first + n]
@@ -96,6 +78,43 @@ def kernels(model: Any, layer: str) -> NDArray[np.float32]:
     """Return the kernels of a convolution as (filters, h, w, channels)."""
     values: NDArray[np.float32] = np.asarray(model.get_layer(layer).kernel)
     return np.ascontiguousarray(np.moveaxis(values, -1, 0))
+
+
+def _kept(model: Any, name: str, compiled: Callable[[], Any]) -> Any:
+    """Return what is compiled for a model, once: TensorFlow warns of what is compiled often."""
+    made = _COMPILED.setdefault(model, {})
+    if name not in made:
+        made[name] = compiled()
+    return made[name]
+
+
+def _activations_of(model: Any, layer: str, negated: bool) -> Any:
+    """Return what computes a layer's activations of a batch, and their peaks."""
+    import keras
+    import tensorflow as tf
+
+    output = model.get_layer(layer).output
+    if negated:
+        output = -_linear(model.get_layer(layer))(model.get_layer(layer).input)
+    head = keras.Model(model.inputs, output)
+    _, height, width, n_filters = head.output_shape
+
+    def forward(batch: Any) -> tuple[Any, Any]:
+        values = head(tf.cast(batch, tf.float32), training=False)
+        peaks = tf.nn.max_pool2d(values, (height, width), 1, "VALID")
+        return values, tf.reshape(peaks, (-1, n_filters))
+
+    return tf.function(forward, autograph=False)
+
+
+def _logits_of(model: Any) -> Any:
+    import keras
+    import tensorflow as tf
+
+    head = keras.Model(model.inputs, model.get_layer("logits").output)
+    return tf.function(
+        lambda batch: head(tf.cast(batch, tf.float32), training=False), autograph=False
+    )
 
 
 def _padded(batch: NDArray[Any], n: int) -> Any:
