@@ -1,5 +1,8 @@
 """The self-contained HTML page of one run: the cached body, and what differs between runs."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from markupsafe import Markup
 
 from cnn.data import sources
@@ -25,10 +28,20 @@ FILES = (
     ("arrays/patches-conv1.npy", "patches, (filters, ranks, height, width, channels)"),
     ("run.json", "what ran, why, with which settings, where"),
 )
+COMPARED_FILES = (
+    ("tables/matches.parquet", "each filter, and its like in the promoted model"),
+    (
+        "tables/changed_predictions.parquet",
+        "test images of which the promoted model says otherwise",
+    ),
+)
 
 
-def compose(record: RunRecord, body: str) -> str:
-    """Return report.html: one file that needs no network and runs no script."""
+def compose(record: RunRecord, body: str, compared: Mapping[str, Any] | None = None) -> str:
+    """Return report.html: one file that needs no network and runs no script.
+
+    compared: what compared.section says of the comparison with the promoted model.
+    """
     environment = record.environment
     device = environment.get("device") or {}
     machine = (
@@ -44,7 +57,8 @@ def compose(record: RunRecord, body: str) -> str:
         title=title(record),
         body=Markup(body),
         machine=machine,
-        files=FILES,
+        compared=compared,
+        files=(*FILES, *(COMPARED_FILES if compared else ())),
     )
 
 
