@@ -122,8 +122,22 @@ def memory(folder: str, n_rounds: int) -> Part:
     return {"megabytes": taken, "comparisons": [line]}
 
 
+def shards(folder: str, n_rounds: int) -> Part:
+    """Return the images a second of one process and of two workers, over all the images."""
+    one, *others = "one process", "two processes", "two Dask workers"
+    runners = dict(zip((one, *others), ("none", "processes", "dask"), strict=True))
+    peers = {name: _peer("mining:sharded", folder, f"runner={r}") for name, r in runners.items()}
+    with rounds.waiting(peers) as ready:
+        rates = images_per_second(ready, dict.fromkeys(ready, N_MILLION), n_rounds)
+    lines = [
+        comparison(f"images/s, conv1, {name}", one, rates[name], rates[one], "≥ 0.87")
+        for name in others
+    ]
+    return {"rates": rates, "unit": "images/s", "comparisons": lines}
+
+
 PARTS: dict[str, Callable[[str, int], Part]] = {
-    part.__name__: part for part in (conv1, conv2, overhead, notebook, memory)
+    part.__name__: part for part in (conv1, conv2, overhead, notebook, memory, shards)
 }
 
 

@@ -6,6 +6,8 @@ that mine return what they found.
 
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +18,14 @@ from numpy.typing import NDArray
 from benchmarks import peers
 from benchmarks.peers import ours, tiled
 from benchmarks.peers.tiled import BATCH, Found, K, as_found, images
+from cnn import config
 from cnn.config import MiningConfig, RuntimeConfig
-from cnn.explain import activations, mining, patches
-from cnn.explain.activations import Batch
+from cnn.explain import activations, mining, patches, shards
+from cnn.explain.activations import Batch, Forward
+from cnn.explain.shards import Search
 from cnn.store import exports
 from cnn.train import device
+from tasks import workers
 
 
 def search(folder: str, layer: str = "conv1") -> Callable[[int], Found]:
@@ -29,7 +34,7 @@ def search(folder: str, layer: str = "conv1") -> Callable[[int], Found]:
     pixels = images(folder)
 
     def mine(n: int) -> Found:
-        best = patches.search(model, pixels[: n * BATCH], settings)
+        best = patches.search(Forward(model, layer), pixels[: n * BATCH], settings)
         found: Found = [{} for _ in best.n_tied]
         for number, place, strength in zip(
             best.filters.tolist(), best.places.tolist(), best.strengths.tolist(), strict=True
@@ -38,6 +43,25 @@ def search(folder: str, layer: str = "conv1") -> Callable[[int], Found]:
         return found
 
     mine(1)
+    return mine
+
+
+def sharded(folder: str, runner: str) -> peers.Steps:
+    """Return what mines conv1 in shards: in this process, or by two warm workers elsewhere."""
+    device.prepare(RuntimeConfig())
+    n_workers = None if runner == "none" else 2
+    runtime = config.validate({"runtime": {"task_runner": runner, "workers": n_workers}}).runtime
+    crew = ExitStack().enter_context(workers.engaged(runtime))  # until this process is ended
+    settings = MiningConfig(layer="conv1", patches_per_filter=K)
+    search = Search(Path(folder) / "model", Path(folder) / "dataset", settings, shards.code())
+
+    def mine(n: int) -> None:
+        cut = shards.cut(n * BATCH, BATCH)
+        with ThreadPoolExecutor(len(cut)) as threads:
+            found = list(threads.map(lambda shard: crew.run(shards.work, search, shard), cut))
+        shards.merged(found, K)
+
+    mine(40)  # four shards: both workers are warm
     return mine
 
 
@@ -115,6 +139,7 @@ def main(folder: Path) -> None:
     kernel, bias = _model(str(folder)).get_layer("conv1").get_weights()
     np.savez(folder / "conv1.npz", kernel=kernel, bias=bias)
     tiled.write(folder)
+    tiled.write_dataset(folder)
 
 
 def _model(folder: str) -> Any:

@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import peers
+from cnn.data import dataset as datasets
+from cnn.data.dataset import Dataset, Split
 
 # Of each filter, strengths by place: a position's index among all of that filter.
 Found = list[dict[int, float]]
@@ -21,6 +23,16 @@ def write(folder: Path) -> None:
     for first in range(0, N_IMAGES, len(test)):
         whole[first : first + len(test)] = test
     whole.flush()
+
+
+def write_dataset(folder: Path) -> None:
+    """Write a data set as a run keeps it, whose test images are that array."""
+    one = Split(peers.images("t10k")[:1], np.zeros(1, np.int64), np.zeros(1, np.int64))
+    place = folder / "dataset"
+    place.mkdir()
+    datasets.write(place, Dataset("tiled", ("any",), dict.fromkeys(datasets.SPLITS, one), {}))
+    (place / "test-images.npy").unlink()
+    (place / "test-images.npy").hardlink_to(folder / "images.npy")
 
 
 def images(folder: str) -> NDArray[np.uint8]:
