@@ -59,13 +59,13 @@ class _Holding:
 
     def timed(self, n: int) -> tuple[float, Any]:
         held = np.ones(n * 1_000_000, np.uint8)
-        time.sleep(0.1)
+        time.sleep(0.5)
         del held
-        return 0.1, None
+        return 0.5, None
 
 
 def test_the_peak_is_seen_though_it_is_over_at_the_end() -> None:
     """Memory is looked at while the peer works."""
     one = cast("Waiting", _Holding())
     before = mining.peak_anonymous(one, 0)
-    assert 390e6 < mining.peak_anonymous(one, 400) - before < 410e6
+    assert 350e6 < mining.peak_anonymous(one, 400) - before < 450e6
