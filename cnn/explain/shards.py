@@ -102,7 +102,7 @@ def kept(folder: Path, layer: str, shard: Shard) -> Best | None:
     """Return a shard's result, if it was kept and is whole; one that is damaged is removed."""
     path = folder / _name(layer, shard)
     try:
-        with np.load(path, allow_pickle=False) as loaded:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as loaded:
             return Best(*(loaded[name] for name in _ARRAYS))
     except FileNotFoundError:
         return None
