@@ -168,10 +168,8 @@ def sparseness(
     Vinje and Gallant 2000, "Sparse coding and decorrelation in primary visual cortex during
     natural vision". NaN where no response is above 0, or n is 1.
     """
-    if n == 1:
-        return np.full(np.shape(sums), np.nan)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.clip((1 - (sums / n) ** 2 / (squares / n)) / (1 - 1 / n), 0, 1)
+    with np.errstate(invalid="ignore"):
+        return np.clip((1 - (sums / n) ** 2 / (squares / n)) / (1 - 1 / np.float64(n)), 0, 1)
 
 
 @functools.cache

@@ -87,11 +87,12 @@ def chain(model: Any, layer: str) -> list[Any]:
         )
     layers = list(model.layers[: list(named).index(layer) + 1])
     for item in layers:
-        channels = item.get_config().get("data_format")
-        if channels == "channels_first" or named[item.name] not in (*_WINDOWS, *_POINTWISE):
+        kind = named[item.name]
+        if item.get_config().get("data_format") == "channels_first":
+            kind += ", channels_first"
+        if kind not in (*_WINDOWS, *_POINTWISE):
             raise ConfigError(
-                f"layer {layer}: receptive fields are not known behind {item.name} "
-                f"({named[item.name]}{f', {channels}' if channels else ''})"
+                f"layer {layer}: receptive fields are not known behind {item.name} ({kind})"
             )
     return layers
 
