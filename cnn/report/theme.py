@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
 from typing import IO
 
@@ -55,9 +56,21 @@ def save(made: Figure, path: Path | IO[bytes]) -> None:
     made.savefig(path, dpi=DPI, metadata={"Software": None})
 
 
+def png(made: Figure) -> bytes:
+    """Return a figure as PNG."""
+    stream = BytesIO()
+    save(made, stream)
+    return stream.getvalue()
+
+
 def can_draw(text: str) -> bool:
     """Return whether the figures' font has every letter of a text."""
     return all(_advance(letter, TEXT) is not None for letter in text)
+
+
+def named(name: str, label: int) -> str:
+    """Return a class's name as figures write it: by its number if the font lacks a letter."""
+    return name if can_draw(name) else f"class {label}"
 
 
 def width(text: str, points: float) -> float:
@@ -65,7 +78,8 @@ def width(text: str, points: float) -> float:
     return sum(_advance(letter, points) or 0.0 for letter in text)
 
 
-def wrapped(text: str, room: float, points: float, most: int) -> list[str]:
+@lru_cache(maxsize=4096)  # the names of classes stand below thousands of pictures
+def wrapped(text: str, room: float, points: float, most: int) -> tuple[str, ...]:
     """Return a text in lines no wider than `room` pixels, at most so many, the last one fitted."""
     lines: list[str] = []
     while len(lines) < most - 1 and width(text, points) > room:
@@ -73,7 +87,7 @@ def wrapped(text: str, room: float, points: float, most: int) -> list[str]:
         n = _end_of_line(text, n_fitting)
         lines.append(text[:n])
         text = text[n:].lstrip()
-    return [*lines, fitted(text, room, points)]
+    return (*lines, fitted(text, room, points))
 
 
 def _end_of_line(text: str, n_fitting: int) -> int:
