@@ -93,7 +93,7 @@ def _layers(material: Material) -> list[Layer]:
             kernels,
             material.patches[name],
             material.projections[name],
-            patches[patches["layer"] == name],
+            _records(patches[patches["layer"] == name].sort_values(["filter", "rank"])),
             material.dataset.class_names,
         )
         for name, kernels in material.kernels.items()

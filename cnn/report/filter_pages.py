@@ -2,12 +2,10 @@
 
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -16,7 +14,7 @@ from cnn.report.layers import Layer
 from cnn.report.verdicts import Row, Verdict
 
 MOST_PAGES = 256  # of a layer; more would make the report too big to send
-_SIDE = 84  # pixels at most of a patch's picture, which is enlarged by a whole number
+_SIDE = 80  # pixels at most of a patch's picture, which is enlarged by a whole number
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ class Patch:
 
     picture: Picture
     projection: Picture
-    row: Any
+    row: Row
 
 
 @dataclass(frozen=True)
@@ -49,12 +47,17 @@ class Page:
     n_tied: int
 
     @property
-    def classes(self) -> list[tuple[str, float | None, float]]:
-        """Name, mean activation (null without images) and length of the bar of each class."""
-        means = [_known(value) for value in self.row["class_means"]]
-        largest = max((value for value in means if value is not None), default=0.0) or 1.0
-        lengths = [100 * (value or 0) / largest for value in means]
-        return list(zip(self.layer.class_names, means, lengths, strict=True))
+    def largest_mean(self) -> float:
+        """The largest mean activation over the images of a class."""
+        return max((mean for mean in self.row["class_means"] if _is_known(mean)), default=0.0)
+
+    @property
+    def classes(self) -> list[tuple[str, float | None]]:
+        """Name, and mean activation as a share of the largest, null without images."""
+        largest = self.largest_mean or 1.0
+        means = self.row["class_means"]
+        shares = [mean / largest if _is_known(mean) else None for mean in means]
+        return list(zip(self.layer.class_names, shares, strict=True))
 
     @property
     def bars(self) -> list[tuple[int, float]]:
@@ -71,26 +74,25 @@ def anchor(layer: str, number: float | None) -> str:
 
 def of(layer: Layer) -> list[Page]:
     """Return the pages of a layer's filters, at most MOST_PAGES."""
-    by_filter: Mapping[Any, pd.DataFrame] = dict(iter(layer.patches.groupby("filter")))
-    return [
-        _page(layer, row, by_filter.get(row["filter"], layer.patches[:0]))
-        for row in layer.rows[:MOST_PAGES]
-    ]
+    by_filter: dict[int, list[Row]] = {}
+    for patch in layer.patches:
+        by_filter.setdefault(patch["filter"], []).append(patch)
+    return [_page(layer, row, by_filter.get(row["filter"], [])) for row in layer.rows[:MOST_PAGES]]
 
 
-def _page(layer: Layer, row: Row, mined: pd.DataFrame) -> Page:
+def _page(layer: Layer, row: Row, mined: Sequence[Row]) -> Page:
+    """Return a filter's page; mined: its rows of the patches table, by rank."""
     f = row["filter"]
     patches = [
         Patch(
-            _picture(_without_colour(sheets.picture(layer.pixels[f, item.rank - 1])), _SIDE),
-            _picture(layers.projection_picture(layer.projected[f, item.rank - 1]), _SIDE),
-            item,
+            _picture(_without_colour(sheets.picture(layer.pixels[f, patch["rank"] - 1])), _SIDE),
+            _picture(layers.projection_picture(layer.projected[f, patch["rank"] - 1]), _SIDE),
+            patch,
         )
-        for item in mined.sort_values("rank").itertuples()
-        if item.rank <= layer.projected.shape[1]
+        for patch in mined[: layer.projected.shape[1]]
     ]
-    n_tied = int(mined["n_tied"].max()) if len(mined) else 0
-    return Page(layer, row, verdicts.of(row), _picture(layer.kernel_picture(f), 2 * _SIDE), patches, n_tied)
+    kernel = _picture(layer.kernel_picture(f), 2 * _SIDE)
+    return Page(layer, row, verdicts.of(row), kernel, patches, mined[0]["n_tied"] if mined else 0)
 
 
 def _picture(pixels: NDArray[np.uint8], side: int) -> Picture:
@@ -108,5 +110,5 @@ def _without_colour(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(picture[..., 0] if is_grey else picture)
 
 
-def _known(value: float | None) -> float | None:
-    return None if value is None or math.isnan(value) else value
+def _is_known(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)

@@ -21,7 +21,8 @@ _NUMBER, _VERDICT, _CLASS = 52, 64, (480, 132)  # pixels: right end; left end; a
 class _Column:
     """A column of bars: where it begins, its heading, the figure it shows and how far it goes.
 
-    end: that in words; threshold: where a verdict begins; named: column of a filter's number beside the bar.
+    end: that in words; threshold: where a verdict begins; named: the figure that is the
+    number of a filter, written beside the bar.
     """
 
     left: int
@@ -120,9 +121,10 @@ def _colour(column: _Column, value: float) -> str:
     return _COLOURS["duplicate" if column.named else "specialist"]
 
 
-def _write(axes: Axes, x: float, y: float, text: str, colour: str, **places: str) -> None:
-    places = {"va": "center", **places}
-    axes.text(x, y, text, fontsize=theme.SMALL, color=colour, parse_math=False, **places)
+def _write(
+    axes: Axes, x: float, y: float, text: str, colour: str, ha: str = "left", va: str = "center"
+) -> None:
+    axes.text(x, y, text, fontsize=theme.SMALL, color=colour, ha=ha, va=va, parse_math=False)
 
 
 def _middle(i: int) -> float:

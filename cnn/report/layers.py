@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
@@ -26,7 +25,8 @@ _N_PROJECTED = 9  # patches of a filter beside their projections
 class Layer:
     """All that is shown of one layer's filters.
 
-    rows: of the filters table, null where not known. patches: rows of that table.
+    rows: of the filters table, by filter, null where not known. patches: rows of that table,
+    by filter and rank. kernels (f, h, w, c), pixels (f, k, h, w, c), projected likewise.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Layer:
     kernels: NDArray[np.float32]
     pixels: NDArray[Any]
     projected: NDArray[np.float32]
-    patches: pd.DataFrame
+    patches: Sequence[Row]
     class_names: Sequence[str]
 
     @property
@@ -108,7 +108,7 @@ def patches(layer: Layer, most: int = MOST_ROWS) -> Figure:
 
     The kernel stands before them where it weighs the pixels themselves.
     """
-    by_place = {(row.filter, row.rank): row for row in layer.patches.itertuples()}
+    by_place = {(row["filter"], row["rank"]): row for row in layer.patches}
     n_filters, k, *size, _ = layer.pixels.shape
     ranks = range(1, min(k, _N_RANKS) + 1)
     nothing = Tile(np.full((*size, 3), 255, np.uint8), ["never fires"], theme.RED)
@@ -119,7 +119,7 @@ def patches(layer: Layer, most: int = MOST_ROWS) -> Figure:
             tiles[0] = nothing
         kernel = [Tile(layer.kernel_picture(f))] if layer.of_image else []
         rows.append([*kernel, *tiles])
-    split = layer.patches["split"].iloc[0] if len(layer.patches) else ""
+    split = layer.patches[0]["split"] if layer.patches else ""
     note = (
         f"{_part(rows, layer)}the {len(ranks)} strongest patches of {' x '.join(map(str, size))} "
         f"pixels in the {split} images, pixels 0..255; below each: activation and label"
@@ -139,7 +139,7 @@ def _patch_tile(pixels: NDArray[Any], by_place: Any, f: int, rank: int) -> Tile 
     row = by_place.get((f, rank))
     if row is None:
         return None
-    activation, name = f"{row.activation:.2f}", theme.named(row.label_name, row.label)
+    activation, name = f"{row['activation']:.2f}", theme.named(row["label_name"], row["label"])
     one_line = f"{activation}   {name}"
     fits = theme.width(one_line, theme.SMALL) < _CAPTION
     return Tile(sheets.picture(pixels[f, rank - 1]), [one_line] if fits else [activation, name])
@@ -150,12 +150,13 @@ def projections(layer: Layer, most: int = MOST_ROWS) -> Figure:
 
     At most so many filters. As in Zeiler and Fergus 2014, figure 2.
     """
-    by_filter: dict[Any, list[Any]] = {}
-    first = layer.patches[layer.patches["rank"] <= _N_PROJECTED]
-    for row in first.sort_values("rank").itertuples():
-        by_filter.setdefault(row.filter, []).append(row)
+    by_filter: dict[int, list[Row]] = {}
+    for row in layer.patches:
+        by_filter.setdefault(row["filter"], []).append(row)
     tiles = [
-        _projections_tile(layer.pixels[f], layer.projected[f], f, by_filter.get(f, []))
+        _projections_tile(
+            layer.pixels[f], layer.projected[f], f, by_filter.get(f, [])[:_N_PROJECTED]
+        )
         for f in range(min(len(layer.pixels), most))
     ]
     note = (
@@ -168,15 +169,15 @@ def projections(layer: Layer, most: int = MOST_ROWS) -> Figure:
 
 
 def _projections_tile(
-    pixels: NDArray[Any], projected: NDArray[np.float32], f: int, rows: Sequence[Any]
+    pixels: NDArray[Any], projected: NDArray[np.float32], f: int, rows: Sequence[Row]
 ) -> Tile:
     """Return one filter's patches and, right of them, their projections."""
-    shown = [sheets.picture(pixels[row.rank - 1]) for row in rows]
-    back = [projection_picture(projected[row.rank - 1]) for row in rows]
+    shown = [sheets.picture(pixels[row["rank"] - 1]) for row in rows]
+    back = [projection_picture(projected[row["rank"] - 1]) for row in rows]
     left, right = (sheets.mosaic(_filled(part), 3, pixels.shape[1:3]) for part in (shown, back))
     gap = np.full((len(left), 3, 3), 255, np.uint8)
-    span = f": {rows[0].activation:.2f} to {rows[-1].activation:.2f}" if rows else ""
-    labels = Counter(theme.named(row.label_name, row.label) for row in rows)
+    span = f": {rows[0]['activation']:.2f} to {rows[-1]['activation']:.2f}" if rows else ""
+    labels = Counter(theme.named(row["label_name"], row["label"]) for row in rows)
     words = ", ".join(f"{name} ({n})" for name, n in labels.most_common()) or "never fires"
     lines = [f"filter {f}{span}", words]
     return Tile(np.hstack([left, gap, right]), lines, theme.INK if rows else theme.RED)

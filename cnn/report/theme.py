@@ -4,13 +4,15 @@ from collections.abc import Sequence
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.ticker import LogLocator, NullFormatter
+from PIL import Image
 
 WIDTH = 1040  # pixels; text of 15 pixels still reads where the page shows 600
 DPI = 100
@@ -53,7 +55,10 @@ def make_log(axes: Axes, marks: Sequence[float]) -> None:
 
 def save(made: Figure, path: Path | IO[bytes]) -> None:
     """Write a figure as PNG, the same bytes for the same figure."""
-    made.savefig(path, dpi=DPI, metadata={"Software": None})
+    canvas: Any = FigureCanvasAgg(made)
+    canvas.draw()
+    opaque = np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
+    Image.fromarray(opaque).save(path, "PNG", dpi=(DPI, DPI))
 
 
 def png(made: Figure) -> bytes:
