@@ -66,24 +66,24 @@ def write(
     pictures.md has the figures at the width at which the Prefect UI shows them; of tall ones
     the first rows.
     """
-    layers_shown = _layers(material)
-    drawn = _figures(material, n_mistakes) | _figures_of_layers(layers_shown)
-    short = _short_figures(layers_shown)
+    shown = layers_of(material)
+    drawn = _figures(material, n_mistakes) | _figures_of_layers(shown)
+    short = _short_figures(shown)
     uris, small = {}, []
     for done, (name, figure) in enumerate(drawn.items(), start=1):
         path = folder / f"{name}.png"
         theme.save(figure, path)
         png = path.read_bytes()
         uris[name] = html.data_uri(png)
-        shown = theme.png(short[name]) if name in short else png
-        small.append(f"![{name}]({pictures.small(shown)})")
+        in_ui = theme.png(short[name]) if name in short else png
+        small.append(f"![{name}]({pictures.small(in_ui)})")
         report(progress.Progress(done, len(drawn)))
-    page = html.render("body.html", **_values(material, layers_shown), figures=uris)
+    page = html.render("body.html", **_values(material, shown), figures=uris)
     (folder / html.BODY_NAME).write_text(page, encoding="utf-8")
     (folder / html.PICTURES_NAME).write_text("\n\n".join(small), encoding="utf-8")
 
 
-def _layers(material: Material) -> list[Layer]:
+def layers_of(material: Material) -> list[Layer]:
     """Return the layers with all that is shown of each."""
     filters, patches = (material.tables[name] for name in ("filters", "patches"))
     return [
