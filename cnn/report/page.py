@@ -13,8 +13,8 @@ from cnn.store.runs import RunRecord
 
 _WHAT = {
     "model/model.keras": "the trained model; stock Keras opens it, pixels 0..255 go in",
-    "model/model.json": "its input, classes and versions",
-    "model/training.json": "all settings it was trained with",
+    "model/model.json": "the model's input, classes and versions",
+    "model/training.json": "all settings of the training",
     "tables/metrics.parquet": "accuracy with its interval, loss, calibration error, class counts "
     "of every split",
     "tables/predictions.parquet": "every validation and test image with its probabilities",
@@ -24,6 +24,11 @@ _WHAT = {
     "tables/history.parquet": "loss, accuracy and learning rate while training",
     "tables/filters.parquet": "figures of each filter of each layer",
     "tables/patches.parquet": "where the most activating patches are",
+    "figures/samples.png": "16 training images with their labels",
+    "figures/history.png": "accuracy, loss and learning rate over the steps",
+    "figures/confusion.png": "which class was taken for which",
+    "figures/calibration.png": "accuracy against predicted probability",
+    "figures/mistakes.png": "the mistakes with the highest loss",
     "run.json": "what ran, why, with which settings, where",
 }
 # By the name's part before the layer's.
@@ -74,7 +79,7 @@ def _files(artifacts: Mapping[Kind, Path]) -> list[tuple[str, str]]:
 
 
 def _what(path: str) -> str:
-    """Return in words what a file of a run's folder is; "" where that needs none."""
+    """Return in words what a file of a run's folder is; "" where it is of no known kind."""
     stem, _, layer = PurePosixPath(path).with_suffix("").as_posix().partition("-")
     return _WHAT.get(path) or _WHAT_OF_LAYER.get(stem, "").format(layer)
 

@@ -1,5 +1,6 @@
 """report.html lists the files that the run's folder really has."""
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -55,7 +56,7 @@ def test_exactly_the_files_of_the_folder_are_listed(
     text = page.compose(RECORD, "", artifacts)
     _, folder = runs.publish(tmp_path / "runs", RECORD, artifacts, text)
     present = {str(path.relative_to(folder)) for path in folder.rglob("*.*")}
-    listed = [line.split('"')[1] for line in text.splitlines() if "<a href=" in line]
+    listed = re.findall(r'<a href="([^"]*)"', text)
     assert sorted(listed) == sorted(present - {"report.html"})
 
 
@@ -65,7 +66,7 @@ def test_exactly_the_files_of_the_folder_are_listed(
         ("arrays/filters-my-layer.npy", "kernels of my-layer, (filters, height, width, channels)"),
         ("arrays/projections-pool.npy", "projections of pool&#39;s patches"),
         ("figures/health-conv2.png", "the dead, the duplicates and the specialists of conv2"),
-        ("figures/samples.png", ""),
+        ("figures/samples.png", "16 training images with their labels"),
         ("tables/history.parquet", "loss, accuracy and learning rate while training"),
     ],
 )
