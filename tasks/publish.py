@@ -51,7 +51,7 @@ def _publish(run: Run, refs: tuple[Ref, ...]) -> State[Path]:
     with promoted.deciding(run.store.root, track):
         verdict = _verdict(run, candidate, track)
         record = started.model_copy(update={"gate": verdict})
-        composed = page.compose(record, text, section)
+        composed = page.compose(record, text, folders, section)
         record, folder = runs.publish(run.store.runs, record, folders, composed, accept)
     shown.show(record, folder, folders["report"])
     shown.tell(record, folder)

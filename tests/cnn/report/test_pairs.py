@@ -201,7 +201,7 @@ def composed(**changes: Any) -> str:
     environment = {"python": "3", "tensorflow": "2", "keras": "3", "numpy": "2", "precision": "f"}
     item = record(steps=(), environment=environment, compared=Compared(run="earlier-run"))
     section = changes.pop("section", None)
-    return page.compose(item.model_copy(update=changes), "", section)
+    return page.compose(item.model_copy(update=changes), "", {}, section)
 
 
 def test_the_page_shows_the_comparison(layer: Layer, tmp_path: Path) -> None:
