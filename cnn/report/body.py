@@ -95,7 +95,6 @@ def layers_of(material: Material) -> list[Layer]:
             material.projections[name],
             _records(patches[patches["layer"] == name].sort_values(["filter", "rank"])),
             material.dataset.class_names,
-            range(len(kernels)),
         )
         for name, kernels in material.kernels.items()
     ]

@@ -27,8 +27,8 @@ class Layer:
 
     rows: of the filters table, by filter, null where not known. patches: rows of that table,
     by filter and rank. kernels (f, h, w, c), pixels (f, k, h, w, c), projected likewise; a
-    pool's kernels are none, (0, 0, 0, 0). shown: the numbers of the filters. lowest: whether
-    the patches are those that activate a filter least.
+    pool's kernels are none, (0, 0, 0, 0). only: the numbers of the filters that are shown; all
+    where it is None. lowest: whether the patches are those that activate a filter least.
     """
 
     name: str
@@ -38,8 +38,13 @@ class Layer:
     projected: NDArray[np.float32]
     patches: Sequence[Row]
     class_names: Sequence[str]
-    shown: Sequence[int]
+    only: Sequence[int] | None = None
     lowest: bool = False
+
+    @property
+    def shown(self) -> Sequence[int]:
+        """The numbers of the filters that are shown."""
+        return range(len(self.pixels)) if self.only is None else self.only
 
     @property
     def of_image(self) -> bool:

@@ -28,7 +28,7 @@ def draw(folder: Path, name: str, filters: Sequence[int] | None, kernels: Path) 
         projected=_loaded(projected, (0, *pixels.shape[1:])),
         patches=tables.read(folder / "patches.parquet").to_pylist(),
         class_names=(),
-        shown=filters or range(len(pixels)),
+        only=filters,
         lowest=not projected.exists(),
     )
     theme.save(layers.patches(layer), folder / f"patches-{name}.png")
