@@ -20,6 +20,7 @@ from cnn.store.runs import RunRecord
 from cnn.store.store import Store
 from cnn.train import device
 
+N_NAMED = 10  # images whose prediction changed
 METRICS = ("loss", "expected_calibration_error")
 
 
@@ -93,6 +94,7 @@ def compare(
             *(_figures(before, after) if are_alike else []),
         ],
         **found.summary(),
+        "first_changed": [row["image_id"] for row in found.changed[:N_NAMED]],
     }
     return _write(store, told, found), told
 

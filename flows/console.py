@@ -90,7 +90,10 @@ def comparison(folder: Path, told: Mapping[str, Any]) -> None:
     table(("filters of", *compared.STATUSES, "unrelated ones correlate up to"), counted)
     for layer, why in told["left_out"].items():
         console.print(Text(f"{layer} could not be compared: {why}"), soft_wrap=True)
+    named = ", ".join(f"#{image_id}" for image_id in told["first_changed"])
     console.print(Text(compared.predictions(told)), soft_wrap=True)
+    if named:
+        console.print(Text(f"first of them: {named}"), soft_wrap=True)
     console.print(Text(f"pictures and tables  {folder}"), soft_wrap=True)
 
 

@@ -200,6 +200,9 @@ def test_the_command_compares_two_runs(command: Command, copy: Path) -> None:
         assert row["ci_low"] <= row["change"] <= row["ci_high"]
         assert row["change"] == pytest.approx(row["after"] - row["before"])
     assert told["note"] == ""
+    ids = pd.read_parquet(folder / "changed_predictions.parquet")["image_id"]
+    assert told["first_changed"] == list(ids[:10])
+    assert f"first of them: #{ids[0]}" in output
     run_tables = copy / "runs" / after.run / "tables"
     name = "matches.parquet"
     assert (folder / name).read_bytes() == (run_tables / name).read_bytes()

@@ -50,7 +50,7 @@ def layer(rng: np.random.Generator) -> Layer:
 
 def comparison(layer: Layer) -> Comparison:
     names = np.array(["a", "b", "c"])
-    said = Predictions(names[[0, 1, 2, 0]], names[[0, 2, 1, 1]], names[[0, 1, 0, 0]])
+    said = Predictions(names[[0, 1, 2, 0]], names[[0, 2, 1, 1]], names[[2, 1, 0, 0]])
     changed = [
         {
             "image_id": i,
@@ -192,7 +192,7 @@ def test_the_files_of_a_comparison_hold_what_was_found(layer: Layer, tmp_path: P
         }
     ]
     assert compared.predictions(told) == (
-        "3 of 4 test images have another prediction: 2 became right, 0 became wrong and 1 are "
+        "4 of 4 test images have another prediction: 2 became right, 1 became wrong and 1 are "
         "wrong in another way"
     )
 
