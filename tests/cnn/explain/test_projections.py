@@ -220,6 +220,19 @@ def test_of_equal_maxima_the_first_wins_as_tensorflow_has_it(rng: np.random.Gene
         assert np.count_nonzero(found) == 1
 
 
+def test_dropout_drops_nothing_on_the_way(rng: np.random.Generator) -> None:
+    """The places that won are those of a network that predicts, not of one that learns."""
+    import keras
+
+    layers = keras.layers
+    network = keras.Sequential(
+        [keras.Input((6, 6, 1)), layers.Dropout(0.9), layers.MaxPooling2D(6, name="pool")]
+    )
+    image = rng.permutation(36).astype(np.float32).reshape(1, 6, 6, 1)
+    (found,) = projections.project(network, "pool", image, [Seed(0, 0, 0, 0, 35.0)])
+    np.testing.assert_array_equal(found, np.where(image[0] == 35, 35, 0))
+
+
 @pytest.mark.parametrize(
     ("name", "changes", "words"),
     [
