@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import threadpoolctl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
@@ -253,15 +254,12 @@ def test_a_constant_filter_correlates_with_nothing(rng: np.random.Generator, val
 
 
 def test_correlations_do_not_depend_on_the_number_of_threads(rng: np.random.Generator) -> None:
-    """The last digit stays, however many threads NumPy may use."""
-    import threadpoolctl
-
-    drawn = np.maximum(rng.normal(0, 1, (16_000, 64)), 0).astype(np.float32)
+    """Two sets at the 81,000 positions of a batch: the last digit stays with more threads."""
+    drawn = np.maximum(rng.normal(0, 1, (81_000, 64)), 0).astype(np.float32)
     found = []
-    for n_threads in (1, 2, 4):
+    for n_threads in (1, 2):
         moments = Moments()
         with threadpoolctl.threadpool_limits(n_threads, user_api="blas"):
-            moments.add(drawn, drawn)
-            moments.add(drawn, drawn + 1)
+            moments.add(drawn, drawn[:, ::-1])
         found.append(moments.correlations().tobytes())
-    assert found[0] == found[1] == found[2]
+    assert found[0] == found[1]

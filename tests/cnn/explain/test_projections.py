@@ -220,6 +220,35 @@ def test_of_equal_maxima_the_first_wins_as_tensorflow_has_it(rng: np.random.Gene
         assert np.count_nonzero(found) == 1
 
 
+def test_a_depthwise_filter_goes_back_to_its_own_channel(rng: np.random.Generator) -> None:
+    """Two filters for each of three channels: its kernel times the activation, and no other's."""
+    import keras
+
+    layer = keras.layers.DepthwiseConv2D(3, 2, depth_multiplier=2, name="depth")
+    network = keras.Sequential([keras.Input((7, 7, 3)), layer])
+    kernel = rng.normal(0, 1, (3, 3, 3, 2))
+    layer.set_weights([kernel, np.zeros(6)])
+    units = [Seed(0, 2, 1, f, 1.5) for f in range(6)]
+    found = projections.project(network, "depth", np.zeros((1, 7, 7, 3)), units)
+    for f, projection in enumerate(found):
+        wanted = np.zeros((7, 7, 3))
+        wanted[4:7, 2:5, f // 2] = 1.5 * kernel[:, :, f // 2, f % 2]
+        np.testing.assert_allclose(projection, wanted, atol=1e-6)
+
+
+def test_dropout_drops_nothing_on_the_way(rng: np.random.Generator) -> None:
+    """The places that won are those of a network that predicts, not of one that learns."""
+    import keras
+
+    layers = keras.layers
+    network = keras.Sequential(
+        [keras.Input((6, 6, 1)), layers.Dropout(0.9), layers.MaxPooling2D(6, name="pool")]
+    )
+    image = rng.permutation(36).astype(np.float32).reshape(1, 6, 6, 1)
+    (found,) = projections.project(network, "pool", image, [Seed(0, 0, 0, 0, 35.0)])
+    np.testing.assert_array_equal(found, np.where(image[0] == 35, 35, 0))
+
+
 @pytest.mark.parametrize(
     ("name", "changes", "words"),
     [
