@@ -91,8 +91,10 @@ def filters(layer: Layer) -> Figure:
         f"filter number below\n{layer.kernel_words}"
     )
     title = f"Filters of {layer.name}"
-    made = Sheet(title, note, sheets.grid(tiles, n_columns), room_right=122).draw()
-    if not (layer.of_image and layer.kernels.shape[-1] == 3):
+    has_scale = not (layer.of_image and layer.kernels.shape[-1] == 3)
+    rows = sheets.grid(tiles, n_columns)
+    made = Sheet(title, note, rows, room_right=122 if has_scale else 0).draw()
+    if has_scale:
         _add_scale(made, layer)
     return made
 

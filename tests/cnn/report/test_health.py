@@ -33,6 +33,12 @@ def _rows(material: Material, n_filters: int) -> list[dict[str, Any]]:
     return [{**first, **quiet, "filter": f} for f in range(n_filters)]
 
 
+def _bars(made: Figure) -> list[LineCollection]:
+    """Return each column's pale bars and then its bars."""
+    found: list[LineCollection] = made.findobj(LineCollection)
+    return [lines for lines in found if lines.get_linewidth()[0] > 5]
+
+
 def _drawn(rows: Sequence[Row], folder: Path, names: Sequence[str]) -> Figure:
     """Return the figure; every text is inside of it, and none covers another."""
     made = health.draw(rows, "conv1", names)
@@ -47,6 +53,11 @@ def _drawn(rows: Sequence[Row], folder: Path, names: Sequence[str]) -> Figure:
     for i, box in enumerate(boxes):
         covered = [texts[j].get_text() for j in range(i) if box.overlaps(boxes[j])]
         assert covered == [], texts[i].get_text()
+    bars = [line for part in _bars(made) for line in part.get_segments()]
+    for (left, y), (right, _) in bars:
+        for text, box in zip(texts, boxes, strict=True):
+            is_beside = box.x1 <= left or box.x0 >= right
+            assert is_beside or not box.y0 < height - y < box.y1, text.get_text()
     return made
 
 
@@ -85,7 +96,7 @@ def test_bars_are_as_long_as_the_figures(material: Material, tmp_path: Path) -> 
     for row, share in zip(rows, (0.0, 0.25, 1.0), strict=True):
         row["fraction_active"] = share
     made = _drawn(rows, tmp_path, [str(i) for i in range(10)])
-    pale, bars = made.findobj(LineCollection)[:2]
+    pale, bars = _bars(made)[:2]
     lengths = [[np.ptp(line[:, 0]) for line in part.get_segments()] for part in (pale, bars)]
     np.testing.assert_allclose(np.divide(lengths[1], lengths[0]), (0, 0.25, 1))
 
