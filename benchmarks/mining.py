@@ -65,7 +65,8 @@ def conv2(folder: str, n_rounds: int) -> Part:
     }
     with rounds.waiting(peers) as ready:
         rates = images_per_second(ready, dict.fromkeys(ready, N_CONV2), n_rounds)
-    line = comparison("images/s, conv2", "conv1 and conv2 alone", *rates.values())
+    own, alone = rates.values()
+    line = comparison("images/s, conv2", "conv1 and conv2 alone", own, alone)
     return {"rates": rates, "unit": "images/s", "comparisons": [line]}
 
 
