@@ -9,6 +9,7 @@ All parts take some minutes on 2 cores and need 1 GB of disk; PyTorch needs the 
 """
 
 import argparse
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -28,6 +29,7 @@ RECORD = Path(__file__).parent / "mining.json"
 CLOSE = 1e-4  # float32 sums of another order differ by less
 BATCH = 1000  # images, as filterscope takes them at once
 N_TEST, N_CONV2, N_LONG, N_MILLION = 10, 40, 400, 1000  # batches; N_TEST are the test images
+DISK = 1_000_000_000  # bytes; a mapped file that finds none ends its writer without a word
 EVERY = 0.002  # seconds between two looks at a process's memory
 
 Found = Sequence[Mapping[str, float]]  # of each filter: strength by place
@@ -65,7 +67,8 @@ def conv2(folder: str, n_rounds: int) -> Part:
     }
     with rounds.waiting(peers) as ready:
         rates = images_per_second(ready, dict.fromkeys(ready, N_CONV2), n_rounds)
-    line = comparison("images/s, conv2", "conv1 and conv2 alone", *rates.values())
+    own, alone = rates.values()
+    line = comparison("images/s, conv2", "conv1 and conv2 alone", own, alone)
     return {"rates": rates, "unit": "images/s", "comparisons": [line]}
 
 
@@ -187,6 +190,8 @@ def peak_anonymous(one: Waiting, n: int) -> int:
 def material() -> Iterator[str]:
     """Yield a folder with a trained model and a million images; remove it."""
     with tempfile.TemporaryDirectory() as folder:
+        if shutil.disk_usage(folder).free < DISK:
+            raise SystemExit(f"{folder} has not the {DISK / 1e9:.0f} GB that the images need")
         command = [sys.executable, "-m", "benchmarks.peers.mining", folder]
         subprocess.run(command, env=environ | PASSIVE, check=True)
         yield folder

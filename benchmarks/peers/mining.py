@@ -160,7 +160,8 @@ def _compiled(head: Any) -> Callable[[Any], Any]:
     def forward(batch: Any) -> Any:
         return head(tf.cast(batch, tf.float32), training=False)
 
-    return tf.function(forward, autograph=False)
+    compiled: Callable[[Any], Any] = tf.function(forward, autograph=False)
+    return compiled
 
 
 if __name__ == "__main__":
