@@ -16,6 +16,7 @@ from cnn.explain.patches import Patches
 from cnn.report import compared, html, page, pairs, sheets, theme
 from cnn.report.sheets import Tile
 from cnn.store import tables
+from cnn.store.refs import Kind
 from cnn.store.runs import Compared
 from tests.cnn.store.test_runs import record
 
@@ -200,14 +201,15 @@ def test_the_files_of_a_comparison_hold_what_was_found(layer: Layer, tmp_path: P
 def composed(**changes: Any) -> str:
     environment = {"python": "3", "tensorflow": "2", "keras": "3", "numpy": "2", "precision": "f"}
     item = record(steps=(), environment=environment, compared=Compared(run="earlier-run"))
-    section = changes.pop("section", None)
-    return page.compose(item.model_copy(update=changes), "", {}, section)
+    folder, section = changes.pop("folder", None), changes.pop("section", None)
+    artifacts: dict[Kind, Path] = {"comparison": folder} if folder else {}
+    return page.compose(item.model_copy(update=changes), "", artifacts, section)
 
 
 def test_the_page_shows_the_comparison(layer: Layer, tmp_path: Path) -> None:
     """Counts, pictures as they were written, changed predictions; text from data is escaped."""
     pairs.write(tmp_path, comparison(layer))
-    text = composed(section=compared.section(tmp_path))
+    text = composed(folder=tmp_path, section=compared.section(tmp_path))
     assert "Compared with the promoted model of earlier-run" in text
     assert "1 the same, 1 changed, 1 dead, 1 lost, 1 new; unrelated filters reach" in text
     assert html.data_uri((tmp_path / "matches-conv1.png").read_bytes()) in text
