@@ -44,6 +44,8 @@ def prepare(runtime: RuntimeConfig) -> Device:
         gpus = tf.config.list_physical_devices("GPU")
     keras.config.disable_traceback_filtering()
     tf.config.experimental.enable_op_determinism()
+    # A GPU would round what it multiplies to 10 bits, and call that float32.
+    tf.config.experimental.enable_tensor_float_32_execution(False)
     if runtime.device == "gpu" and not gpus:
         raise ConfigError(
             "runtime.device: gpu is refused, TensorFlow finds no GPU here; "

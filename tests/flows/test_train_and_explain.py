@@ -147,7 +147,7 @@ def test_every_patch_can_be_recomputed_from_model_and_image(finished: Finished) 
     by_id = {int(image_id): image for image_id, image in zip(test.ids, test.images, strict=True)}
     pixels = np.load(finished.folder / "arrays/patches-conv1.npy")
     patches = pd.read_parquet(finished.folder / "tables/patches.parquet")
-    for row in patches.itertuples():
+    for row in patches[patches["layer"] == "conv1"].itertuples():
         assert (row.y0, row.x0) == (2 * row.y, 2 * row.x)
         crop = by_id[row.image_id][row.y0 : row.y1, row.x0 : row.x1]
         value = (crop.astype(np.float64) / 255 * kernel[..., row.filter]).sum() + bias[row.filter]
@@ -162,7 +162,7 @@ def test_ui_artifacts_are_there_and_hold_no_nan(finished: Finished) -> None:
     for item in shown.values():
         json.loads(json.dumps(item.data), parse_constant=pytest.fail)
     assert shown["train-model-progress"].data == 100
-    assert shown["pictures"].data.count("data:image/png;base64,") == 7
+    assert shown["pictures"].data.count("data:image/png;base64,") == 13
     rows = json.loads(shown["why-each-step-ran"].data)
     assert [row["step"] for row in rows] == STEPS
 
