@@ -1,4 +1,4 @@
-"""Writes what the benchmark measured into the README, between its marks."""
+"""Writes what the benchmarks measured into the README, between its marks."""
 
 import statistics
 from collections.abc import Iterator, Mapping
@@ -25,6 +25,12 @@ def filled(text: str, record: Mapping[str, Any], recipes: Mapping[Any, Training]
     text = _between(text, "accuracies", list(_accuracies(record, recipes)))
     text = _between(text, "precisions", list(_precisions(record)))
     return _between(text, "ratios", list(_ratios(record)))
+
+
+def mined(text: str, record: Mapping[str, Any]) -> str:
+    """Return the README's text with where mining was measured, and the table of its ratios."""
+    lines = [*_machines(record), "", *_ratios(record), "", *_mining_rates(record)]
+    return _between(text, "mining", lines)
 
 
 def _between(text: str, name: str, lines: list[str]) -> str:
@@ -107,3 +113,15 @@ def _ratios(record: Mapping[str, Any]) -> Iterator[str]:
                 f"| {line['what']} | {line['against']} | {ratio.median:.2f} "
                 f"({ratio.lowest:.2f} to {ratio.highest:.2f}) | {line['goal']} |"
             )
+
+
+def _mining_rates(record: Mapping[str, Any]) -> Iterator[str]:
+    """Yield how fast the filters of each layer are mined."""
+    rates = {
+        layer: Spread.of(record[layer]["rates"]["filterscope"])
+        for layer in ("conv1", "conv2")
+        if layer in record
+    }
+    measured = [f"{rate.median:,.0f} images a second for {name}" for name, rate in rates.items()]
+    if measured:
+        yield f"The twelve strongest patches of all filters: {', '.join(measured)}."

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 # Threads that wait for work must not take the processor from whoever's turn it is.
@@ -62,6 +63,11 @@ class Waiting:
         seconds, result = self._said()
         return seconds, result
 
+    @property
+    def pid(self) -> int:
+        """Number of the process."""
+        return self._process.pid
+
     def end(self) -> None:
         """End the process."""
         self._process.kill()
@@ -91,14 +97,28 @@ def waiting(peers: Peers) -> Iterator[dict[str, Waiting]]:
 
 def rates(peers: Peers, n_rounds: int, seconds: float) -> dict[str, list[float]]:
     """Return the steps a second of each peer in each round, over about so many seconds each."""
-    found: dict[str, list[float]] = {name: [] for name in peers}
     with waiting(peers) as ready:
         pace = {name: one.timed(25)[0] / 25 for name, one in ready.items()}
-        for _ in range(n_rounds):
-            for name, one in ready.items():
-                n = max(25, round(seconds / pace[name] / 25) * 25)
-                found[name].append(n / one.timed(n)[0])
+        n = {name: max(25, round(seconds / taken / 25) * 25) for name, taken in pace.items()}
+        return paces(ready, n, n_rounds)
+
+
+def paces(
+    ready: Mapping[str, Waiting], n: Mapping[str, int], n_rounds: int
+) -> dict[str, list[float]]:
+    """Return how many a second each peer does in each round, when it works on its n."""
+    found: dict[str, list[float]] = {name: [] for name in ready}
+    for _ in range(n_rounds):
+        for name, one in ready.items():
+            found[name].append(n[name] / one.timed(n[name])[0])
     return found
+
+
+def anonymous_memory(pid: int) -> int:
+    """Return the bytes that a process holds in memory and that are no file's."""
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
+    (line,) = (line for line in lines if line.startswith("RssAnon:"))
+    return int(line.split()[1]) * 1024
 
 
 def _serve(maker: str, *options: str) -> None:

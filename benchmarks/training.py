@@ -10,22 +10,20 @@ takes two hours on 2 cores; PyTorch needs the extra `peers`.
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import version
+from functools import partial
 from importlib.util import find_spec
-from os import cpu_count, environ
+from os import environ
 from pathlib import Path
-from typing import Any
 
-from benchmarks import readme, rounds
-from benchmarks.rounds import PASSIVE, Spread
+from benchmarks import readme, records, rounds
+from benchmarks.records import Part, comparison
+from benchmarks.rounds import PASSIVE
 from cnn.train import precision, recipes
-from cnn.train.device import cpu_name
 
 RECORD = Path(__file__).parent / "training.json"
 # The notebook's 150,000 images, as well used as we can: a setting of this benchmark, no recipe.
@@ -36,15 +34,6 @@ SAME_IMAGES = {
 }
 AT_128 = SAME_IMAGES | {"steps": 1172, "batch_size": 128}
 N_SEEDS = {"fast": 30, "best": 5, "notebook": 5, "spec": 5, "same images": 10}
-Part = dict[str, Any]
-
-
-def comparison(
-    what: str, against: str, values: Sequence[float], others: Sequence[float], goal: str = ""
-) -> Part:
-    """Return one line of the table of ratios: how large our values are as shares of others."""
-    ratio = Spread.of_ratios(values, others)
-    return {"what": what, "against": against, "ratio": vars(ratio), "goal": goal}
 
 
 def batch_50(n_rounds: int, seconds: float) -> Part:
@@ -227,55 +216,13 @@ PARTS: dict[str, Callable[[int, float], Part]] = {
 }
 
 
-def show(name: str, part: Part) -> None:
-    """Print what one part measured."""
-    print(f"\n{name}")
-    for key in ("rates", "seconds"):
-        for peer, values in part.get(key, {}).items():
-            spread = Spread.of(values)
-            unit = part.get("unit", "s")
-            print(
-                f"  {peer}: {spread.median:.4g} {unit} ({spread.lowest:.4g}-{spread.highest:.4g})"
-            )
-    for peer, runs in part.get("trainings", {}).items():
-        right = [run["accuracy"] for run in runs]
-        sd = statistics.stdev(right) if len(right) > 1 else 0.0
-        print(f"  {peer}: mean {statistics.mean(right):.4f}, sd {sd:.4f}, {len(right)} seeds")
-    for line in part.get("comparisons", []):
-        ratio = Spread(**line["ratio"])
-        print(
-            f"  {line['what']} / {line['against']}: {ratio.median:.3f} "
-            f"({ratio.lowest:.3f}-{ratio.highest:.3f}), goal {line['goal'] or 'none'}"
-        )
-
-
-def machine() -> Part:
-    """Return what measured."""
-    packages = ("tensorflow", "keras", "numpy", *(["torch"] if find_spec("torch") else []))
-    return {
-        "processor": cpu_name(),
-        "cores": cpu_count(),
-        "python": sys.version.split()[0],
-        **{package: version(package) for package in packages},
-    }
-
-
 def main() -> None:
     """Measure the parts that are named, or all; keep, print and publish what they gave."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
-    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5.0, help="of one peer in one round")
-    options = parser.parse_args()
-    unknown = set(options.parts) - set(PARTS)
-    if unknown:
-        parser.error(f"no part is named {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
-    record = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {}
-    for name in options.parts or PARTS:
-        part = PARTS[name](options.rounds, options.seconds)
-        show(name, part)
-        record[name] = {"machine": machine(), **part}
-        RECORD.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    asked = records.options(parser, PARTS)
+    parts = {name: partial(PARTS[name], asked.rounds, asked.seconds) for name in asked.parts}
+    record = records.measure(RECORD, parts)
     text = readme.README.read_text(encoding="utf-8")
     readme.README.write_text(readme.filled(text, record, recipes.RECIPES), encoding="utf-8")
 

@@ -229,6 +229,24 @@ def show(run: str = "latest", /, *, store: StoreRoot = None, json: AsJson = Fals
 
 
 @app.command
+def compare(before: str, after: str, /, *, store: StoreRoot = None, json: AsJson = False) -> None:
+    """Say what became of the filters and the predictions of one run in another.
+
+    Runs are named as for show. Both models are asked about the second run's test images;
+    tables and pictures of the filters side by side are put in the store's folder `compared`.
+    """
+    from cnn import comparing
+
+    with console.progress("compare") as report:
+        root = Store(store or default_root())
+        folder, told = comparing.compare(root, (before, after), report)
+    if json:
+        console.as_json({**told, "folder": folder})
+    else:
+        console.comparison(folder, told)
+
+
+@app.command
 def doctor(*, store: StoreRoot = None, json: AsJson = False) -> None:
     """Look at versions, device, data sources, Prefect's API and the store."""
     from cnn import doctor as looking

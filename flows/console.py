@@ -1,7 +1,7 @@
 """What the command prints: tables for people, JSON for machines."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cnn.progress import Report
-from cnn.report import html
+from cnn.report import compared, html
 from cnn.store import runs
 from cnn.store.collecting import Item, Survey
 from cnn.store.mined import MinedRecord
@@ -71,6 +71,40 @@ def found(record: MinedRecord, folder: Path) -> None:
     console.print(Text(f"{record.n_patches:,} patches of {record.layer}", style="bold"))
     for label, path in [("pictures", f"{folder}/*.png"), ("table", folder / "patches.parquet")]:
         console.print(Text(f"{label:<9} {path}"), soft_wrap=True)
+
+
+def comparison(folder: Path, told: Mapping[str, Any]) -> None:
+    """Print what differs between two runs: metrics, filters, predictions; and where it lies."""
+    if told["note"]:
+        console.print(Text(f"Note: {told['note']}", style="bold yellow"))
+    title = f"before: {told['before']}\nafter:  {told['after']}"
+    table(("metric", "before", "after", "change"), map(_metric, told["metrics"]), title)
+    counted = [
+        (
+            item["layer"],
+            *(str(item[name]) for name in compared.STATUSES),
+            f"{item['null_correlation']:.2f}",
+        )
+        for item in told["layers"]
+    ]
+    table(("filters of", *compared.STATUSES, "unrelated ones correlate up to"), counted)
+    for layer, why in told["left_out"].items():
+        console.print(Text(f"{layer} could not be compared: {why}"), soft_wrap=True)
+    named = ", ".join(f"#{image_id}" for image_id in told["first_changed"])
+    console.print(Text(compared.predictions(told)), soft_wrap=True)
+    if named:
+        console.print(Text(f"first of them: {named}"), soft_wrap=True)
+    console.print(Text(f"pictures and tables  {folder}"), soft_wrap=True)
+
+
+def _metric(row: Mapping[str, Any]) -> list[str]:
+    """Return a metric of two runs and its change in words, with its interval if there is one."""
+    name = f"{row['split']} {row['metric'].replace('_', ' ')}"
+    if row["metric"] != "accuracy":
+        return [name, f"{row['before']:.4f}", f"{row['after']:.4f}", f"{row['change']:+.4f}"]
+    change, low, high = (f"{100 * row[part]:+.2f}" for part in ("change", "ci_low", "ci_high"))
+    told = f"{change} points ({low} to {high}), {row['n']:,} images"
+    return [name, html.percent(row["before"]), html.percent(row["after"]), told]
 
 
 def all_runs(found: Sequence[tuple[RunRecord, bool]]) -> None:

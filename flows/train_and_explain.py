@@ -1,4 +1,4 @@
-"""The main job, top to bottom: data, training, evaluation, filters, patches, report, run folder."""
+"""The main job: data, training, evaluation, filters, patches, report, comparison, run folder."""
 
 from pathlib import Path
 
@@ -7,6 +7,7 @@ from prefect.client.schemas.objects import State
 
 from cnn.config import RunConfig, StepName
 from tasks import deployed, origin
+from tasks.compare import compare_with_promoted
 from tasks.data import load_dataset
 from tasks.evaluate import evaluate_model
 from tasks.filters import export_filters
@@ -56,4 +57,5 @@ def train_and_explain(
         patches = mine_patches.submit(run, model, dataset, settings=config.explain)
         made = (dataset, model, evaluation.result(), filters.result(), patches.result())
         report = write_report(run, *made, settings=config.report)
-        return publish_run(run, *made, report)
+        comparison = compare_with_promoted(run, model, dataset)
+        return publish_run(run, *made, report, *comparison)

@@ -61,7 +61,8 @@ def _publish(run: Run, config: MineConfig, model: Ref, dataset: Ref, patches: Re
     def fill(folder: Path) -> None:
         for path in (*found.glob("*.parquet"), *found.glob("*.npy")):
             shutil.copyfile(path, folder / path.name)
-        pictures.draw(folder, config.layer, of_run / "arrays" / f"filters-{config.layer}.npy")
+        kernels = of_run / "arrays" / f"filters-{config.layer}.npy"
+        pictures.draw(folder, config.layer, config.filters, kernels)
 
     folder = mined.publish(run.store.root, record, fill)
     shown.show_mined(record, folder)

@@ -14,7 +14,7 @@ from cnn.errors import ArtifactError, GateError
 from cnn.evaluate import judging
 from cnn.evaluate.gate import Verdict
 from cnn.evaluate.judging import Candidate
-from cnn.report import html, page
+from cnn.report import compared, html, page
 from cnn.store import promoted, runs, tables
 from cnn.store.refs import Kind, Ref
 from cnn.store.runs import RunRecord, StepOutcome
@@ -38,9 +38,10 @@ def _publish(run: Run, refs: tuple[Ref, ...]) -> State[Path]:
     folders = {ref.kind: run.store.open(ref) for ref in refs}
     by_kind: dict[Kind, Ref] = {ref.kind: ref for ref in refs}
     started = run.record(by_kind, flow_run_id=origin.flow_run_id(), deployment=origin.deployment())
-    track = run.config.gate.track or promoted.track_name(started.data)
+    track = promoted.track_of(run.config.gate, started.data)
     candidate = Candidate(folders, by_kind["model"], started.data, started.headline)
     text = (folders["report"] / html.BODY_NAME).read_text(encoding="utf-8")
+    section = compared.section(folders["comparison"]) if "comparison" in folders else None
 
     def accept(record: RunRecord, folder: Path) -> None:
         if verdict.outcome == "promoted":
@@ -50,7 +51,7 @@ def _publish(run: Run, refs: tuple[Ref, ...]) -> State[Path]:
     with promoted.deciding(run.store.root, track):
         verdict = _verdict(run, candidate, track)
         record = started.model_copy(update={"gate": verdict})
-        composed = page.compose(record, text)
+        composed = page.compose(record, text, folders, section)
         record, folder = runs.publish(run.store.runs, record, folders, composed, accept)
     shown.show(record, folder, folders["report"])
     shown.tell(record, folder)

@@ -15,8 +15,8 @@ from cnn.config import RunConfig, StepName
 from cnn.store import inuse
 from cnn.store.keys import Key
 from cnn.store.refs import Kind, Ref
-from cnn.store.runs import RunRecord, StepOutcome, folder_name
-from cnn.store.steps import STEPS, with_followers
+from cnn.store.runs import Compared, RunRecord, StepOutcome, folder_name
+from cnn.store.steps import COMPARE_MODELS, STEPS, with_followers
 from cnn.store.store import Store, default_root
 from cnn.train import recipes
 from tasks import logs, workers
@@ -48,6 +48,7 @@ class Run:
         self._training = recipes.resolve(config.train)
         self.store = Store(store or default_root())
         self.bars = Bars()
+        self.compared: Compared | None = None
         self.refresh = with_followers(refresh or ())
         self.created = datetime.now(UTC)
         self._note = note
@@ -106,7 +107,8 @@ class Run:
     def record(self, refs: Mapping[Kind, Ref], error: str = "", **more: Any) -> RunRecord:
         """Return the run's record as of now; the refs say what it made."""
         with self._lock:
-            outcomes = [self._outcomes[s.name] for s in STEPS if s.name in self._outcomes]
+            names = [step.name for step in (*STEPS, COMPARE_MODELS)]
+            outcomes = [self._outcomes[name] for name in names if name in self._outcomes]
         manifests = {kind: self.store.manifest(ref) for kind, ref in refs.items()}
         loaded = manifests["dataset"].headline["name"] if "dataset" in manifests else None
         data, choice = str(loaded or self.config.data.source), self.config.train
@@ -124,6 +126,7 @@ class Run:
             headline=manifests["evaluation"].headline if "evaluation" in manifests else {},
             seconds=time.monotonic() - self._started,
             environment=manifests["model"].environment if "model" in manifests else {},
+            compared=self.compared,
             error=error,
             **more,
         )

@@ -1,7 +1,8 @@
 """The notebook's way, written anew: a TensorFlow 1 graph that is fed each batch in a session."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from benchmarks import peers
+from benchmarks.peers.tiled import BATCH, K, images
 
 _BATCH, _STEPS = 50, 3000
 _v1 = tf.compat.v1
@@ -33,6 +35,41 @@ def training() -> peers.Training:
     _trained(0, peers.N_WARM)
     test = _data("t10k")
     return lambda seed: _trained(seed, _STEPS).accuracy(*test)
+
+
+def search(folder: str, way: str = "array") -> Callable[[int], list[float]]:
+    """Return what looks for the strongest positions of the filters 0 to 4, as the notebook does.
+
+    It walks over all positions of all five with one list, and writes a new activation over the
+    first entry that is smaller, where it should move the rest down. way: `array` keeps the list
+    in NumPy; `list`, with all numbers as Python's own, is faster.
+    """
+    weights, pixels = np.load(Path(folder) / "conv1.npz"), images(folder)
+    walk = {"array": _in_array, "list": _in_list}[way]
+
+    def look(n: int) -> list[float]:
+        batch = tf.constant(pixels[: n * BATCH], tf.float32) / 255
+        values = tf.nn.conv2d(batch, weights["kernel"][..., :5], 2, "VALID")
+        values = tf.nn.relu(values + weights["bias"][:5])
+        return walk(tf.transpose(values, (0, 3, 1, 2)).numpy().ravel())
+
+    return look
+
+
+def _in_array(activations: NDArray[np.float32]) -> list[float]:
+    best = np.zeros(K)
+    for value in activations:
+        if value > best.min():
+            best[np.argmax(best < value)] = value
+    return best.tolist()
+
+
+def _in_list(activations: NDArray[np.float32]) -> list[float]:
+    best = [0.0] * K
+    for value in activations.tolist():
+        if value > min(best):
+            best[next(i for i in range(K) if best[i] < value)] = value
+    return best
 
 
 def main(path: str) -> None:

@@ -1,9 +1,15 @@
 """PyTorch, eager or compiled, in the memory format that its documentation advises for CPUs."""
 
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional
 
 from benchmarks import peers
+from benchmarks.peers.tiled import BATCH, Found, K, as_found, images
 
 
 def steps(batch: str, mode: str = "eager") -> peers.Steps:
@@ -41,3 +47,31 @@ def steps(batch: str, mode: str = "eager") -> peers.Steps:
 
     take(peers.N_WARM)
     return take
+
+
+def top_k(folder: str) -> Callable[[int], Found]:
+    """Return what sorts all positions of a batch by torch.topk, then those with the best so far.
+
+    On a transposed copy: sorting each image's map on its own, or along the other axis, took longer.
+    """
+    weights = np.load(Path(folder) / "conv1.npz")
+    kernel = torch.from_numpy(weights["kernel"] / 255).permute(3, 2, 0, 1)
+    kernel = kernel.contiguous(memory_format=torch.channels_last)
+    bias, pixels = torch.from_numpy(weights["bias"]), torch.from_numpy(images(folder))
+
+    @torch.inference_mode()
+    def sort(n: int) -> Found:
+        strengths = torch.zeros(len(bias), K)
+        places = torch.zeros(len(bias), K, dtype=torch.int64)
+        for first in range(0, n * BATCH, BATCH):
+            batch = pixels[first : first + BATCH].permute(0, 3, 1, 2).float()
+            values = functional.conv2d(batch, kernel, bias, stride=2).relu_()
+            n_places = values[0, 0].numel()
+            found, at = values.transpose(0, 1).reshape(len(bias), -1).topk(K)
+            places = torch.cat([places, at + first * n_places], dim=1)
+            strengths, order = torch.cat([strengths, found], dim=1).topk(K)
+            places = places.gather(1, order)
+        return as_found(strengths.numpy(), places.numpy())
+
+    sort(1)
+    return sort

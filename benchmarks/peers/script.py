@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.peers import ours
-from cnn.config import ExplainConfig, GateConfig, ReportConfig, RuntimeConfig
+from cnn.config import GateConfig, MiningConfig, ReportConfig, RuntimeConfig
 from cnn.data import dataset as datasets
 from cnn.evaluate import evaluation, judging
 from cnn.explain import filters, patches
@@ -45,12 +45,20 @@ def main(root: Path) -> None:
     measured = evaluation.evaluate(model, data, calibration_bins=15)
     for name, rows in measured.tables.items():
         tables.write_rows(folders["evaluation"] / f"{name}.parquet", name, rows)
-    described = filters.describe(model, "conv1", data)
-    np.save(folders["filters"] / "filters-conv1.npy", described.kernels)
-    tables.write_rows(folders["filters"] / "filters.parquet", "filters", described.rows)
-    mined = patches.mine(model, "conv1", data, ExplainConfig())
-    np.save(folders["patches"] / "patches-conv1.npy", mined.pixels)
-    tables.write_rows(folders["patches"] / "patches.parquet", "patches", mined.rows)
+    described = [filters.describe(model, layer, data) for layer in filters.LAYERS]
+    for item in described:
+        np.save(folders["filters"] / f"filters-{item.layer}.npy", item.kernels)
+    rows = [row for item in described for row in item.rows]
+    tables.write_rows(folders["filters"] / "filters.parquet", "filters", rows)
+    mined = [
+        patches.mine(model, data, MiningConfig(layer=layer), data.class_names)
+        for layer in patches.LAYERS
+    ]
+    for item in mined:
+        np.save(folders["patches"] / f"patches-{item.layer}.npy", item.pixels)
+        np.save(folders["patches"] / f"projections-{item.layer}.npy", item.projections)
+    rows = [row for item in mined for row in item.rows]
+    tables.write_rows(folders["patches"] / "patches.parquet", "patches", rows)
 
     body.write(folders["report"], body.gather(folders), ReportConfig().mistakes)
     ref = Ref(kind="model", key="0" * 64, digest="0" * 64)

@@ -75,9 +75,10 @@ class Forward:
         activation is not finite.
         """
         n = self.n_at_once
+        traced = _traced(self._compiled, images, n)
         for first in range(start, len(images), n):
             batch = images[first : first + n]
-            found = self._compiled(_padded(batch, n))
+            found = traced(_padded(batch, n))
             values, peaks = (_on_host(part)[: len(batch)] for part in found)
             if not np.isfinite(peaks).all():
                 raise ArtifactError(
@@ -102,9 +103,10 @@ def predict(model: Any, images: NDArray[Any]) -> NDArray[np.int64]:
         lambda batch: head(tf.cast(batch, tf.float32), training=False), autograph=False
     )
     n, classes = batch_size(model, last.name), [np.empty(0, np.int64)]
+    traced = _traced(forward, images, n)
     for first in range(0, len(images), n):
         batch = images[first : first + n]
-        classes.append(forward(_padded(batch, n)).numpy()[: len(batch)].argmax(axis=1))
+        classes.append(traced(_padded(batch, n)).numpy()[: len(batch)].argmax(axis=1))
     return np.concatenate(classes)
 
 
@@ -112,6 +114,17 @@ def kernels(model: Any, layer: str) -> NDArray[np.float32]:
     """Return the kernels of a convolution as (filters, h, w, channels)."""
     values: NDArray[np.float32] = np.asarray(model.get_layer(layer).kernel)
     return np.ascontiguousarray(np.moveaxis(values, -1, 0))
+
+
+def _traced(compiled: Any, images: NDArray[Any], n: int) -> Any:
+    """Return a tf.function's graph for batches of n such images.
+
+    TensorFlow takes many functions from one line for one that is traced over and over, and
+    warns of it, unless they are asked for their graphs.
+    """
+    import tensorflow as tf
+
+    return compiled.get_concrete_function(tf.TensorSpec((n, *images.shape[1:]), images.dtype))
 
 
 def _padded(batch: NDArray[Any], n: int) -> Any:

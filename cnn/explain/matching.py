@@ -8,7 +8,7 @@ above the best of those.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from cnn.explain.behaviour import Moments
 
 SAME = 0.9  # correlation from which on a pair is called the same
 Status = Literal["same", "changed", "dead", "lost", "new"]
+STATUSES: tuple[Status, ...] = get_args(Status)
 
 
 @dataclass(frozen=True)

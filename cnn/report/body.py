@@ -4,7 +4,7 @@ Nothing here differs between two runs with the same artifacts.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,11 @@ from matplotlib.figure import Figure
 from cnn import progress
 from cnn.data import dataset as datasets
 from cnn.data.dataset import Dataset
-from cnn.report import figures, html, pictures, theme
+from cnn.report import figures, filter_pages, health, html, layers, pictures, theme, verdicts
+from cnn.report.layers import Layer
 from cnn.store.refs import Kind
 
+_MOST_IN_UI = 25  # filters with a row each; the UI does not fold a picture
 TITLES = {
     "mnist": "MNIST, handwritten digits",
     "fashion-mnist": "Fashion-MNIST, articles of clothing",
@@ -61,50 +63,76 @@ def write(
 ) -> None:
     """Write every figure as PNG, body.html with the figures inside, and pictures.md.
 
-    pictures.md has the figures at the width at which the Prefect UI shows them.
+    pictures.md has the figures at the width at which the Prefect UI shows them; of tall ones
+    the first rows.
     """
-    drawn = _figures(material, n_mistakes)
-    uris = {}
+    shown = layers_of(material)
+    drawn = _figures(material, n_mistakes) | _figures_of_layers(shown)
+    short = _short_figures(shown)
+    uris, small = {}, []
     for done, (name, figure) in enumerate(drawn.items(), start=1):
         path = folder / f"{name}.png"
         theme.save(figure, path)
-        uris[name] = html.data_uri(path.read_bytes())
+        png = path.read_bytes()
+        uris[name] = html.data_uri(png)
+        in_ui = theme.png(short[name]) if name in short else png
+        small.append(f"![{name}]({pictures.small(in_ui)})")
         report(progress.Progress(done, len(drawn)))
-    page = html.render("body.html", **_values(material), figures=uris)
+    page = html.render("body.html", **_values(material, shown), figures=uris)
     (folder / html.BODY_NAME).write_text(page, encoding="utf-8")
-    (folder / html.PICTURES_NAME).write_text(_pictures(folder, drawn), encoding="utf-8")
+    (folder / html.PICTURES_NAME).write_text("\n\n".join(small), encoding="utf-8")
+
+
+def layers_of(material: Material) -> list[Layer]:
+    """Return the layers with all that is shown of each."""
+    filters, patches = (material.tables[name] for name in ("filters", "patches"))
+    return [
+        Layer(
+            name,
+            _records(filters[filters["layer"] == name].sort_values("filter")),
+            kernels,
+            material.patches[name],
+            material.projections[name],
+            _records(patches[patches["layer"] == name].sort_values(["filter", "rank"])),
+            material.dataset.class_names,
+        )
+        for name, kernels in material.kernels.items()
+    ]
 
 
 def _figures(material: Material, n_mistakes: int) -> dict[str, Figure]:
     dataset, tables = material.dataset, material.tables
     test = dataset.splits["test"]
-    drawn = {
+    return {
         "samples": figures.samples(dataset.splits["train"], dataset.class_names),
         "history": figures.history(tables["history"], _batches(material.training)),
         "confusion": figures.confusion(tables["confusion"], "test"),
         "calibration": figures.calibration(tables["calibration"], "test"),
         "mistakes": figures.mistakes(tables["predictions"], test, n_mistakes),
     }
-    for layer, kernels in material.kernels.items():
-        rows = tables["filters"]
-        drawn[f"filters-{layer}"] = figures.filters(kernels, rows[rows["layer"] == layer], layer)
-    for layer, pixels in material.patches.items():
-        rows = tables["patches"][tables["patches"]["layer"] == layer]
-        drawn[f"patches-{layer}"] = figures.patches(pixels, rows, material.kernels[layer], layer)
-        drawn[f"projections-{layer}"] = figures.projections(
-            pixels, material.projections[layer], rows, layer
-        )
+
+
+def _figures_of_layers(shown: Iterable[Layer]) -> dict[str, Figure]:
+    drawn = {}
+    for one in shown:
+        drawn[f"filters-{one.name}"] = layers.filters(one)
+        drawn[f"health-{one.name}"] = health.draw(one.rows, one.name, one.class_names)
+        drawn[f"patches-{one.name}"] = layers.patches(one)
+        drawn[f"projections-{one.name}"] = layers.projections(one)
     return drawn
 
 
-def _pictures(folder: Path, names: Iterable[str]) -> str:
-    """Return a markdown page of the figures as data URIs, no wider than they are shown."""
-    return "\n\n".join(
-        f"![{name}]({pictures.small((folder / f'{name}.png').read_bytes())})" for name in names
-    )
+def _short_figures(shown: Iterable[Layer]) -> dict[str, Figure]:
+    """Return, of the figures that are too tall for the UI, the first rows."""
+    drawn = {}
+    for one in shown:
+        if len(one.kernels) > _MOST_IN_UI:
+            drawn[f"patches-{one.name}"] = layers.patches(one, _MOST_IN_UI)
+            drawn[f"projections-{one.name}"] = layers.projections(one, _MOST_IN_UI)
+    return drawn
 
 
-def _values(material: Material) -> dict[str, Any]:
+def _values(material: Material, shown: Sequence[Layer]) -> dict[str, Any]:
     """Return what the template shows, as plain values."""
     dataset = material.dataset
     per_class = material.tables["per_class"]
@@ -114,10 +142,12 @@ def _values(material: Material) -> dict[str, Any]:
         "metrics": _metrics(material.tables["metrics"]),
         "confusions": _records(_worst_confusions(material.tables["confusion"])),
         "per_class": _records(per_class[per_class["split"] == "test"]),
-        "filters": _records(material.tables["filters"]),
         "training": material.training,
         "optimizer": _optimizer(material.training),
-        "layers": list(material.kernels),
+        "layers": shown,
+        "pages": {one.name: filter_pages.of(one) for one in shown},
+        "anchor": filter_pages.anchor,
+        "verdicts": verdicts,
     }
 
 

@@ -1,7 +1,5 @@
-"""The figures of a report; each takes tables and arrays and returns a matplotlib Figure."""
+"""Figures of data, training and evaluation; each takes tables and arrays, returns a Figure."""
 
-from collections import Counter
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,8 +16,6 @@ N_SAMPLES = 16
 _MOST_NAMED_CLASSES, _MOST_COUNTED_CLASSES = 30, 20
 _CONFUSION_HEIGHT = 980  # pixels
 _NARROW_NAME, _WIDEST_NAME = 40, 240  # pixels beside the confusion matrix
-_N_PROJECTED = 9  # patches of a filter beside their projections
-_MOST_ROWS = 64  # of the patches; more do not make a picture
 
 
 def samples(train: Split, class_names: tuple[str, ...]) -> Figure:
@@ -28,7 +24,7 @@ def samples(train: Split, class_names: tuple[str, ...]) -> Figure:
     tiles = [
         Tile(
             sheets.picture(train.images[i]),
-            [_name(class_names[train.labels[i]], train.labels[i]), f"#{train.ids[i]}"],
+            [theme.named(class_names[train.labels[i]], train.labels[i]), f"#{train.ids[i]}"],
         )
         for i in chosen
     ]
@@ -77,7 +73,7 @@ def confusion(table: pd.DataFrame, split: str) -> Figure:
     rows = table[table["split"] == split]
     counts = rows.pivot(index="label", columns="prediction", values="count").to_numpy()
     named: dict[int, str] = dict(zip(rows["label"], rows["label_name"], strict=True))
-    names = [_name(named[label], label) for label in sorted(named)]
+    names = [theme.named(named[label], label) for label in sorted(named)]
     names = [theme.fitted(name, _WIDEST_NAME, theme.TEXT) for name in names]
     room = max(theme.width(name, theme.TEXT) for name in names) - _NARROW_NAME
     room = max(0, room) if len(names) <= _MOST_NAMED_CLASSES else 0
@@ -108,11 +104,6 @@ def confusion(table: pd.DataFrame, split: str) -> Figure:
     bar.ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     bar.ax.tick_params(labelsize=theme.TEXT)
     return made
-
-
-def _name(name: str, label: int) -> str:
-    """Return a class's name as figures write it: by its number if the font lacks a letter."""
-    return name if theme.can_draw(name) else f"class {label}"
 
 
 def _are_long(names: list[str]) -> bool:
@@ -191,119 +182,8 @@ def mistakes(predictions: pd.DataFrame, test: Split, n_shown: int) -> Figure:
 
 def _verdict(row: Any) -> list[str]:
     """Return what an image is and what was said, in two lines where the names are long."""
-    label = _name(row.label_name, row.label)
-    prediction = _name(row.prediction_name, row.prediction)
+    label = theme.named(row.label_name, row.label)
+    prediction = theme.named(row.prediction_name, row.prediction)
     if _are_long([label, prediction]):
         return [f"is {label}", f"said {prediction}"]
     return [f"is {label}, said {prediction}"]
-
-
-def filters(kernels: NDArray[np.float32], table: pd.DataFrame, layer: str) -> Figure:
-    """Return a layer's kernels on one symmetric scale with zero in the middle."""
-    largest = float(np.abs(kernels).max()) or 1.0
-    dead = table.set_index("filter")["dead"]
-    tiles = [
-        Tile(
-            sheets.kernel_picture(kernel, largest),
-            [f"{i} dead" if dead[i] else str(i)],
-            theme.RED if dead[i] else theme.INK,
-        )
-        for i, kernel in enumerate(kernels)
-    ]
-    n_columns = int(np.ceil(np.sqrt(len(tiles))))
-    size = " x ".join(str(side) for side in kernels.shape[1:3])
-    scale = "one scale for all" if kernels.shape[-1] != 3 else "red, green and blue, grey is 0"
-    note = f"{len(tiles)} kernels of {size} pixels, {scale}; filter number below"
-    sheet = Sheet(f"Filters of {layer}", note, sheets.grid(tiles, n_columns), room_right=122)
-    made = sheet.draw()
-    if kernels.shape[-1] != 3:
-        axes = made.add_axes((0.885, 0.1, 0.022, 0.75))
-        bar = made.colorbar(sheets.scale(largest), cax=axes)
-        bar.set_label("weight (per pixel of 0..1)", fontsize=theme.TEXT, color=theme.INK)
-        bar.ax.tick_params(labelsize=theme.TEXT)
-        bar.ax.yaxis.set_major_locator(MaxNLocator(7))
-        bar.ax.yaxis.set_major_formatter("{x:.2g}")
-    return made
-
-
-def patches(
-    pixels: NDArray[Any], table: pd.DataFrame, kernels: NDArray[np.float32], layer: str
-) -> Figure:
-    """Return each filter's kernel and its most activating patches, filters as rows."""
-    largest = float(np.abs(kernels).max()) or 1.0
-    by_place = {(row.filter, row.rank): row for row in table.itertuples()}
-    n_filters, k = min(len(pixels), _MOST_ROWS), pixels.shape[1]
-    rows: list[list[Tile | None]] = []
-    ranks = range(1, min(k, 12) + 1)
-    for f in range(n_filters):
-        fires = (f, 1) in by_place
-        kernel = sheets.kernel_picture(kernels[f], largest)
-        first = Tile(kernel, [] if fires else ["never", "fires"], theme.RED)
-        rows.append([first, *(_patch_tile(pixels, by_place, f, rank) for rank in ranks)])
-    split = table["split"].iloc[0] if len(table) else ""
-    size = " x ".join(str(side) for side in pixels.shape[2:4])
-    part = f"the first {n_filters} of {len(pixels)} filters; " if n_filters < len(pixels) else ""
-    note = (
-        f"{part}the {len(ranks)} strongest patches of {size} pixels in the {split} images, "
-        "black 0 to white 255; below each: activation, image id, label"
-    )
-    return Sheet(
-        f"What most activates each filter of {layer}",
-        note,
-        rows,
-        [str(f) for f in range(n_filters)],
-        ["kernel", *(f"rank {rank}" if rank == 1 else str(rank) for rank in ranks)],
-        gaps={1: 10},
-    ).draw()
-
-
-def _patch_tile(pixels: NDArray[Any], by_place: Any, f: int, rank: int) -> Tile | None:
-    row = by_place.get((f, rank))
-    if row is None:
-        return None
-    lines = [f"{row.activation:.2f}", f"#{row.image_id}", _name(row.label_name, row.label)]
-    return Tile(sheets.picture(pixels[f, rank - 1]), lines)
-
-
-def projections(
-    pixels: NDArray[Any], projected: NDArray[np.float32], table: pd.DataFrame, layer: str
-) -> Figure:
-    """Return each filter's nine strongest patches and, beside them, their projections.
-
-    As in Zeiler and Fergus 2014, figure 2.
-    """
-    by_filter: dict[Any, list[Any]] = {}
-    for row in table[table["rank"] <= _N_PROJECTED].sort_values("rank").itertuples():
-        by_filter.setdefault(row.filter, []).append(row)
-    tiles = [
-        _projections_tile(pixels[f], projected[f], f, by_filter.get(f, []))
-        for f in range(min(len(pixels), _MOST_ROWS))
-    ]
-    note = (
-        "left: its nine strongest patches; right: a projection of each activation down to the "
-        "pixels, which is no explanation;\nbelow: filter, activations, labels"
-    )
-    return Sheet(f"Patches and projections of {layer}", note, sheets.grid(tiles, 3)).draw()
-
-
-def _projections_tile(
-    pixels: NDArray[Any], projected: NDArray[np.float32], f: int, rows: Sequence[Any]
-) -> Tile:
-    """Return one filter's patches and, right of them, their projections."""
-    shown = [sheets.picture(pixels[row.rank - 1]) for row in rows]
-    back = [_projection_picture(projected[row.rank - 1]) for row in rows]
-    left, right = (sheets.mosaic(_filled(part), 3, pixels.shape[1:3]) for part in (shown, back))
-    gap = np.full((len(left), 3, 3), 255, np.uint8)
-    span = f": {rows[0].activation:.2f} to {rows[-1].activation:.2f}" if rows else ""
-    labels = Counter(_name(row.label_name, row.label) for row in rows)
-    words = ", ".join(f"{n} x {name}" for name, n in labels.most_common()) or "never fires"
-    lines = [f"{f}{span}", words]
-    return Tile(np.hstack([left, gap, right]), lines, theme.INK if rows else theme.RED)
-
-
-def _filled(pictures: list[NDArray[np.uint8]]) -> list[NDArray[np.uint8] | None]:
-    return [*pictures, *[None] * (_N_PROJECTED - len(pictures))]
-
-
-def _projection_picture(projection: NDArray[np.float32]) -> NDArray[np.uint8]:
-    return sheets.kernel_picture(projection, float(np.abs(projection).max()) or 1.0)

@@ -9,7 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import RendererBase
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
@@ -19,8 +22,9 @@ from PIL import Image
 from cnn.report import theme
 
 DIVERGING = "RdBu_r"
+_COLOURS = colormaps[DIVERGING](np.arange(256), bytes=True)[:, :3]
 _MARGIN, _TOP, _GAP, _LINE = 22, 76, 9, 19
-_MOST_LINES = 4  # for one long line of a tile
+_GREY = 190  # between the channels of a kernel, whose zero is white
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class Sheet:
     row_names: Sequence[str] = ()
     column_names: Sequence[str] = ()
     room_right: int = 0
+    most_lines: int = 4  # for one long line of a tile
     gaps: dict[int, int] = field(default_factory=dict)  # further pixels left of a column
 
     def draw(self) -> Figure:
@@ -57,7 +62,7 @@ class Sheet:
             for j, tile in enumerate(row):
                 if tile is not None:
                     self._put(canvas, axes, place, i, j, tile)
-        axes.imshow(canvas, extent=(0, theme.WIDTH, place.height, 0), aspect="auto", zorder=0)
+        axes.add_artist(_Canvas(canvas))
         self._name(axes, place)
         return made
 
@@ -99,6 +104,22 @@ class Sheet:
             )
 
 
+class _Canvas(Artist):
+    """Pixels (h, w, 3) of a whole figure, copied as they are; imshow would resample them."""
+
+    zorder = 0
+
+    def __init__(self, pixels: NDArray[np.uint8]) -> None:
+        super().__init__()
+        self._pixels = pixels
+
+    def draw(self, renderer: RendererBase) -> None:
+        """Draw; a renderer takes RGBA, its last row first."""
+        opaque = np.full((*self._pixels.shape[:2], 1), 255, np.uint8)
+        upwards = np.ascontiguousarray(np.dstack([self._pixels, opaque])[::-1])
+        renderer.draw_image(renderer.new_gc(), 0, 0, upwards)
+
+
 class _Places:
     """Where everything stands, in pixels from the top left."""
 
@@ -122,11 +143,11 @@ class _Places:
 
     def lines(self, tile: Tile) -> list[str]:
         """Return a tile's lines, long ones in several."""
-        room = self.column - _GAP
+        room = 0.95 * (self.column - _GAP)  # letters are drawn up to a twentieth wider
         return [
             part
             for line in tile.lines
-            for part in theme.wrapped(line, room, theme.SMALL, _MOST_LINES)
+            for part in theme.wrapped(line, room, theme.SMALL, self._sheet.most_lines)
         ]
 
     def fit(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -150,13 +171,16 @@ def grid(tiles: Sequence[Tile], n_columns: int) -> list[list[Tile | None]]:
 
 
 def mosaic(
-    pictures: Sequence[NDArray[np.uint8] | None], n_columns: int, shape: tuple[int, int]
+    pictures: Sequence[NDArray[np.uint8] | None] | NDArray[np.uint8],
+    n_columns: int,
+    shape: tuple[int, int],
+    line: int = 255,
 ) -> NDArray[np.uint8]:
-    """Return pictures (h, w, 3) of one shape as one, in rows, a white line between them."""
+    """Return pictures (h, w, 3) of one shape as one, in rows, a line between them."""
     height, width = shape
     n_rows = -(-len(pictures) // n_columns)
     size = (n_rows * (height + 1) - 1, n_columns * (width + 1) - 1, 3)
-    whole = np.full(size, 255, np.uint8)
+    whole = np.full(size, line, np.uint8)
     for i, one in enumerate(pictures):
         if one is not None:
             y, x = i // n_columns * (height + 1), i % n_columns * (width + 1)
@@ -170,17 +194,20 @@ def picture(image: NDArray[Any]) -> NDArray[np.uint8]:
     return np.broadcast_to(whole, (*whole.shape[:2], 3)) if whole.shape[-1] == 1 else whole
 
 
-def kernel_picture(kernel: NDArray[np.float32], largest: float) -> NDArray[np.uint8]:
+def kernel_picture(
+    kernel: NDArray[np.float32], largest: float, of_image: bool = True
+) -> NDArray[np.uint8]:
     """Return a kernel (h, w, channels) in colours from -largest to largest.
 
-    One channel is drawn with the diverging colours, white at 0; three as red, green and
-    blue, grey at 0; any other number by its mean.
+    One channel is drawn with the diverging colours, white at 0; the three of an image as red,
+    green and blue, grey at 0; those of a layer each by itself, in rows.
     """
-    if kernel.shape[-1] == 3:
+    if of_image and kernel.shape[-1] == 3:
         return np.asarray((0.5 + 0.5 * kernel / largest) * 255, np.uint8)
-    plane = kernel.mean(axis=-1)
-    mapped = scale(largest).to_rgba(plane, bytes=True)
-    return np.asarray(mapped[..., :3], np.uint8)
+    height, width, n_channels = kernel.shape
+    levels = np.clip((0.5 + 0.5 * kernel / largest) * 256, 0, 255).astype(np.uint8)
+    planes = _COLOURS[np.moveaxis(levels, -1, 0)]
+    return mosaic(planes, int(np.ceil(np.sqrt(n_channels))), (height, width), _GREY)
 
 
 def scale(largest: float) -> ScalarMappable:

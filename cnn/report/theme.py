@@ -2,14 +2,17 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.ticker import LogLocator, NullFormatter
+from PIL import Image
 
 WIDTH = 1040  # pixels; text of 15 pixels still reads where the page shows 600
 DPI = 100
@@ -52,7 +55,17 @@ def make_log(axes: Axes, marks: Sequence[float]) -> None:
 
 def save(made: Figure, path: Path | IO[bytes]) -> None:
     """Write a figure as PNG, the same bytes for the same figure."""
-    made.savefig(path, dpi=DPI, metadata={"Software": None})
+    canvas: Any = FigureCanvasAgg(made)
+    canvas.draw()
+    opaque = np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
+    Image.fromarray(opaque).save(path, "PNG", dpi=(DPI, DPI))
+
+
+def png(made: Figure) -> bytes:
+    """Return a figure as PNG."""
+    stream = BytesIO()
+    save(made, stream)
+    return stream.getvalue()
 
 
 def can_draw(text: str) -> bool:
@@ -60,12 +73,18 @@ def can_draw(text: str) -> bool:
     return all(_advance(letter, TEXT) is not None for letter in text)
 
 
+def named(name: str, label: int) -> str:
+    """Return a class's name as figures write it: by its number if the font lacks a letter."""
+    return name if can_draw(name) else f"class {label}"
+
+
 def width(text: str, points: float) -> float:
     """Return how wide a text of one line is, in pixels; letters the font lacks do not count."""
     return sum(_advance(letter, points) or 0.0 for letter in text)
 
 
-def wrapped(text: str, room: float, points: float, most: int) -> list[str]:
+@lru_cache(maxsize=4096)  # the names of classes stand below thousands of pictures
+def wrapped(text: str, room: float, points: float, most: int) -> tuple[str, ...]:
     """Return a text in lines no wider than `room` pixels, at most so many, the last one fitted."""
     lines: list[str] = []
     while len(lines) < most - 1 and width(text, points) > room:
@@ -73,7 +92,7 @@ def wrapped(text: str, room: float, points: float, most: int) -> list[str]:
         n = _end_of_line(text, n_fitting)
         lines.append(text[:n])
         text = text[n:].lstrip()
-    return [*lines, fitted(text, room, points)]
+    return (*lines, fitted(text, room, points))
 
 
 def _end_of_line(text: str, n_fitting: int) -> int:

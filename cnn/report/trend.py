@@ -1,7 +1,6 @@
 """How the last runs of a deployment went: a small picture and a table."""
 
 from collections.abc import Mapping, Sequence
-from io import BytesIO
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -32,9 +31,7 @@ def last(index: Sequence[Row], deployment: str, data: str) -> list[Row]:
 
 def page(rows: Sequence[Row], what: str) -> str:
     """Return the picture and the table of some runs in markdown, the newest run first."""
-    stream = BytesIO()
-    theme.save(draw(rows), stream)
-    shown = markdown.image("accuracy of the last runs", pictures.small(stream.getvalue()))
+    shown = markdown.image("accuracy of the last runs", pictures.small(theme.png(draw(rows))))
     n_runs = "last run" if len(rows) == 1 else f"last {len(rows)} runs"
     heading = f"# The {n_runs} of {markdown.escaped(what)}"
     return "\n\n".join([heading, shown, markdown.table(table(rows))])

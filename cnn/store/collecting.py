@@ -1,9 +1,10 @@
 """Frees what no run needs any more: says what that is and why, then removes it.
 
-Kept are the promoted and the pinned runs and the last ones, every artifact that a kept
-run names and what it was made from, whatever a run or a training under way needs, and
-what is younger than an hour. Everything is taken away by one rename while no run can list
-what it uses, see inuse.py, and removed afterwards: nobody ever sees half of it.
+Kept are the promoted and the pinned runs and the last ones, comparisons of two of them and
+searches in their models, every artifact that a kept run names and what it was made from,
+whatever a run or a training under way needs, and what is younger than an hour. Everything is
+taken away by one rename while no run can list what it uses, see inuse.py, and removed
+afterwards: nobody ever sees half of it.
 """
 
 import itertools
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from cnn import files
 from cnn.errors import ArtifactError, StoreUnwritableError
-from cnn.store import inuse, layout, leases, promoted, runs
+from cnn.store import inuse, layout, leases, mined, promoted, runs
 from cnn.store.runs import RunRecord
 from cnn.store.store import Store
 
@@ -64,6 +65,8 @@ def survey(store: Store, n_last: int) -> Survey:
     for group in (
         _artifacts(store, {name: readable[name] for name in reasons}, now),
         _checkpoints(store, now),
+        _comparisons(store, reasons),
+        _searches(store, reasons),
     ):
         for keep, item in group:
             (kept if keep else freed).append(item)
@@ -179,6 +182,25 @@ def _add_inputs(store: Store, there: dict[Name, Path], reasons: dict[Name, str])
             if (ref.kind, ref.key) not in reasons:
                 reasons[ref.kind, ref.key] = f"{name[0]} {name[1][:12]} was made from it"
                 waiting.append((ref.kind, ref.key))
+
+
+def _comparisons(store: Store, kept_runs: Collection[str]) -> Iterator[tuple[bool, Item]]:
+    """Yield whether each comparison of two runs is kept: as long as both runs are."""
+    for path in filter(layout.is_folder, layout.entries(store.root / layout.COMPARED)):
+        keep = layout.compares(path.name, kept_runs)
+        why = "both runs are kept" if keep else "its runs are not both kept"
+        yield keep, Item("compared", path, why, _size(path))
+
+
+def _searches(store: Store, kept_runs: Collection[str]) -> Iterator[tuple[bool, Item]]:
+    """Yield whether what the flow `mine` found is kept: as long as the model's run is."""
+    for path in filter(layout.is_folder, layout.entries(store.root / layout.MINED)):
+        try:
+            keep = mined.read(path).run in kept_runs
+            why = "its run is kept" if keep else "its run is not kept"
+        except ArtifactError as error:
+            keep, why = False, str(error)
+        yield keep, Item("mined", path, why, _size(path))
 
 
 def _checkpoints(store: Store, now: float) -> Iterator[tuple[bool, Item]]:

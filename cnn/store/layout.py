@@ -4,7 +4,7 @@ Links are never followed: a link where a folder belongs is something that does n
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import get_args
 
@@ -12,8 +12,9 @@ from cnn.store import runs
 from cnn.store.refs import Kind
 
 STORE, CHECKPOINTS, QUARANTINE, RUNS = "store", "checkpoints", "quarantine", "runs"
-PROMOTED, MINED, DOWNLOADS, MEMORY = "promoted", "mined", "downloads", ".verified"
-FOLDERS = (STORE, CHECKPOINTS, QUARANTINE, RUNS, PROMOTED, MINED, DOWNLOADS)
+PROMOTED, COMPARED, MINED = "promoted", "compared", "mined"
+DOWNLOADS, MEMORY = "downloads", ".verified"
+FOLDERS = (STORE, CHECKPOINTS, QUARANTINE, RUNS, PROMOTED, COMPARED, MINED, DOWNLOADS)
 KINDS: tuple[Kind, ...] = get_args(Kind)
 _KEY = re.compile(r"[0-9a-f]{64}")
 
@@ -58,6 +59,18 @@ def workplaces(root: Path) -> list[Path]:
 def run_folders(root: Path) -> list[Path]:
     """Return the folders of all runs, unreadable ones among them."""
     return [path for path in entries(root / RUNS) if is_folder(path)]
+
+
+def compared_name(before: str, after: str) -> str:
+    """Return the name of the folder that holds the comparison of two runs."""
+    return f"{before}--{after}"
+
+
+def compares(name: str, known: Collection[str]) -> bool:
+    """Return whether a folder of that name holds the comparison of two of the known runs."""
+    parts = name.split("--")  # a run's name may have it too
+    halves = (("--".join(parts[:i]), "--".join(parts[i:])) for i in range(1, len(parts)))
+    return any(before in known and after in known for before, after in halves)
 
 
 def strangers(root: Path) -> Iterator[tuple[Path, str]]:

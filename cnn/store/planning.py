@@ -51,7 +51,7 @@ def plan(store: Store, config: RunConfig, refresh: Collection[str] = ()) -> list
     Raises DataError where the data that the settings name cannot be read, and ConfigError for
     a setting without effect.
     """
-    refresh = with_followers(refresh)
+    to_refresh = with_followers(refresh)
     refs: dict[Kind, Ref] = {}
     planned: list[Planned] = []
     for step in STEPS:
@@ -64,7 +64,7 @@ def plan(store: Store, config: RunConfig, refresh: Collection[str] = ()) -> list
             planned.append(Planned(step, "run", resolved.missing))
             continue
         key = step.key(resolved, [refs[kind] for kind in step.reads])
-        decision = decide(store, step, key, refresh)
+        decision = decide(store, step, key, to_refresh)
         ref = decision.manifest.ref if decision.manifest else None
         if ref:
             refs[step.makes] = ref

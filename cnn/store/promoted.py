@@ -128,6 +128,11 @@ def current(root: Path, track: str) -> Current | None:
     return Current(folder, made[-1]) if made else None
 
 
+def track_of(limits: GateConfig, data: str) -> str:
+    """Return the track on which a run competes: the one that is set, or its data's."""
+    return limits.track or track_name(data)
+
+
 def track_name(name: str) -> str:
     """Return a data set's name as that of a track."""
     safe = re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-._")[:64]

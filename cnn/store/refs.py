@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Kind = Literal["dataset", "model", "evaluation", "filters", "patches", "report"]
+Kind = Literal["dataset", "model", "evaluation", "filters", "patches", "report", "comparison"]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 

@@ -38,6 +38,15 @@ class StepOutcome(BaseModel):
     ref: Ref | None = None
 
 
+class Compared(BaseModel):
+    """With which promoted run's model a run's was compared, or why it could not be."""
+
+    model_config = ConfigDict(frozen=True)
+
+    run: str = ""
+    problem: str = ""
+
+
 class RunRecord(BaseModel):
     """Everything about one run; stands in its folder as run.json.
 
@@ -63,6 +72,7 @@ class RunRecord(BaseModel):
     flow_run_id: str | None = None
     deployment: str = ""
     gate: Verdict | None = None
+    compared: Compared | None = None
     error: str = ""
 
 
@@ -166,13 +176,17 @@ def find(runs: Path, name: str) -> tuple[RunRecord, Path]:
 
 
 def latest_of(runs: Path, refs: Collection[Ref]) -> tuple[RunRecord, Path] | None:
-    """Return the newest completed run that is made of exactly these artifacts, with its folder."""
+    """Return the newest completed run that is made of exactly these artifacts, with its folder.
+
+    A comparison beside them does not count: it depends on what was promoted at the time.
+    """
     for path in sorted(runs.glob(f"[!.]*/{RECORD_NAME}"), reverse=True):
         try:
             record = read(path.parent)
         except ArtifactError:
             continue
-        made_of = {step.ref for step in record.steps if step.ref}
+        found = (step.ref for step in record.steps)
+        made_of = {ref for ref in found if ref and ref.kind != "comparison"}
         whole = record.status == "completed" and (path.parent / REPORT_NAME).exists()
         if whole and made_of == set(refs):
             return record, path.parent

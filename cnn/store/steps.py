@@ -27,6 +27,18 @@ class Resolved:
     missing: str = ""
 
 
+class Other(Settings):
+    """The promoted model that a run's is compared with: its run, its folder, what it says.
+
+    digest: of its weights and its config.
+    """
+
+    run: str
+    folder: Path
+    digest: str
+    class_names: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class Step:
     """One step: its name, the kinds it reads and makes, its settings, where its code begins.
@@ -90,6 +102,11 @@ def _training(choice: RecipeChoice, downloads: Path) -> Resolved:
     training = recipes.resolve(choice)
     values = {"seed": choice.seed, **keyed(training)}
     return Resolved(_dotted("train", values), (training, choice.seed))
+
+
+def _comparison(other: Other, downloads: Path) -> Resolved:
+    said = {"digest": other.digest, "class_names": list(other.class_names)}
+    return Resolved({"promoted.model": said}, other)
 
 
 def _plain(section: str) -> Callable[[Settings, Path], Resolved]:
@@ -169,10 +186,21 @@ WRITE_REPORT = Step(
 # Those of the main job; MINE_LAYER is the work of the flow `mine`.
 STEPS = (LOAD_DATASET, TRAIN_MODEL, EVALUATE_MODEL, EXPORT_FILTERS, MINE_PATCHES, WRITE_REPORT)
 
+# Not in a plan: which model is promoted when the others are done cannot be known before.
+COMPARE_MODELS = Step(
+    "compare_models",
+    reads=("model", "dataset"),
+    makes="comparison",
+    code="cnn.report.pairs",
+    tables=("matches", "changed_predictions"),
+    computes=True,
+    resolve=_comparison,
+)
+
 
 def with_followers(names: Iterable[str]) -> frozenset[str]:
     """Return the named steps and every step that reads, directly or not, what they make."""
-    found = set(names)
+    found: set[str] = set(names)
     for step in STEPS:
         makers = {maker.name for maker in STEPS if maker.makes in step.reads}
         if makers & found:

@@ -2,7 +2,7 @@
 
 import json
 
-from benchmarks import readme, training
+from benchmarks import mining, readme, training
 from benchmarks.rounds import Spread
 from cnn.train import recipes
 
@@ -59,6 +59,27 @@ def test_the_readme_says_what_the_record_has() -> None:
     assert set(record) == set(training.PARTS), "a part was not measured"
     text = readme.README.read_text(encoding="utf-8")
     assert readme.filled(text, record, recipes.RECIPES) == text
+
+
+def test_the_readme_says_what_the_record_of_mining_has() -> None:
+    """Who measures mining anew must not leave the old figures standing."""
+    record = json.loads(mining.RECORD.read_text(encoding="utf-8"))
+    assert set(record) == set(mining.PARTS), "a part was not measured"
+    text = readme.README.read_text(encoding="utf-8")
+    assert readme.mined(text, record) == text
+
+
+def test_figures_of_mining_come_from_the_record() -> None:
+    """Its machine, ratios, and the median pace of each layer that was measured."""
+    ratio = {"median": 0.912, "lowest": 0.9, "highest": 0.93}
+    line = {"what": "images/s", "against": "convolution", "ratio": ratio, "goal": "≥ 0.85"}
+    rates = {"filterscope": [151_000.4, 149_000.0, 155_000.0], "convolution": [1.0, 1.0, 1.0]}
+    record = {"conv1": {"machine": MACHINE, "rates": rates, "comparisons": [line]}}
+    text = readme.mined("<!-- mining -->\nwhat was there\n<!-- end of mining -->\n", record)
+    assert "what was there" not in text
+    assert "On 2 cores of Some CPU, TensorFlow 2.21.0, Keras 3.15.1:" in text
+    assert "| images/s | convolution | 0.91 (0.90 to 0.93) | ≥ 0.85 |" in text
+    assert "151,000 images a second for conv1." in text
 
 
 def test_each_figure_comes_from_the_record() -> None:

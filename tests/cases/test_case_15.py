@@ -26,7 +26,8 @@ before = (matplotlib.rcParams._get_backend_or_none(), dict(matplotlib.rcParams.c
 import numpy as np
 import pandas as pd
 from cnn.data.dataset import Split
-from cnn.report import figures, theme
+from cnn.report import figures, layers, theme
+from cnn.report.layers import Layer
 
 folder, n_figures = Path(sys.argv[1]), 200
 
@@ -36,8 +37,9 @@ def resident():
 
 def filters(rng):
     kernels = rng.normal(size=(25, 5, 5, 1)).astype(np.float32)
-    table = pd.DataFrame({"filter": range(25), "dead": rng.random(25) < 0.1})
-    return figures.filters(kernels, table, "conv1")
+    rows = [{"filter": f, "dead": rng.random() < 0.1} for f in range(25)]
+    pixels = np.zeros((25, 12, 5, 5, 1), np.uint8)
+    return layers.filters(Layer("conv1", rows, kernels, pixels, pixels, [], ()))
 
 def history(rng):
     steps = np.arange(10, 200, 10)

@@ -25,6 +25,7 @@ from cnn.train.fit import DivergedError
 from flows.train_and_explain import train_and_explain
 from tests.flows.conftest import SHORT, Finished
 
+ARRAYS = ("filters", "patches", "projections")
 STEPS = [
     "load_dataset",
     "train_model",
@@ -33,6 +34,7 @@ STEPS = [
     "mine_patches",
     "write_report",
 ]
+COMPARED = ("matches", "changed_predictions")  # only beside a promoted model
 
 
 def _artifacts(flow_run_id: str) -> dict[str, Artifact]:
@@ -61,15 +63,15 @@ def test_a_run_folder_holds_everything_a_consumer_needs(finished: Finished) -> N
     """Report, record, figures, tables, arrays and model lie in the run's folder."""
     present = {str(p.relative_to(finished.folder)) for p in finished.folder.rglob("*.*")}
     names = ("samples", "history", "confusion", "calibration", "mistakes")
-    figures = {f"figures/{name}.png" for name in (*names, "filters-conv1", "patches-conv1")}
-    written = set(tables.SCHEMAS) - {"runs"}
+    arrays = [f"{what}-{layer}" for what in ARRAYS for layer in ("conv1", "conv2")]
+    names += (*arrays, "health-conv1", "health-conv2")
+    written = set(tables.SCHEMAS) - {"runs", *COMPARED}
     assert present == {
         "report.html",
         "run.json",
-        *figures,
+        *(f"figures/{name}.png" for name in names),
+        *(f"arrays/{name}.npy" for name in arrays),
         *(f"tables/{name}.parquet" for name in written),
-        "arrays/filters-conv1.npy",
-        "arrays/patches-conv1.npy",
         "model/model.keras",
         "model/model.json",
         "model/training.json",
@@ -99,7 +101,7 @@ def test_the_accuracy_reported_is_that_of_the_predictions(finished: Finished) ->
     assert accuracy > 0.8
 
 
-@pytest.mark.parametrize("name", sorted(set(tables.SCHEMAS) - {"runs"}))
+@pytest.mark.parametrize("name", sorted(set(tables.SCHEMAS) - {"runs", *COMPARED}))
 def test_pandas_polars_and_duckdb_read_every_table_alike(finished: Finished, name: str) -> None:
     """Names, order and number of rows are the same, and the names are those declared."""
     path = finished.folder / "tables" / f"{name}.parquet"

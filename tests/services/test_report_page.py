@@ -7,7 +7,7 @@ from playwright.sync_api import Browser
 
 pytestmark = pytest.mark.service
 
-FIGURES = 7
+FIGURES = 5 + 2 * 4
 
 
 @pytest.mark.parametrize("width", [400, 700, 1300])
@@ -26,7 +26,8 @@ def test_the_report_fits_and_shows_every_picture(
     page.on("console", lambda message: said.append(message.text))
     page.goto(f"file://{run_folder / 'report.html'}")
     page.evaluate("Promise.all([...document.images].map(image => image.decode()))")
-    widths = page.evaluate("[...document.images].map(image => image.naturalWidth)")
+    figures = "[...document.querySelectorAll('section > figure > img')]"
+    widths = page.evaluate(f"{figures}.map(image => image.naturalWidth)")
     assert widths == [1040] * FIGURES
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert {url.partition(":")[0] for url in asked} <= {"file", "data"}
@@ -48,6 +49,48 @@ def test_the_report_says_what_matters(browser: Browser, run_folder: Path) -> Non
         "no model in the store yet",
     ):
         assert words in text
-    for link in page.query_selector_all("section a"):
-        assert (run_folder / str(link.get_attribute("href"))).is_file()
+    links = [str(link.get_attribute("href")) for link in page.query_selector_all("section a")]
+    files = [link for link in links if not link.startswith("#")]
+    assert "arrays/projections-conv2.npy" in files
+    for link in files:
+        assert (run_folder / link).is_file()
     page.close()
+
+
+@pytest.mark.parametrize("width", [400, 1300])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_filters_page_opens_where_it_is_clicked(
+    browser: Browser, run_folder: Path, width: int, scheme: str
+) -> None:
+    """It alone is shown and fits; the next filter's and the way back are a click away."""
+    context = browser.new_context(
+        viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True
+    )
+    page = context.new_page()
+    page.goto(f"file://{run_folder / 'report.html'}")
+    shown = page.locator("section:visible")
+    n_sections = shown.count()
+    assert page.locator(".filter:visible").count() == 0
+    page.locator("#layer-conv2 .index a", has_text="7").first.click()
+    page.wait_for_url("**#filter-conv2-7")
+    assert shown.count() == 1
+    assert "Filter 7 of conv2" in shown.inner_text()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    tiles = shown.locator(".tiles img")
+    assert tiles.count() > 1
+    for box in tiles.evaluate_all("images => images.map(i => i.getBoundingClientRect().right)"):
+        assert box <= width
+    colours = shown.evaluate(
+        "s => [getComputedStyle(s).color, getComputedStyle(s).backgroundColor]"
+    )
+    assert colours == (
+        ["rgb(31, 36, 48)", "rgb(255, 255, 255)"]
+        if scheme == "light"
+        else ["rgb(230, 233, 239)", "rgb(30, 34, 43)"]
+    )
+    page.get_by_role("link", name="next").click()
+    page.wait_for_url("**#filter-conv2-8")
+    assert "Filter 8 of conv2" in shown.inner_text()
+    page.get_by_role("link", name="all filters of conv2").click()
+    assert shown.count() == n_sections
+    context.close()

@@ -15,7 +15,7 @@ from PIL import Image
 
 from cnn.data.dataset import Dataset, Split
 from cnn.progress import Progress
-from cnn.report import body, figures, html
+from cnn.report import body, figures, html, verdicts
 from cnn.report.body import Material
 
 FIGURES = [
@@ -24,8 +24,19 @@ FIGURES = [
     "confusion",
     "calibration",
     "mistakes",
-    "filters-conv1",
-    "patches-conv1",
+    *(
+        f"{name}-{layer}"
+        for layer in ("conv1", "conv2")
+        for name in ("filters", "health", "patches", "projections")
+    ),
+]
+IN_READING_ORDER = [
+    *FIGURES[:5],
+    *(
+        f"{name}-{layer}"
+        for layer in ("conv1", "conv2")
+        for name in ("health", "filters", "patches", "projections")
+    ),
 ]
 VOID = {"img", "br", "hr", "meta", "link"}
 
@@ -38,7 +49,7 @@ class _Page(HTMLParser):
         self.open: list[str] = []
         self.tags: set[str] = set()
         self.words: list[str] = []
-        self.pictures: list[str] = []
+        self.figures: list[str] = []
         self.feed(text)
         self.close()
         assert self.open == []
@@ -48,7 +59,8 @@ class _Page(HTMLParser):
         values = dict(attrs)
         if tag == "img":
             assert values["alt"]
-            self.pictures.append(values["src"] or "")
+            if "class" not in values:
+                self.figures.append(values["src"] or "")
         if tag not in VOID:
             self.open.append(tag)
 
@@ -93,8 +105,8 @@ def test_every_figure_is_written_and_stands_in_the_body(folder: Path, page: _Pag
     assert sorted(path.name for path in folder.iterdir()) == sorted(
         [f"{name}.png" for name in FIGURES] + [html.BODY_NAME, html.PICTURES_NAME]
     )
-    expected = [(folder / f"{name}.png").read_bytes() for name in FIGURES]
-    assert [_decoded(uri) for uri in page.pictures] == expected
+    expected = [(folder / f"{name}.png").read_bytes() for name in IN_READING_ORDER]
+    assert [_decoded(uri) for uri in page.figures] == expected
 
 
 def test_the_same_material_gives_the_same_bytes(
@@ -105,7 +117,9 @@ def test_the_same_material_gives_the_same_bytes(
     body.write(tmp_path, material, 24, reports.append)
     for path in folder.iterdir():
         assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name
-    assert [(item.done, item.total) for item in reports] == [(i, 7) for i in range(1, 8)]
+    assert [(item.done, item.total) for item in reports] == [
+        (i, len(FIGURES)) for i in range(1, len(FIGURES) + 1)
+    ]
 
 
 def test_the_body_needs_no_network_and_runs_no_script(folder: Path, page: _Page) -> None:
@@ -205,11 +219,17 @@ def test_each_class_and_each_filter_has_its_row(page: _Page, material: Material)
         assert f"{row.label_name} {row.support} {shares}" in page.text
     rows = material.tables["filters"]
     row = rows[~rows["dead"]].iloc[-1]
+    words = verdicts.of(row).words(material.dataset.class_names)
     assert (
-        f"{row['filter']} {100 * row['fraction_active']:.1f} % {row['max_activation']:.3f} "
-        f"{row['selectivity']:.3f} {row['preferred_label']:.0f} {row['sparsity']:.3f} "
-        f"{row['l2_norm']:.3f} {row['nearest_filter']:.0f} {row['nearest_cosine']:.3f}"
-    ) in page.text
+        " ".join(
+            f"{row['filter']} {words} {100 * row['fraction_active']:.1f} % "
+            f"{row['max_activation']:.3f} {row['selectivity']:.3f} {row['preferred_label']:.0f} "
+            f"{row['sparsity']:.3f} {row['smoothness']:.3f} {row['l2_norm']:.3f} "
+            f"{row['nearest_filter']:.0f} {row['nearest_cosine']:.3f} "
+            f"{row['correlated_filter']:.0f} {row['correlation']:.3f}".split()
+        )
+        in page.text
+    )
 
 
 def test_pictures_for_the_ui_are_600_pixels_wide(folder: Path) -> None:
@@ -240,7 +260,7 @@ def test_without_validation_images_nothing_is_said_of_them(
     page = _written(_with_tables(material, **tables), tmp_path)
     assert "validation accuracy" not in page.text
     assert "test accuracy" in page.text
-    assert len(page.pictures) == 7
+    assert len(page.figures) == len(FIGURES)
 
 
 def test_a_model_without_mistakes_has_a_report(material: Material, tmp_path: Path) -> None:
@@ -260,13 +280,14 @@ def test_a_model_without_mistakes_has_a_report(material: Material, tmp_path: Pat
     assert "test accuracy 100.00 %" in page.text
     assert "test mistakes 0 of 257 images" in page.text
     assert "confused" not in page.text
-    assert len(page.pictures) == 7
+    assert len(page.figures) == len(FIGURES)
 
 
 def test_what_is_not_known_reads_na(material: Material, tmp_path: Path) -> None:
     """A dead filter has no preference and no nearest; a class never predicted no precision."""
     filters, per_class = material.tables["filters"], material.tables["per_class"]
-    unknown = ["selectivity", "preferred_label", "sparsity", "nearest_filter", "nearest_cosine"]
+    unknown = ["selectivity", "preferred_label", "sparsity", "smoothness", "nearest_filter"]
+    unknown += ["nearest_cosine", "correlated_filter", "correlation"]
     filters = filters.copy()
     filters.loc[filters["filter"] == 2, unknown] = None
     filters.loc[filters["filter"] == 2, ["dead", "fraction_active", "max_activation"]] = True, 0, 0
@@ -274,7 +295,7 @@ def test_what_is_not_known_reads_na(material: Material, tmp_path: Path) -> None:
     per_class.loc[per_class["label"] == 7, ["precision", "f1"]] = None
     page = _written(_with_tables(material, filters=filters, per_class=per_class), tmp_path)
     row = filters[filters["filter"] == 2].iloc[0]
-    expected = f"2 dead 0.0 % 0.000 n/a n/a n/a {row['l2_norm']:.3f} n/a n/a"
+    expected = f"2 dead 0.0 % 0.000 n/a n/a n/a n/a {row['l2_norm']:.3f} n/a n/a n/a n/a"
     assert expected in page.text
     seven = per_class[(per_class["split"] == "test") & (per_class["label"] == 7)].iloc[0]
     assert f"7 {seven['support']} n/a {100 * seven['recall']:.2f} % n/a" in page.text
@@ -299,7 +320,7 @@ def test_class_names_are_text_and_nothing_else(
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
     assert "salt &amp; pepper" in text
     assert not page.tags & {"script", "b"}
-    assert len(page.pictures) == 7
+    assert len(page.figures) == len(FIGURES)
     for name in AWKWARD:
         assert name in page.text
     assert "<b>folder: 28 x 28 x 1 pixels, 4 classes" in page.text

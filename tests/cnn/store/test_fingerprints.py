@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cnn.store import fingerprints
-from cnn.store.steps import STEPS
+from cnn.store.steps import COMPARE_MODELS, STEPS
 from tests.cnn.store.package import Package, in_place
 
 CODE = '''"""Trains."""
@@ -155,6 +155,9 @@ def test_each_step_reaches_its_own_code() -> None:
     assert {"cnn.train.fit", "cnn.train.loop", "cnn.train.model"} <= reached["train_model"]
     assert "cnn.explain.mining" in reached["mine_patches"] - reached["export_filters"]
     assert "cnn.data.idx" in reached["load_dataset"]
+    compared = set(fingerprints.of(COMPARE_MODELS.code))
+    assert {"cnn.explain.comparison", "cnn.explain.matching", "cnn.report.sheets"} <= compared
+    assert not {"cnn.train.fit", "cnn.report.body", "cnn.report.page"} & compared
     for name, modules in reached.items():
         assert not {m for m in modules if m.startswith(("cnn.store", "cnn.config"))}, name
 

@@ -14,9 +14,10 @@ import pytest
 
 from cnn import files
 from cnn.errors import ArtifactError, ConfigError
-from cnn.store import collecting, inuse, layout, runs, tables, verifying
+from cnn.store import collecting, inuse, layout, mined, runs, tables, verifying
 from cnn.store.collecting import Survey
 from cnn.store.keys import Key
+from cnn.store.refs import Ref
 from cnn.store.runs import RunRecord
 from cnn.store.store import Store
 from tests.cnn.store import filled
@@ -444,3 +445,47 @@ def test_what_cannot_be_removed_is_said(store: Store) -> None:
             subprocess.run([*free, path], check=True)
     collecting.collect(store, 1)
     assert is_clean(store)
+
+
+def test_a_comparison_stays_as_long_as_both_its_runs_do(store: Store) -> None:
+    """It is no stranger; it goes with the first of its runs, and whatever lies in it."""
+    names = [filled.add_run(store, seed, data="a--b").run for seed in range(1, 4)]
+    pairs = [(names[0], names[2]), (names[1], names[2]), (names[2], names[1])]
+    for before, after in pairs:
+        folder = store.root / "compared" / layout.compared_name(before, after)
+        folder.mkdir(parents=True)
+        (folder / "comparison.json").write_text("{}")
+    found = collecting.collect(store, 2)
+    assert [item.path.name for item in found.freed if item.what == "compared"] == [
+        layout.compared_name(names[0], names[2])
+    ]
+    assert found.left == ()
+    there = {path.name for path in (store.root / "compared").iterdir()}
+    assert there == {layout.compared_name(*pair) for pair in pairs[1:]}
+    assert is_clean(store)
+
+
+def test_a_search_stays_as_long_as_its_run_does(store: Store) -> None:
+    """One whose record is damaged goes."""
+    names = [filled.add_run(store, seed).run for seed in range(1, 4)]
+    ref = Ref(kind="patches", key="a" * 64, digest="b" * 64)
+    kinds = {"model": ref, "dataset": ref, "patches": ref}
+    folders = []
+    for run in names:
+        record = mined.now(run=run, layer="conv2", data="digits", config={}, n_patches=1, **kinds)
+        folders.append(mined.publish(store.root, record, lambda folder: None))
+    (folders[2] / mined.RECORD_NAME).write_text("{}")
+    found = collecting.collect(store, 2)
+    assert [item.path for item in found.freed if item.what == "mined"] == [folders[0], folders[2]]
+    assert [path for path in folders if path.exists()] == [folders[1]]
+    assert found.left == ()
+    assert is_clean(store)
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [("a--b", True), ("b--a--x", True), ("a--x--b", True), ("a", False), ("a--c", False)],
+)
+def test_the_folder_of_a_comparison_names_both_runs(name: str, wanted: bool) -> None:
+    """Runs whose own names have two dashes among them."""
+    assert layout.compares(name, {"a", "b", "a--x"}) == wanted

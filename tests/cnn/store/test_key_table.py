@@ -18,7 +18,7 @@ from cnn.data import idx
 from cnn.setting import Neutral, Settings, keyed
 from cnn.store.keys import Key
 from cnn.store.refs import Kind, Ref
-from cnn.store.steps import EVALUATE_MODEL, STEPS
+from cnn.store.steps import COMPARE_MODELS, EVALUATE_MODEL, STEPS, Other
 from cnn.wording import Whole
 
 DATA, TRAIN, EVALUATE, MINE, REPORT = (
@@ -363,3 +363,17 @@ def test_settings_stand_in_a_key_by_their_dotted_names() -> None:
     own = {"data.name", "data.transposed", "data.payloads"}
     assert names - own <= known
     assert {"train.learning_rate", "explain.split", "data.split_seed"} <= names
+
+
+def comparison_key(**changes: Any) -> str:
+    values = {"run": "one", "folder": Path("/one"), "digest": "a" * 64, "class_names": ("a", "b")}
+    return COMPARE_MODELS.key(
+        COMPARE_MODELS.resolve(Other(**{**values, **changes}), Path()), []
+    ).digest
+
+
+def test_a_comparison_is_another_one_where_the_promoted_model_is() -> None:
+    """By what the model says, not by the run that it was promoted for, nor by its place."""
+    assert comparison_key(run="two", folder=Path("/two")) == comparison_key()
+    assert comparison_key(digest="b" * 64) != comparison_key()
+    assert comparison_key(class_names=("b", "a")) != comparison_key()

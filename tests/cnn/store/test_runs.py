@@ -343,3 +343,20 @@ def test_without_runs_there_is_no_index_to_complete(tmp_path: Path) -> None:
     """A missing folder stays missing."""
     runs.complete_index(tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_comparison_does_not_make_another_run_of_it(tmp_path: Path) -> None:
+    """The latest run of some artifacts is found by them, whatever it was compared with."""
+    made, more = (
+        Ref(kind=kind, key=letter * 64, digest=letter * 64)
+        for kind, letter in (("report", "a"), ("comparison", "b"))
+    )
+    steps = tuple(
+        StepOutcome(step=ref.kind, state="ran", why="new", seconds=1, ref=ref)
+        for ref in (made, more)
+    )
+    item, _ = runs.publish(tmp_path, record(steps=steps), {}, "<p>report</p>")
+    found = runs.latest_of(tmp_path, [made])
+    assert found == (item, tmp_path / item.run)
+    other = Ref(kind="report", key="c" * 64, digest="c" * 64)
+    assert runs.latest_of(tmp_path, [other]) is None

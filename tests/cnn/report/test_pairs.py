@@ -1,0 +1,228 @@
+"""The pairs of two trainings as a picture, and what is said of a comparison."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.text import Text
+from numpy.typing import NDArray
+from PIL import Image
+
+from cnn.explain.comparison import Comparison, Layer, Look, Predictions
+from cnn.explain.matching import Match, Pair, Status
+from cnn.explain.patches import Patches
+from cnn.report import compared, html, page, pairs, sheets, theme
+from cnn.report.sheets import Tile
+from cnn.store import tables
+from cnn.store.refs import Kind
+from cnn.store.runs import Compared
+from tests.cnn.store.test_runs import record
+
+PAIRS = [
+    Pair(0, 1, "same", 0.97),
+    Pair(1, 0, "changed", 0.5),
+    Pair(2, 3, "dead"),
+    Pair(3, None, "lost"),
+    Pair(None, 2, "new"),
+]
+
+
+def look(rng: np.random.Generator, kernel: tuple[int, int, int], silent: tuple[int, ...]) -> Look:
+    """Return a layer of four filters with patches of 6 x 6 pixels."""
+    pixels = rng.integers(1, 255, (4, 4, 6, 6, 1), np.uint8)
+    rows = [
+        {"filter": i, "rank": rank, "activation": 5.0 - rank}
+        for i in range(4)
+        if i not in silent
+        for rank in range(1, 4)  # the fourth position does not fire
+    ]
+    kernels = rng.normal(0, 1, (4, *kernel)).astype(np.float32)
+    return Look(kernels, Patches("conv1", rows, pixels, None))
+
+
+@pytest.fixture
+def layer(rng: np.random.Generator) -> Layer:
+    """A layer with a pair of each status; kernels are 5 x 5 before and 3 x 3 after."""
+    before, after = look(rng, (5, 5, 1), silent=(2,)), look(rng, (3, 3, 1), silent=(3,))
+    return Layer(Match("conv1", PAIRS, 0.25), before, after)
+
+
+def comparison(layer: Layer) -> Comparison:
+    names = np.array(["a", "b", "c"])
+    said = Predictions(names[[0, 1, 2, 0]], names[[0, 2, 1, 1]], names[[2, 1, 0, 0]])
+    changed = [
+        {
+            "image_id": i,
+            "split": "test",
+            "label": 0,
+            "prediction_before": 1,
+            "prediction_after": 0,
+            "label_name": "<b>",
+            "prediction_before_name": "b",
+            "prediction_after_name": "a",
+            "right_before": False,
+            "right_after": i != 2,
+        }
+        for i in (1, 2, 3)
+    ]
+    return Comparison([layer], {"conv2": "it is <missing>"}, said, [], changed)
+
+
+def drawn_tiles(monkeypatch: pytest.MonkeyPatch, layer: Layer) -> list[Tile]:
+    """Return the tiles of a layer's picture in reading order."""
+    kept: list[Any] = []
+
+    def keep(sheet: sheets.Sheet) -> None:
+        kept.append(sheet)
+
+    monkeypatch.setattr(sheets.Sheet, "draw", keep)
+    pairs.draw(layer)
+    return [tile for row in kept[0].rows for tile in row if tile is not None]
+
+
+def halves(tile: Tile) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    width = tile.picture.shape[0]
+    return tile.picture[:, :width], tile.picture[:, -width:]
+
+
+def test_what_is_new_lost_or_changed_comes_first(
+    layer: Layer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each with its numbers, its status and its correlation, and whether it never fires."""
+    assert [tuple(tile.lines) for tile in drawn_tiles(monkeypatch, layer)] == [
+        ("none → 2", "new"),
+        ("3 → none", "lost"),
+        ("1 → 0", "changed 0.50"),
+        ("2 → 3", "dead", "never fires"),
+        ("0 → 1", "same 0.97"),
+    ]
+
+
+def test_a_tile_is_both_kernels_and_grey_where_there_is_none(
+    layer: Layer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The earlier one left, the later one, which is smaller, in the middle at the right."""
+    new, lost, changed, *_ = (halves(tile) for tile in drawn_tiles(monkeypatch, layer))
+    largest = max(float(np.abs(item.kernels).max()) for item in (layer.before, layer.after))
+    before, after = (
+        sheets.kernel_picture(item.kernels[i], largest)
+        for item, i in ((layer.before, 1), (layer.after, 0))
+    )
+    assert np.array_equal(changed[0], before)
+    assert np.array_equal(changed[1][1:4, 1:4], after)
+    assert (changed[1][0] == 255).all()
+    for missing in (new[0], lost[1]):
+        assert np.unique(missing).size == 1
+        assert 0 < missing[0, 0, 0] < 255
+
+
+def test_kernels_that_are_no_pictures_give_way_to_patches(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The strongest four in reading order, white where fewer positions fire."""
+    looks = [look(rng, (5, 5, 8), silent=()) for _ in range(2)]
+    (tile,) = drawn_tiles(monkeypatch, Layer(Match("conv2", PAIRS[:1], 0.1), *looks))
+    left, right = halves(tile)
+    pixels = looks[0].patches.pixels[0]
+    assert np.array_equal(left[:6, :6, 0], pixels[0, ..., 0])
+    assert np.array_equal(left[:6, 7:, 0], pixels[1, ..., 0])
+    assert np.array_equal(left[7:, :6, 0], pixels[2, ..., 0])
+    assert (left[7:, 7:] == 255).all()
+    assert np.array_equal(right[:6, :6, 0], looks[1].patches.pixels[1, 0, ..., 0])
+
+
+@pytest.mark.parametrize("channels", [1, 3, 8])
+def test_a_layer_of_64_filters_is_drawn_in_the_common_width(
+    rng: np.random.Generator, tmp_path: Path, channels: int
+) -> None:
+    """The same bytes twice; the title counts, the note says what unrelated filters reach."""
+    before, after = look(rng, (5, 5, channels), (0,)), look(rng, (5, 5, channels), ())
+    found = [Pair(i % 4, (i + 1) % 4, "same" if i % 2 else "changed", 0.9) for i in range(64)]
+    layer = Layer(Match("conv2", found, 0.25), before, after)
+    made = [pairs.draw(layer), pairs.draw(layer)]
+    for i, figure in enumerate(made):
+        theme.save(figure, tmp_path / f"{i}.png")
+    assert (tmp_path / "0.png").read_bytes() == (tmp_path / "1.png").read_bytes()
+    with Image.open(tmp_path / "0.png") as picture:
+        assert picture.width == theme.WIDTH
+    shown: list[Text] = made[0].findobj(Text)
+    text = " ".join(item.get_text() for item in shown)
+    assert "Filters of conv2 before and after: 32 the same, 32 changed" in text
+    assert "unrelated filters reach 0.25" in text
+
+
+def test_a_picture_of_very_many_pairs_says_that_it_has_not_all(
+    rng: np.random.Generator,
+) -> None:
+    """Those that are alike are left out."""
+    statuses: list[Status] = [*["same"] * 250, "changed"]
+    found = [Pair(0, 0, status, 0.95) for status in statuses]
+    looks = look(rng, (3, 3, 1), ()), look(rng, (3, 3, 1), ())
+    shown: list[Text] = pairs.draw(Layer(Match("conv1", found, 0.2), *looks)).findobj(Text)
+    lines = [line for item in shown for line in item.get_text().split("\n")]
+    assert lines.count("same 0.95") == 199
+    assert lines.count("changed 0.95") == 1
+    assert any("the first 200 of 250 the same, 1 changed" in line for line in lines)
+
+
+def test_counts_in_words_leave_out_what_there_is_not() -> None:
+    """In the order in which people ask."""
+    counts = {"same": 21, "changed": 3, "dead": 0, "lost": 1, "new": 1}
+    assert compared.words(counts) == "21 the same, 3 changed, 1 lost, 1 new"
+
+
+def test_the_files_of_a_comparison_hold_what_was_found(layer: Layer, tmp_path: Path) -> None:
+    """Both tables, the picture of each layer, and the counts."""
+    pairs.write(tmp_path, comparison(layer))
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "matches.parquet",
+        "changed_predictions.parquet",
+        "matches-conv1.png",
+        "comparison.json",
+    }
+    ids = tables.read(tmp_path / "changed_predictions.parquet")["image_id"].to_pylist()
+    assert ids == [1, 2, 3]
+    told = json.loads((tmp_path / "comparison.json").read_text())
+    assert told["layers"] == [
+        {
+            "layer": "conv1",
+            **dict.fromkeys(("same", "changed", "dead", "lost", "new"), 1),
+            "null_correlation": 0.25,
+        }
+    ]
+    assert compared.predictions(told) == (
+        "4 of 4 test images have another prediction: 2 became right, 1 became wrong and 1 are "
+        "wrong in another way"
+    )
+
+
+def composed(**changes: Any) -> str:
+    environment = {"python": "3", "tensorflow": "2", "keras": "3", "numpy": "2", "precision": "f"}
+    item = record(steps=(), environment=environment, compared=Compared(run="earlier-run"))
+    folder, section = changes.pop("folder", None), changes.pop("section", None)
+    artifacts: dict[Kind, Path] = {"comparison": folder} if folder else {}
+    return page.compose(item.model_copy(update=changes), "", artifacts, section)
+
+
+def test_the_page_shows_the_comparison(layer: Layer, tmp_path: Path) -> None:
+    """Counts, pictures as they were written, changed predictions; text from data is escaped."""
+    pairs.write(tmp_path, comparison(layer))
+    text = composed(folder=tmp_path, section=compared.section(tmp_path))
+    assert "Compared with the promoted model of earlier-run" in text
+    assert "1 the same, 1 changed, 1 dead, 1 lost, 1 new; unrelated filters reach" in text
+    assert html.data_uri((tmp_path / "matches-conv1.png").read_bytes()) in text
+    assert "conv2 could not be compared: it is &lt;missing&gt;" in text
+    assert text.count("<td>&lt;b&gt;</td>") == 3
+    assert text.count("right now") == 2
+    assert "tables/matches.parquet" in text
+
+
+def test_the_page_says_why_there_is_no_comparison() -> None:
+    """And nothing where nothing was promoted."""
+    failed = Compared(run="earlier-run", problem="model.keras is damaged")
+    text = composed(compared=failed)
+    assert "It could not be compared: model.keras is damaged." in text
+    assert "tables/matches.parquet" not in text
+    assert "Compared with" not in composed(compared=None)

@@ -1,0 +1,155 @@
+"""A search of many images by the command: whoever works, and whoever is killed, the same bytes.
+
+160,000 images by default, 16 shards; FILTERSCOPE_IMAGES asks for another number.
+"""
+
+import json
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cnn.data import idx
+from cnn.data.dataset import Dataset
+from tests import commands
+from tests.commands import COMMAND, SMALL, Command
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+N_IMAGES = int(os.environ.get("FILTERSCOPE_IMAGES", "160000"))
+N_SHARDS = 16
+SEARCH = ("mine", "--layer", "conv2", "--runtime.threads", "1")
+PROCESSES = ("--runtime.task_runner", "processes", "--runtime.workers", "2")
+DASK = ("--runtime.task_runner", "dask", "--runtime.workers", "2")
+
+
+@pytest.fixture(scope="module")
+def own(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of IDX files with many test images: those of digits, again and again."""
+    folder = tmp_path_factory.mktemp("own")
+    test = digits.splits["test"]
+    index = np.random.default_rng(0).integers(len(test), size=N_IMAGES)
+    for part, chosen in (("train", index[:200]), ("t10k", index)):
+        images, labels = test.images[chosen][..., 0], test.labels[chosen]
+        idx.write(folder / f"{part}-images-idx3-ubyte", images)
+        idx.write(folder / f"{part}-labels-idx1-ubyte", labels.astype(np.uint8))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def base(own: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with a run, and the many images as a data set."""
+    home = tmp_path_factory.mktemp("base")
+    environment = commands.environment(home)
+    commands.finish(home / "run", (COMMAND, *SMALL, "--train.steps", "100"), environment)
+    few = ("mine", "--layer", "conv1", "--filters", "0", "--data.path", str(own))
+    commands.finish(home / "mine", (COMMAND, *few), environment)
+    return home / "artifacts"
+
+
+@pytest.fixture
+def home(base: Path, tmp_path: Path) -> Path:
+    """A folder with that store, whose files are not copied."""
+    shutil.copytree(base, tmp_path / "artifacts", copy_function=os.link)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def whole(base: Path, own: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a search in the run's own process finds that nothing interrupts."""
+    home = tmp_path_factory.mktemp("whole")
+    shutil.copytree(base, home / "artifacts", copy_function=os.link)
+    words = (COMMAND, *SEARCH, "--data.path", str(own))
+    commands.finish(home / "log", words, commands.environment(home))
+    return found(home)
+
+
+def found(home: Path) -> dict[str, Any]:
+    """Return the ref of the patches of conv2 that were mined last."""
+    (path,) = (home / "artifacts/mined").glob("*-conv2-*/mined.json")
+    ref: dict[str, Any] = json.loads(path.read_text())["patches"]
+    return ref
+
+
+def kept(home: Path) -> list[str]:
+    return sorted(path.name for path in (home / "artifacts/checkpoints").glob("*/shard-*.npz"))
+
+
+def n_searched(said: str) -> int:
+    return said.count("- Finished in state Completed()") - said.count("publish_mined' - Finished")
+
+
+@pytest.mark.parametrize("runner", [PROCESSES, DASK], ids=["processes", "dask"])
+def test_other_workers_find_the_same_bytes(
+    runner: tuple[str, ...], home: Path, own: Path, whole: dict[str, Any]
+) -> None:
+    """Two processes, or a Dask cluster of two workers on this machine."""
+    words = (COMMAND, *SEARCH, *runner, "--data.path", str(own))
+    said = commands.finish(home / "log", words, commands.environment(home))
+    assert n_searched(said) == N_SHARDS
+    assert found(home) == whole
+    assert commands.temporaries(home / "artifacts") == []
+    assert commands.processes_of(home) == []
+
+
+@pytest.mark.parametrize("runner", [(), PROCESSES], ids=["none", "processes"])
+def test_a_search_that_was_killed_goes_on(
+    runner: tuple[str, ...], home: Path, own: Path, whole: dict[str, Any]
+) -> None:
+    """Half of the shards were searched: the others are, and one of those was cut off."""
+    words, environment = (COMMAND, *SEARCH, *runner, "--data.path", str(own)), None
+    environment = commands.environment(home)
+    command = Command(home / "killed", words, environment)
+    command.wait_for(lambda: len(kept(home)) >= N_SHARDS // 2)
+    command.kill()
+    deadline = time.monotonic() + 60
+    while commands.processes_of(home):
+        assert time.monotonic() < deadline, commands.processes_of(home)
+        time.sleep(0.1)
+    names = kept(home)
+    assert N_SHARDS // 2 <= len(names) < N_SHARDS
+    damaged = next((home / "artifacts/checkpoints").glob(f"*/{names[0]}"))
+    os.truncate(damaged, damaged.stat().st_size - 9)
+
+    said = commands.finish(home / "again", words, environment)
+    n_left = N_SHARDS - len(names) + 1
+    assert f"conv2: {len(names) - 1} of {N_SHARDS} shards were searched before" in said
+    assert n_searched(said) == n_left
+    assert found(home) == whole
+    assert commands.temporaries(home / "artifacts") == []
+
+
+def _workers(command: Command) -> list[int]:
+    """Return the ids of the processes that work for a command."""
+    pids = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+            is_worker = b"spawn_main" in (path / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if parent == command.process.pid and is_worker:
+            pids.append(int(path.name))
+    return pids
+
+
+def test_a_worker_that_is_killed_costs_its_shard_only(
+    home: Path, own: Path, whole: dict[str, Any]
+) -> None:
+    """One of two, by SIGKILL, while both are at work: one shard is begun a second time."""
+    words = (COMMAND, *SEARCH, *PROCESSES, "--data.path", str(own))
+    command = Command(home / "log", words, commands.environment(home))
+    command.wait_for(lambda: len(kept(home)) >= 3)
+    victim = _workers(command)[0]
+    os.kill(victim, signal.SIGKILL)
+    assert command.end() == 0, command.text
+    assert command.text.count("a worker process died") >= 1
+    assert command.text.count("Task run failed with exception") == 1
+    assert n_searched(command.text) == N_SHARDS
+    assert found(home) == whole
+    assert commands.processes_of(home) == []
