@@ -99,7 +99,7 @@ _DILATED = st.fixed_dictionaries(
         "kind": st.just("conv"),
         "kernel": st.integers(2, 3),
         "stride": st.just(1),
-        "dilation": st.just(2),
+        "dilation": st.integers(2, 6),  # beyond the image too
         "padding": st.sampled_from(["valid", "same"]),
         "relu": st.booleans(),
         "n": st.integers(1, 3),
