@@ -19,7 +19,7 @@ from multiprocessing.connection import wait
 from typing import Any, Protocol, TypeVar
 
 from cnn.config import RuntimeConfig
-from cnn.errors import ConfigError, WorkerDiedError
+from cnn.errors import ConfigError, FilterscopeError, WorkerDiedError
 
 log = logging.getLogger("cnn.run")
 
@@ -40,7 +40,8 @@ def engaged(runtime: RuntimeConfig) -> Iterator[Workers]:
     n = runtime.workers or os.cpu_count() or 1
     match runtime.task_runner:
         case "none":
-            yield _Here()
+            with _Here() as here:
+                yield here
         case "processes":
             with _Processes(n, _shared_out(runtime, n)) as processes:
                 yield processes
@@ -55,6 +56,12 @@ def refuse_missing(runtime: RuntimeConfig) -> None:
         _distributed()
 
 
+def _refuse_more(is_over: bool) -> None:
+    """Raise FilterscopeError for a part that waits while the search has failed."""
+    if is_over:
+        raise FilterscopeError("the search is over; this part was not begun")
+
+
 def _shared_out(runtime: RuntimeConfig, n: int) -> RuntimeConfig:
     """Return how one of n workers on this machine computes: the cores are shared out."""
     threads = runtime.threads or max(1, (os.cpu_count() or 1) // n)
@@ -66,9 +73,17 @@ class _Here:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._is_over = False
+
+    def __enter__(self) -> "_Here":
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._is_over = True
 
     def run(self, function: Callable[..., T], /, *values: Any) -> T:
         with self._lock:
+            _refuse_more(self._is_over)
             return function(*values)
 
 
@@ -78,7 +93,7 @@ class _Processes:
     def __init__(self, n: int, settings: RuntimeConfig) -> None:
         self._settings = settings
         self._idle: queue.SimpleQueue[ProcessPoolExecutor | None] = queue.SimpleQueue()
-        self._n = n
+        self._n, self._is_over = n, False
         for _ in range(n):
             self._idle.put(None)  # hired when there is work
 
@@ -86,13 +101,16 @@ class _Processes:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        self._is_over = True
         for _ in range(self._n):
             if pool := self._idle.get():
                 pool.shutdown(cancel_futures=True)
+        self._idle.put(None)  # for the parts that still wait: they learn that it is over
 
     def run(self, function: Callable[..., T], /, *values: Any) -> T:
         pool = self._idle.get()
         try:
+            _refuse_more(self._is_over)
             pool = pool or self._hired()
             return pool.submit(function, *values).result()
         except BrokenProcessPool:
@@ -114,11 +132,14 @@ class _Dask:
         self._held = ExitStack()
         self._lock = threading.Lock()
         self._client: Any = None
+        self._is_over = False
 
     def __enter__(self) -> "_Dask":
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        with self._lock:
+            self._is_over = True
         self._held.close()
 
     def run(self, function: Callable[..., T], /, *values: Any) -> T:
@@ -137,10 +158,13 @@ class _Dask:
         """Return the client; raises ConfigError where no scheduler answers."""
         distributed = _distributed()
         with self._lock:
+            _refuse_more(self._is_over)
             if self._client is None:
                 logging.getLogger("distributed").setLevel(logging.ERROR)
                 address = self._runtime.dask_address or self._held.enter_context(
-                    distributed.LocalCluster(self._n, threads_per_worker=1, dashboard_address=None)
+                    distributed.LocalCluster(
+                        self._n, threads_per_worker=1, dashboard_address="127.0.0.1:0"
+                    )
                 )
                 try:
                     client = distributed.Client(address, timeout=_CONNECT_SECONDS)

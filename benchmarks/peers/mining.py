@@ -7,7 +7,6 @@ that mine return what they found.
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,7 +50,8 @@ def sharded(folder: str, runner: str) -> peers.Steps:
     device.prepare(RuntimeConfig())
     n_workers = None if runner == "none" else 2
     runtime = config.validate({"runtime": {"task_runner": runner, "workers": n_workers}}).runtime
-    crew = ExitStack().enter_context(workers.engaged(runtime))  # until this process is ended
+    engaged = workers.engaged(runtime)
+    crew = engaged.__enter__()  # until this process is ended
     settings = MiningConfig(layer="conv1", patches_per_filter=K)
     search = Search(Path(folder) / "model", Path(folder) / "dataset", settings, shards.code())
 
@@ -60,6 +60,7 @@ def sharded(folder: str, runner: str) -> peers.Steps:
         with ThreadPoolExecutor(len(cut)) as threads:
             found = list(threads.map(lambda shard: crew.run(shards.work, search, shard), cut))
         shards.merged(found, K)
+        assert engaged
 
     mine(40)  # four shards: both workers are warm
     return mine

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn import progress
+from cnn import progress, weights
 from cnn.config import MiningConfig
 from cnn.data.dataset import Dataset, Split
 from cnn.errors import ConfigError
@@ -41,8 +41,9 @@ def check(model: Any, split: Split, settings: MiningConfig) -> None:
 
     Raises ConfigError: for a layer that is not there, layers that nothing comes back through
     (the lowest are not projected), images of another size than the model's, a split without
-    images, more patches than positions.
+    images, more patches than positions. Raises ArtifactError for weights that are not finite.
     """
+    weights.refuse_damaged(model)
     layer = settings.layer
     layers = (receptive.chain if settings.lowest else projections.way_back)(model, layer)
     shape = layers[-1].output.shape[1:]
@@ -52,12 +53,12 @@ def check(model: Any, split: Split, settings: MiningConfig) -> None:
             f"images of {_size(found)} pixels are refused; the model reads {_size(wanted)}"
         )
     if not len(split):
-        raise ConfigError(f"explain.split: {settings.split} is refused, it has no images here")
+        raise ConfigError(f"split: {settings.split} is refused, it has no images here")
     k = settings.patches_per_filter
     per_image = 1 if settings.one_per_image else shape[0] * shape[1]
     if k > len(split) * per_image:
         raise ConfigError(
-            f"explain.patches_per_filter: {k:,} is refused; a filter of {layer} has "
+            f"patches_per_filter: {k:,} is refused; a filter of {layer} has "
             f"{len(split) * per_image:,} positions in the {len(split):,} {settings.split} images"
         )
     if settings.filters and max(settings.filters) >= shape[-1]:

@@ -7,13 +7,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from cnn.config import RuntimeConfig
-from cnn.errors import ConfigError, WorkerDiedError
+from cnn.errors import ConfigError, FilterscopeError, WorkerDiedError
 from tasks import workers
 from tasks.workers import Workers
 
@@ -127,6 +127,28 @@ def test_here_one_part_is_done_at_a_time() -> None:
         assert set(threads.map(lambda _: crew.run(work), range(8))) == {1}
         assert crew.run(os.getpid) == os.getpid()
     assert threading.active_count() < 50
+
+
+@pytest.mark.parametrize(
+    "kind", ["none", pytest.param("processes", marks=slow), pytest.param("dask", marks=slow)]
+)
+def test_parts_that_wait_when_the_search_is_over_are_not_begun(kind: str) -> None:
+    """It has failed: nobody waits for ever, and nothing is computed for nobody."""
+    runtime = RuntimeConfig(task_runner=kind, workers=None if kind == "none" else 1)
+    with ThreadPoolExecutor(3) as threads:
+        with workers.engaged(runtime) as crew:
+            crew.run(_where)
+            first = threads.submit(crew.run, _where, 1.0)
+            time.sleep(0.3)
+            others = [threads.submit(crew.run, _where, 5.0) for _ in range(2)]
+            time.sleep(0.1 if kind != "dask" else 0.0)
+        started = time.monotonic()
+        if kind != "dask":
+            assert first.result()
+        for other in others:
+            with pytest.raises((FilterscopeError, CancelledError)):
+                other.result(timeout=20)
+    assert time.monotonic() - started < 4.5
 
 
 @slow
