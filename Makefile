@@ -34,9 +34,10 @@ check: $(READY)  ## Format, lint, types, import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-soak: $(READY)  ## Kill real MNIST runs, servers and workers over and over; takes over an hour
+soak: $(READY)  ## Kill real MNIST runs, searches, servers and workers over and over; takes over an hour
 	FILTERSCOPE_KILLS=7 FILTERSCOPE_RUNS=10 $(BIN)/python -m pytest -q -m slow tests/soak \
 	  -o log_cli=true -o log_cli_level=INFO
+	FILTERSCOPE_IMAGES=1000000 $(BIN)/python -m pytest -q -m slow tests/flows/test_shards_slow.py
 	FILTERSCOPE_OUTAGES=5 $(BIN)/python -m pytest -q tests/services/test_outages.py \
 	  -o log_cli=true -o log_cli_level=INFO
 
