@@ -1,10 +1,8 @@
 """The `filterscope` command."""
 
 import dataclasses
-import logging
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -14,13 +12,12 @@ from cyclopts import App, CycloptsError, Parameter
 
 from cnn import config as settings
 from cnn import files
-from cnn.config import MineConfig, RunConfig, RuntimeConfig, StepName
+from cnn.config import MineConfig, RunConfig, StepName
 from cnn.data import sources
 from cnn.errors import ConfigError, FilterscopeError
-from cnn.store import collecting, mined, planning, promoted, runs, verifying
-from cnn.store.planning import Planned
+from cnn.store import collecting, mined, planning, runs, verifying
 from cnn.store.store import Store, default_root
-from flows import console, prefect_settings
+from flows import beforehand, console, prefect_settings
 from flows.words import MineWords, Words, merged
 
 app = App(
@@ -65,12 +62,12 @@ def run(
     """Train, measure and explain; what is in the store already is not done again."""
     wanted, names, root = _read(config, words), _steps(refresh), Store(store or default_root())
     root.ensure_writable()
-    _refuse_missing_gpu(wanted.runtime)
-    chosen, note = _without_auto(wanted, root)
+    beforehand.refuse_missing_gpu(wanted.runtime)
+    chosen, note = beforehand.without_auto(wanted, root)
     planned = planning.plan(root, chosen, names)
-    with _without_warnings():  # the run repeats them in its log
-        _refuse_bad_data(chosen, planned, root)
-    there = _nothing_to_do(root, chosen, planned)
+    with beforehand.without_warnings():  # the run repeats them in its log
+        beforehand.refuse_bad_data(chosen, planned, root)
+    there = beforehand.nothing_to_do(root, chosen, planned)
     if there:
         console.tell("nothing to do: every step is in the store, verified, as this run made it")
         record, folder = there
@@ -99,7 +96,7 @@ def plan(
     chosen, note = sources.guess_auto(wanted.data, root.downloads)
     settled = wanted.model_copy(update={"data": chosen})
     planned = planning.plan(root, settled, names)
-    _refuse_bad_data(settled, planned, root)
+    beforehand.refuse_bad_data(settled, planned, root)
     rows = [(item.step.name, item.state, item.why) for item in planned]
     if json:
         console.as_json([dict(zip(("step", "state", "why"), row, strict=True)) for row in rows])
@@ -121,7 +118,7 @@ def mine(
     root = Store(store or default_root())
     root.ensure_writable()
     runs.find(root.runs, wanted.run)
-    _refuse_missing_gpu(wanted.runtime)
+    beforehand.refuse_missing_gpu(wanted.runtime)
     from flows import start
 
     folder = start.mine(wanted, root.root)
@@ -296,59 +293,3 @@ def _count(word: str) -> int:
     if not word.isdecimal():
         raise ConfigError(f"--keep: {word!r} is refused; expected a whole number >= 0")
     return int(word)
-
-
-def _nothing_to_do(
-    store: Store, chosen: RunConfig, planned: Sequence[Planned]
-) -> tuple[runs.RunRecord, Path] | None:
-    """Return the run that made all that a plan asks for, unless a new one is to be recorded.
-
-    One is where the gate may decide otherwise now. Its steps are given as they are: cached.
-    """
-    refs = [item.ref for item in planned if item.ref]
-    if len(refs) < len(planned) or prefect_settings.api_is_configured():
-        return None
-    found = runs.latest_of(store.runs, refs)
-    if found is None or not promoted.stands(store.root, found[0], chosen.gate):
-        return None
-    runs.complete_index(store.runs)
-    steps = tuple(
-        runs.StepOutcome(step=item.step.name, state="cached", why=item.why, seconds=0, ref=item.ref)
-        for item in planned
-    )
-    return found[0].model_copy(update={"steps": steps}), found[1]
-
-
-def _refuse_bad_data(chosen: RunConfig, planned: Sequence[Planned], store: Store) -> None:
-    """Load own data that no step has loaded yet: bad ones end the command here, at once."""
-    if chosen.data.source == "folder" and planned[0].state != "cached":
-        source = sources.identify(chosen.data, store.downloads)
-        sources.load(source, chosen.data, store.downloads)
-
-
-@contextmanager
-def _without_warnings() -> Iterator[None]:
-    logger = logging.getLogger("cnn.data")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-def _refuse_missing_gpu(runtime: RuntimeConfig) -> None:
-    """Raise ConfigError where a GPU is asked for and there is none, before anything is fetched."""
-    if runtime.device == "gpu":
-        from cnn.train import device
-
-        device.prepare(runtime)
-
-
-def _without_auto(wanted: RunConfig, store: Store) -> tuple[RunConfig, str]:
-    if wanted.data.source == "auto":
-        console.tell(f"looking for MNIST, for {sources.AUTO_SECONDS:.0f} s at most")
-    data, note = sources.resolve_auto(wanted.data, store.downloads)
-    if note:
-        console.tell(note)
-    return wanted.model_copy(update={"data": data}), note

@@ -69,8 +69,7 @@ def search(
     job = _Job(wanted, folder, workers, _Tally(n_images, n_images - n_left, work.report))
     for future in mine_shard.map(unmapped(job), left):
         future.result()
-    found = [shards.kept(folder, layer, shard) for shard in every]
-    return shards.merged([best for best in found if best], settings.patches_per_filter)
+    return shards.merged(folder, layer, every, settings.patches_per_filter)
 
 
 def _worker_died(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:

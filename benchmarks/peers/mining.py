@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def sharded(folder: str, runner: str) -> peers.Steps:
         cut = shards.cut(n * BATCH, BATCH)
         with ThreadPoolExecutor(len(cut)) as threads:
             found = list(threads.map(lambda shard: crew.run(shards.work, search, shard), cut))
-        shards.merged(found, K)
+        reduce(lambda one, other: mining.merge(one, other, K), found)
         assert engaged
 
     mine(40)  # four shards: both workers are warm

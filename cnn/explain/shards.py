@@ -11,7 +11,6 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ import numpy as np
 from cnn import files, progress
 from cnn.config import MiningConfig
 from cnn.data import dataset as datasets
-from cnn.errors import ConfigError
+from cnn.errors import ArtifactError, ConfigError
 from cnn.explain import activations, mining, patches
 from cnn.explain.mining import Best
 from cnn.store import exports, fingerprints
@@ -113,9 +112,19 @@ def kept(folder: Path, layer: str, shard: Shard) -> Best | None:
         return None
 
 
-def merged(parts: Sequence[Best], k: int) -> Best:
-    """Return the k strongest positions of all shards; their order does not matter."""
-    return reduce(lambda one, other: mining.merge(one, other, k), parts)
+def merged(folder: Path, layer: str, every: Sequence[Shard], k: int) -> Best:
+    """Return the k strongest positions of all shards, from what was kept of each.
+
+    Raises ArtifactError where a shard's result is not there any more.
+    """
+    whole = None
+    for shard in every:
+        found = kept(folder, layer, shard)
+        if found is None:
+            raise ArtifactError(f"{folder / _name(layer, shard)} has gone meanwhile; run again")
+        whole = found if whole is None else mining.merge(whole, found, k)
+    assert whole is not None  # a search has a shard
+    return whole
 
 
 def _name(layer: str, shard: Shard) -> str:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cnn.config import MiningConfig
 from cnn.data import dataset as datasets
 from cnn.data.dataset import Dataset
-from cnn.errors import ConfigError
+from cnn.errors import ArtifactError, ConfigError
 from cnn.explain import activations, patches, shards
 from cnn.explain.mining import Best
 from cnn.explain.shards import Search, Shard
@@ -73,8 +73,7 @@ def test_one_two_and_seven_shards_in_any_order_give_the_same_bytes(
         for shard in cut:
             shards.keep(tmp_path, layer, shard, shards.work(search, shard))
         for _ in range(3):
-            found = [shards.kept(tmp_path, layer, shard) for shard in rng.permutation(cut)]
-            best = shards.merged([item for item in found if item], 12)
+            best = shards.merged(tmp_path, layer, list(rng.permutation(cut)), 12)
             written.add(_table(trained, many, best, layer, tmp_path / "table.parquet"))
     whole = patches.mine(trained.model, many, MiningConfig(layer=layer), many.class_names)
     tables.write_rows(tmp_path / "whole.parquet", "patches", whole.rows)
@@ -85,11 +84,15 @@ def test_one_two_and_seven_shards_in_any_order_give_the_same_bytes(
 @pytest.mark.parametrize(
     "options", [{"one_per_image": True}, {"suppression_radius": 2}, {"lowest": True}]
 )
-def test_the_options_do_not_see_the_cut(options: Any, artifacts: tuple[Path, Path]) -> None:
+def test_the_options_do_not_see_the_cut(
+    options: Any, artifacts: tuple[Path, Path], tmp_path: Path
+) -> None:
     """What is kept apart is so within images, and a shard has whole ones."""
     search = _search(artifacts, **options)
     (whole,) = (shards.work(search, shard) for shard in _cut_at([8]))
-    parts = shards.merged([shards.work(search, shard) for shard in _cut_at([3, 4, 8])], 12)
+    for shard in (cut := _cut_at([3, 4, 8])):
+        shards.keep(tmp_path, "conv1", shard, shards.work(search, shard))
+    parts = shards.merged(tmp_path, "conv1", cut, 12)
     for name in ("filters", "strengths", "places", "n_tied"):
         np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name))
 
@@ -151,6 +154,16 @@ def test_a_damaged_result_is_removed_and_searched_anew(
     assert shards.kept(kept.parent, "conv1", Shard(7000, N_IMAGES)) is None
     assert not kept.exists()
     assert f"{kept}: not complete or damaged" in caplog.text
+
+
+def test_a_result_that_has_gone_is_no_result_without_it(kept: Path) -> None:
+    """The others alone would be taken for the whole."""
+    shard = Shard(7000, N_IMAGES)
+    shards.keep(kept.parent, "conv1", Shard(0, 7000), Best.nothing(25))
+    assert len(shards.merged(kept.parent, "conv1", [shard], 12).filters)
+    kept.unlink()
+    with pytest.raises(ArtifactError, match=f"{kept.name} has gone meanwhile; run again"):
+        shards.merged(kept.parent, "conv1", [Shard(0, 7000), shard], 12)
 
 
 def test_a_result_counts_for_its_own_layer_and_images_only(kept: Path) -> None:
