@@ -61,11 +61,13 @@ def read_size(value: Any) -> Any:
 
 
 def read_filters(value: Any) -> Any:
-    """Return the numbers in brackets as a tuple; one number stands for itself."""
+    """Return the numbers in brackets as a tuple, each once, ascending; one stands for itself."""
     value = read_whole(value)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return (value,)
-    return tuple(map(read_whole, value)) if isinstance(value, list) else value
+    numbers = value if isinstance(value, list | tuple) else [value]
+    numbers = [read_whole(number) for number in numbers]
+    if any(isinstance(number, bool) or not isinstance(number, int) for number in numbers):
+        return value
+    return tuple(sorted(set(numbers)))
 
 
 def read_null(value: Any) -> Any:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from cnn.config import RunConfig, RuntimeConfig
+from cnn.config import DataConfig, RunConfig, RuntimeConfig
 from cnn.data import sources
 from cnn.store import promoted, runs
 from cnn.store.planning import Planned
@@ -61,11 +61,11 @@ def refuse_missing_gpu(runtime: RuntimeConfig) -> None:
         device.prepare(runtime)
 
 
-def without_auto(wanted: RunConfig, store: Store) -> tuple[RunConfig, str]:
-    """Return the settings with data `auto` resolved, and what a person should know about it."""
-    if wanted.data.source == "auto":
+def without_auto(wanted: DataConfig, store: Store) -> tuple[DataConfig, str]:
+    """Return the data with `auto` resolved, and what a person should know about it."""
+    if wanted.source == "auto":
         console.tell(f"looking for MNIST, for {sources.AUTO_SECONDS:.0f} s at most")
-    data, note = sources.resolve_auto(wanted.data, store.downloads)
+    data, note = sources.resolve_auto(wanted, store.downloads)
     if note:
         console.tell(note)
-    return wanted.model_copy(update={"data": data}), note
+    return data, note

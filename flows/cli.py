@@ -63,7 +63,8 @@ def run(
     wanted, names, root = _read(config, words), _steps(refresh), Store(store or default_root())
     root.ensure_writable()
     beforehand.refuse_missing_gpu(wanted.runtime)
-    chosen, note = beforehand.without_auto(wanted, root)
+    data, note = beforehand.without_auto(wanted.data, root)
+    chosen = wanted.model_copy(update={"data": data})
     planned = planning.plan(root, chosen, names)
     with beforehand.without_warnings():  # the run repeats them in its log
         beforehand.refuse_bad_data(chosen, planned, root)
@@ -118,6 +119,9 @@ def mine(
     root = Store(store or default_root())
     root.ensure_writable()
     runs.find(root.runs, wanted.run)
+    if wanted.data:
+        data, _ = beforehand.without_auto(wanted.data, root)
+        wanted = wanted.model_copy(update={"data": data})
     beforehand.refuse_missing_gpu(wanted.runtime)
     from flows import start
 

@@ -30,8 +30,7 @@ def mine(config: MineConfig, store: Path | None = None) -> Path:
     """
     deployed.prepare(config.of_run, store)
     with Run(config.of_run, store) as run:
-        model, dataset = made_by(run, config.run)
-        if config.data:
-            dataset = load_dataset(run, settings=config.data)
-        patches = mine_layer(run, model, dataset, settings=config.search)
-        return publish_mined(run, config, model, dataset, patches)
+        made = made_by(run, config.run)
+        dataset = load_dataset(run, settings=config.data) if config.data else made.dataset
+        patches = mine_layer(run, made.model, dataset, settings=config.search)
+        return publish_mined(run, config, made, dataset, patches)

@@ -1,6 +1,7 @@
 """Task: put what a search found into a folder for people, and show it in the Prefect UI."""
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +21,33 @@ from tasks import shown
 from tasks.run import Run
 
 
-def made_by(run: Run, name: str) -> tuple[Ref, Ref]:
-    """Return the model and the data set that an earlier run made.
+@dataclass(frozen=True)
+class Made:
+    """An earlier run: its name, its folder, the model and the data set that it made."""
+
+    run: str
+    folder: Path
+    model: Ref
+    dataset: Ref
+
+
+def made_by(run: Run, name: str) -> Made:
+    """Return what an earlier run made.
 
     Raises ConfigError where there is no such run, or it came to no model.
     """
-    record, _ = runs.find(run.store.runs, name)
+    record, folder = runs.find(run.store.runs, name)
     refs = {step.ref.kind: step.ref for step in record.steps if step.ref}
     if "model" not in refs or "dataset" not in refs:
         raise ConfigError(f"run {record.run}: it failed before there was a model; name another")
     for ref in (refs["model"], refs["dataset"]):
         run.uses(Key(ref.kind, run.store.manifest(ref).components))
-    return refs["model"], refs["dataset"]
+    return Made(record.run, folder, refs["model"], refs["dataset"])
 
 
-def publish_mined(run: Run, config: MineConfig, model: Ref, dataset: Ref, patches: Ref) -> Path:
+def publish_mined(run: Run, config: MineConfig, made: Made, dataset: Ref, patches: Ref) -> Path:
     """Return the folder of a search, in place, with its pictures in the UI."""
-    state: Any = _publish(run, config, model, dataset, patches, return_state=True)
+    state: Any = _publish(run, config, made, dataset, patches, return_state=True)
     folder: Path = state.result()
     return folder
 
@@ -44,15 +55,14 @@ def publish_mined(run: Run, config: MineConfig, model: Ref, dataset: Ref, patche
 @task(
     name="publish_mined", task_run_name="publish_mined", cache_policy=NO_CACHE, persist_result=False
 )
-def _publish(run: Run, config: MineConfig, model: Ref, dataset: Ref, patches: Ref) -> State[Path]:
+def _publish(run: Run, config: MineConfig, made: Made, dataset: Ref, patches: Ref) -> State[Path]:
     found = run.store.open(patches)
-    made, of_run = runs.find(run.store.runs, config.run)
     record = mined.now(
         run=made.run,
         layer=config.layer,
         data=run.store.manifest(dataset).headline["name"],
         config=config.model_dump(mode="json"),
-        model=model,
+        model=made.model,
         dataset=dataset,
         patches=patches,
         n_patches=run.store.manifest(patches).headline["n_patches"],
@@ -61,7 +71,7 @@ def _publish(run: Run, config: MineConfig, model: Ref, dataset: Ref, patches: Re
     def fill(folder: Path) -> None:
         for path in (*found.glob("*.parquet"), *found.glob("*.npy")):
             shutil.copyfile(path, folder / path.name)
-        kernels = of_run / "arrays" / f"filters-{config.layer}.npy"
+        kernels = made.folder / "arrays" / f"filters-{config.layer}.npy"
         pictures.draw(folder, config.layer, config.filters, kernels)
 
     folder = mined.publish(run.store.root, record, fill)

@@ -24,23 +24,24 @@ def mine_patches(work: Work) -> Headline:
     from cnn.explain import patches
 
     of_layers = work.settings.model_dump()
-    return _mine(work, [MiningConfig(layer=layer, **of_layers) for layer in patches.LAYERS])
+    wanted = [MiningConfig(layer=layer, **of_layers) for layer in patches.LAYERS]
+    return _mine(work, wanted, "explain.")
 
 
 @step_task(MINE_LAYER)
 def mine_layer(work: Work) -> Headline:
     """Write the patches and projections of one layer."""
-    return _mine(work, [work.settings])
+    return _mine(work, [work.settings], "")
 
 
-def _mine(work: Work, wanted: Sequence[MiningConfig]) -> Headline:
+def _mine(work: Work, wanted: Sequence[MiningConfig], section: str) -> Headline:
     from cnn.explain import activations, patches
 
     model = exports.load_model(work.inputs["model"])
     names = exports.class_names(work.inputs["model"])
     dataset = datasets.read(work.inputs["dataset"])
     for settings in wanted:
-        patches.check(model, dataset.splits[settings.split], settings)
+        patches.check(model, dataset.splits[settings.split], settings, section)
     mined = []
     with workers.engaged(work.run.config.runtime) as crew:
         for settings in wanted:

@@ -57,7 +57,9 @@ def search(
     """
     from cnn.explain import shards
 
-    wanted = shards.Search(work.inputs["model"], work.inputs["dataset"], settings, shards.code())
+    model, dataset = (work.inputs[kind] for kind in ("model", "dataset"))
+    digest = work.key.components["inputs"]["model"]
+    wanted = shards.Search(model, digest, dataset, settings, shards.code())
     every = shards.cut(n_images, n_at_once)
     if len(every) == 1:
         return shards.work(wanted, every[0], work.report)

@@ -12,7 +12,7 @@ import queue
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import CancelledError, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import wait
@@ -51,9 +51,11 @@ def engaged(runtime: RuntimeConfig) -> Iterator[Workers]:
 
 
 def refuse_missing(runtime: RuntimeConfig) -> None:
-    """Raise ConfigError where Dask is asked for and is not installed."""
+    """Raise ConfigError where Dask is asked for and is not installed, or no worker answers."""
     if runtime.task_runner == "dask":
         _distributed()
+    if runtime.dask_address:
+        _client(runtime.dask_address).close()
 
 
 def _refuse_more(is_over: bool) -> None:
@@ -152,6 +154,13 @@ class _Dask:
             found: T = future.result()
         except _distributed().scheduler.KilledWorker:
             raise WorkerDiedError("Dask's workers died over this part; it is done again") from None
+        except ImportError as error:
+            raise ConfigError(
+                f"a Dask worker cannot import what it is to do ({error}); install the same "
+                "filterscope there"
+            ) from None
+        except CancelledError:
+            raise FilterscopeError("the Dask cluster has gone meanwhile; run again") from None
         return found
 
     def _connected(self) -> Any:
@@ -160,22 +169,30 @@ class _Dask:
         with self._lock:
             _refuse_more(self._is_over)
             if self._client is None:
-                logging.getLogger("distributed").setLevel(logging.ERROR)
                 address = self._runtime.dask_address or self._held.enter_context(
                     distributed.LocalCluster(
                         self._n, threads_per_worker=1, dashboard_address="127.0.0.1:0"
                     )
                 )
-                try:
-                    client = distributed.Client(address, timeout=_CONNECT_SECONDS)
-                except (OSError, ValueError) as error:
-                    raise ConfigError(
-                        f"runtime.dask_address: {address} is refused, no Dask scheduler answers "
-                        f"there ({error})"
-                    ) from None
+                client = _client(address)
                 self._held.callback(client.close)  # in whatever thread; a `with` is of one
                 self._client = client
         return self._client
+
+
+def _client(address: Any) -> Any:
+    """Return a client of a Dask cluster that has a worker; raises ConfigError."""
+    distributed = _distributed()
+    logging.getLogger("distributed").setLevel(logging.ERROR)
+    try:
+        client = distributed.Client(address, timeout=_CONNECT_SECONDS)
+        client.wait_for_workers(1, timeout=_CONNECT_SECONDS)
+    except (OSError, ValueError) as error:  # that nobody answers in time is an OSError
+        raise ConfigError(
+            f"runtime.dask_address: {address} is refused, no Dask scheduler with a worker answers "
+            f"there ({error})"
+        ) from None
+    return client
 
 
 def _distributed() -> Any:

@@ -54,7 +54,7 @@ def sharded(folder: str, runner: str) -> peers.Steps:
     engaged = workers.engaged(runtime)
     crew = engaged.__enter__()  # until this process is ended
     settings = MiningConfig(layer="conv1", patches_per_filter=K)
-    search = Search(Path(folder) / "model", Path(folder) / "dataset", settings, shards.code())
+    search = Search(Path(folder) / "model", "", Path(folder) / "dataset", settings, shards.code())
 
     def mine(n: int) -> None:
         cut = shards.cut(n * BATCH, BATCH)

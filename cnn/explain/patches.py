@@ -36,8 +36,10 @@ class Patches:
     projections: NDArray[np.float32] | None
 
 
-def check(model: Any, split: Split, settings: MiningConfig) -> None:
+def check(model: Any, split: Split, settings: MiningConfig, section: str = "") -> None:
     """Refuse, before anything is computed, what cannot be mined.
+
+    section: with its dot, of the settings that are named.
 
     Raises ConfigError: for a layer that is not there, layers that nothing comes back through
     (the lowest are not projected), images of another size than the model's, a split without
@@ -53,12 +55,12 @@ def check(model: Any, split: Split, settings: MiningConfig) -> None:
             f"images of {_size(found)} pixels are refused; the model reads {_size(wanted)}"
         )
     if not len(split):
-        raise ConfigError(f"split: {settings.split} is refused, it has no images here")
+        raise ConfigError(f"{section}split: {settings.split} is refused, it has no images here")
     k = settings.patches_per_filter
     per_image = 1 if settings.one_per_image else shape[0] * shape[1]
     if k > len(split) * per_image:
         raise ConfigError(
-            f"patches_per_filter: {k:,} is refused; a filter of {layer} has "
+            f"{section}patches_per_filter: {k:,} is refused; a filter of {layer} has "
             f"{len(split) * per_image:,} positions in the {len(split):,} {settings.split} images"
         )
     if settings.filters and max(settings.filters) >= shape[-1]:

@@ -33,9 +33,13 @@ _ARRAYS = ("filters", "strengths", "places", "n_tied")
 
 @dataclass(frozen=True)
 class Search:
-    """What is searched, by the folders of the artifacts; `code` is what should do it."""
+    """What is searched, by the folders of the artifacts; `code` is what should do it.
+
+    digest: of the model. Another may take its folder while a worker lives.
+    """
 
     model: Path
+    digest: str
     dataset: Path
     settings: MiningConfig
     code: Mapping[str, str]
@@ -132,13 +136,13 @@ def _name(layer: str, shard: Shard) -> str:
 
 
 _lock = threading.Lock()  # TensorFlow and Keras are imported in one thread, and models loaded
-_last: dict[tuple[Path, str, bool], activations.Forward] = {}
+_last: dict[tuple[str, str, bool], activations.Forward] = {}
 
 
 def _opened(search: Search) -> tuple[activations.Forward, Any]:
     """Return a search's compiled model and its images, memory-mapped; the last one is kept."""
     settings = search.settings
-    wanted = search.model, settings.layer, settings.lowest
+    wanted = search.digest, settings.layer, settings.lowest
     with _lock:
         if wanted not in _last:
             _last.clear()

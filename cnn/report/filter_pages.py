@@ -44,6 +44,7 @@ class Page:
     verdict: Verdict
     kernel: Picture
     patches: list[Patch]
+    n_mined: int
     n_tied: int
 
     @property
@@ -92,7 +93,8 @@ def _page(layer: Layer, row: Row, mined: Sequence[Row]) -> Page:
         for patch in mined[: layer.projected.shape[1]]
     ]
     kernel = _picture(layer.kernel_picture(f), 2 * _SIDE)
-    return Page(layer, row, verdicts.of(row), kernel, patches, mined[0]["n_tied"] if mined else 0)
+    n_tied = mined[0]["n_tied"] if mined else 0
+    return Page(layer, row, verdicts.of(row), kernel, patches, len(mined), n_tied)
 
 
 def _picture(pixels: NDArray[np.uint8], side: int) -> Picture:

@@ -152,15 +152,42 @@ def test_parts_that_wait_when_the_search_is_over_are_not_begun(kind: str) -> Non
 
 
 @slow
-def test_a_scheduler_that_does_not_answer_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the address, and what was expected there."""
+def test_a_scheduler_that_does_not_answer_is_refused_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With the address, and what was expected there, before anything else is done."""
     monkeypatch.setattr(workers, "_CONNECT_SECONDS", 1.0)
     runtime = RuntimeConfig(task_runner="dask", dask_address="tcp://127.0.0.1:9")
-    with (
-        workers.engaged(runtime) as crew,
-        pytest.raises(ConfigError, match=r"runtime\.dask_address: tcp://127\.0\.0\.1:9 is refused"),
+    with pytest.raises(
+        ConfigError, match=r"runtime\.dask_address: tcp://127\.0\.0\.1:9 is refused"
     ):
-        crew.run(_where)
+        workers.refuse_missing(runtime)
+
+
+@slow
+def test_a_scheduler_without_workers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts would wait for ever."""
+    import distributed
+
+    monkeypatch.setattr(workers, "_CONNECT_SECONDS", 2.0)
+    with distributed.LocalCluster(0, dashboard_address="127.0.0.1:0") as cluster:
+        address = cluster.scheduler_address
+        runtime = RuntimeConfig(task_runner="dask", dask_address=address)
+        with pytest.raises(ConfigError, match="no Dask scheduler with a worker answers"):
+            workers.refuse_missing(runtime)
+
+
+@slow
+def test_an_address_reaches_a_cluster_that_is_there() -> None:
+    """Its workers work, with threads of their own number."""
+    import distributed
+
+    with distributed.LocalCluster(1, threads_per_worker=2, dashboard_address="127.0.0.1:0") as one:
+        runtime = RuntimeConfig(task_runner="dask", dask_address=one.scheduler_address)
+        workers.refuse_missing(runtime)
+        with workers.engaged(runtime) as crew:
+            assert len(set(_all(crew, 4, 0.2))) == 1
+        assert len(one.scheduler_info["workers"]) == 1, "it goes on when the search is over"
 
 
 def test_dask_that_is_not_installed_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -205,7 +205,7 @@ def test_nothing_is_mined_where_nothing_fires(two_filters: Any, digits: Dataset)
 def test_a_split_without_images_is_refused(two_filters: Any, digits: Dataset) -> None:
     """Nothing was looked at, so nothing may be said of any filter."""
     empty = _with_test(digits, np.zeros((0, 28, 28, 1), np.uint8))
-    with pytest.raises(ConfigError, match=r"explain\.split: test is refused"):
+    with pytest.raises(ConfigError, match=r"^split: test is refused"):
         _mine(two_filters, "conv1", empty)
 
 

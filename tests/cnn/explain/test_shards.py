@@ -1,5 +1,6 @@
 """Shards: the same bytes whatever the cut and the order; what was kept is not searched again."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ from cnn.errors import ArtifactError, ConfigError
 from cnn.explain import activations, patches, shards
 from cnn.explain.mining import Best
 from cnn.explain.shards import Search, Shard
-from cnn.store import exports, tables
-from cnn.train import fit
+from cnn.store import contents, exports, tables
+from cnn.train import fit, recipes
 
 pytestmark = pytest.mark.usefixtures("prepared")
 
@@ -45,7 +46,11 @@ def artifacts(
 
 
 def _search(artifacts: tuple[Path, Path], **settings: Any) -> Search:
-    return Search(*artifacts, MiningConfig(**{"layer": "conv1", **settings}), shards.code())
+    model, dataset = artifacts
+    wanted = MiningConfig(**{"layer": "conv1", **settings})
+    return Search(
+        model, contents.content_digest(model / "model.keras"), dataset, wanted, shards.code()
+    )
 
 
 def _table(trained: fit.Fitted, many: Dataset, best: Best, layer: str, path: Path) -> bytes:
@@ -185,6 +190,18 @@ def test_the_model_is_compiled_once_for_many_shards(
         for shard in _cut_at([7, 8]):
             shards.work(_search(artifacts, layer=layer), shard)
     assert len(loaded) == 2
+
+
+def test_a_model_that_takes_anothers_folder_is_the_one_that_is_searched(
+    artifacts: tuple[Path, Path], trained: fit.Fitted, many: Dataset, tmp_path: Path
+) -> None:
+    """A worker may live longer than an artifact: a training that is done anew replaces it."""
+    model = Path(shutil.copytree(artifacts[0], tmp_path / "model"))
+    before = shards.work(_search((model, artifacts[1])), Shard(0, 1000))
+    other = fit.fit(many, recipes.FAST.model_copy(update={"precision": "float32", "steps": 2}), 1)
+    exports.save_model(model, other.model, many)
+    after = shards.work(_search((model, artifacts[1])), Shard(0, 1000))
+    assert not np.array_equal(before.strengths, after.strengths)
 
 
 def test_batches_are_those_of_the_model(trained: fit.Fitted) -> None:

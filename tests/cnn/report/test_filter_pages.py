@@ -229,8 +229,8 @@ def test_ties_of_the_last_patch_are_counted(material: Material, tmp_path: Path) 
     _, pages = _written(tied, tmp_path)
     words = [pages.text(filter_pages.anchor("conv2", f)) for f in range(3)]
     assert "further position" not in words[0]
-    assert "1 further position has the last one's activation" in words[1]
-    assert "1,234 further positions have the last one's activation" in words[2]
+    assert "1 further position has the activation of rank 12" in words[1]
+    assert "1,234 further positions have the activation of rank 12" in words[2]
 
 
 def test_a_filter_without_patches_and_without_figures_has_a_page(
