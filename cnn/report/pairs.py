@@ -37,8 +37,8 @@ def write(folder: Path, found: Comparison) -> None:
 def draw(layer: Layer) -> Figure:
     """Return a layer's pairs, each with the earlier filter left and the later one right.
 
-    Those that are new, lost or changed come first. Kernels are drawn where they are pictures
-    themselves, of one or three channels; where they are not, the strongest patches are.
+    Those that are new, lost or changed come first. Kernels are drawn where they weigh the
+    image's pixels; where they do not, the strongest patches are.
     """
     match, scale = layer.match, _Scale(layer)
     pairs = sorted(match.pairs, key=lambda pair: _ORDER.index(pair.status))[:_MOST_PAIRS]
@@ -71,7 +71,7 @@ class _Scale:
     def __init__(self, layer: Layer) -> None:
         looks = (layer.before, layer.after)
         self._sides = looks
-        self._are_pictures = looks[0].kernels.shape[-1] in (1, 3)
+        self._are_pictures = all(look.of_image for look in looks)
         self._largest = max(float(np.abs(look.kernels).max()) for look in looks) or 1.0
         self._shape = np.max([self._picture(look, 0).shape[:2] for look in looks], axis=0)
 

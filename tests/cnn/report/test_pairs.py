@@ -29,9 +29,14 @@ PAIRS = [
 ]
 
 
-def look(rng: np.random.Generator, kernel: tuple[int, int, int], silent: tuple[int, ...]) -> Look:
-    """Return a layer of four filters with patches of 6 x 6 pixels."""
-    pixels = rng.integers(1, 255, (4, 4, 6, 6, 1), np.uint8)
+Shape = tuple[int, int, int]
+
+
+def look(
+    rng: np.random.Generator, kernel: Shape, silent: tuple[int, ...], patch: Shape | None = None
+) -> Look:
+    """Return a layer of four filters; its kernels weigh pixels unless patches differ in shape."""
+    pixels = rng.integers(1, 255, (4, 4, *(patch or kernel)), np.uint8)
     rows = [
         {"filter": i, "rank": rank, "activation": 5.0 - rank}
         for i in range(4)
@@ -118,11 +123,15 @@ def test_a_tile_is_both_kernels_and_grey_where_there_is_none(
         assert 0 < missing[0, 0, 0] < 255
 
 
+@pytest.mark.parametrize("channels", [1, 3, 8])
 def test_kernels_that_are_no_pictures_give_way_to_patches(
-    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, channels: int
 ) -> None:
-    """The strongest four in reading order, white where fewer positions fire."""
-    looks = [look(rng, (5, 5, 8), silent=()) for _ in range(2)]
+    """The strongest four in reading order, white where fewer positions fire.
+
+    Three channels below are not red, green and blue.
+    """
+    looks = [look(rng, (5, 5, channels), silent=(), patch=(6, 6, 1)) for _ in range(2)]
     (tile,) = drawn_tiles(monkeypatch, Layer(Match("conv2", PAIRS[:1], 0.1), *looks))
     left, right = halves(tile)
     pixels = looks[0].patches.pixels[0]
@@ -138,7 +147,8 @@ def test_a_layer_of_64_filters_is_drawn_in_the_common_width(
     rng: np.random.Generator, tmp_path: Path, channels: int
 ) -> None:
     """The same bytes twice; the title counts, the note says what unrelated filters reach."""
-    before, after = look(rng, (5, 5, channels), (0,)), look(rng, (5, 5, channels), ())
+    patch = (6, 6, 1) if channels == 8 else None
+    before, after = (look(rng, (5, 5, channels), silent, patch) for silent in ((0,), ()))
     found = [Pair(i % 4, (i + 1) % 4, "same" if i % 2 else "changed", 0.9) for i in range(64)]
     layer = Layer(Match("conv2", found, 0.25), before, after)
     made = [pairs.draw(layer), pairs.draw(layer)]
