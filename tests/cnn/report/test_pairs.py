@@ -1,6 +1,7 @@
 """The pairs of two trainings as a picture, and what is said of a comparison."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from matplotlib.text import Text
 from numpy.typing import NDArray
 from PIL import Image
 
+from cnn.data.dataset import Split
 from cnn.explain.comparison import Comparison, Layer, Look, Predictions
 from cnn.explain.matching import Match, Pair, Status
 from cnn.explain.patches import Patches
@@ -73,6 +75,12 @@ def comparison(layer: Layer) -> Comparison:
         for i in (1, 2, 3)
     ]
     return Comparison([layer], {"conv2": "it is <missing>"}, said, [], changed)
+
+
+def split() -> Split:
+    """Return the images of that comparison."""
+    images = np.arange(4, dtype=np.uint8).reshape(4, 1, 1, 1) * np.ones((1, 6, 6, 1), np.uint8)
+    return Split(images, np.zeros(4, np.int64), np.arange(4))
 
 
 def drawn_tiles(monkeypatch: pytest.MonkeyPatch, layer: Layer) -> list[Tile]:
@@ -184,12 +192,13 @@ def test_counts_in_words_leave_out_what_there_is_not() -> None:
 
 
 def test_the_files_of_a_comparison_hold_what_was_found(layer: Layer, tmp_path: Path) -> None:
-    """Both tables, the picture of each layer, and the counts."""
-    pairs.write(tmp_path, comparison(layer))
+    """Both tables, the pictures, the counts, and the change in accuracy with its interval."""
+    pairs.write(tmp_path, comparison(layer), split())
     assert {path.name for path in tmp_path.iterdir()} == {
         "matches.parquet",
         "changed_predictions.parquet",
         "matches-conv1.png",
+        "changed.png",
         "comparison.json",
     }
     ids = tables.read(tmp_path / "changed_predictions.parquet")["image_id"].to_pylist()
@@ -202,6 +211,9 @@ def test_the_files_of_a_comparison_hold_what_was_found(layer: Layer, tmp_path: P
             "null_correlation": 0.25,
         }
     ]
+    accuracy = told["accuracy"]
+    assert (accuracy["before"], accuracy["after"], accuracy["change"]) == (0.25, 0.5, 0.25)
+    assert accuracy["ci_low"] < 0.25 < accuracy["ci_high"]
     assert compared.predictions(told) == (
         "4 of 4 test images have another prediction: 2 became right, 1 became wrong and 1 are "
         "wrong in another way"
@@ -218,15 +230,27 @@ def composed(**changes: Any) -> str:
 
 def test_the_page_shows_the_comparison(layer: Layer, tmp_path: Path) -> None:
     """Counts, pictures as they were written, changed predictions; text from data is escaped."""
-    pairs.write(tmp_path, comparison(layer))
+    pairs.write(tmp_path, comparison(layer), split())
     text = composed(folder=tmp_path, section=compared.section(tmp_path))
     assert "Compared with the promoted model of earlier-run" in text
     assert "1 the same, 1 changed, 1 dead, 1 lost, 1 new; unrelated filters reach" in text
     assert html.data_uri((tmp_path / "matches-conv1.png").read_bytes()) in text
+    assert html.data_uri((tmp_path / "changed.png").read_bytes()) in text
+    assert "Test accuracy 25.00 % before, 50.00 % now: +25.00 points (95 % interval -" in text
     assert "conv2 could not be compared: it is &lt;missing&gt;" in text
     assert text.count("<td>&lt;b&gt;</td>") == 3
     assert text.count("right now") == 2
     assert "tables/matches.parquet" in text
+    assert "figures/changed.png" in text
+
+
+def test_the_page_has_no_picture_of_changed_images_where_there_are_none(
+    layer: Layer, tmp_path: Path
+) -> None:
+    """It would show nothing."""
+    pairs.write(tmp_path, replace(comparison(layer), changed=[]), split())
+    text = composed(folder=tmp_path, section=compared.section(tmp_path))
+    assert html.data_uri((tmp_path / "changed.png").read_bytes()) not in text
 
 
 def test_the_page_says_why_there_is_no_comparison() -> None:
