@@ -11,9 +11,9 @@ from cnn.config import RuntimeConfig
 from cnn.data import dataset as datasets
 from cnn.data.dataset import Dataset
 from cnn.errors import ArtifactError, ConfigError
-from cnn.evaluate import gate
 from cnn.explain import comparison
 from cnn.explain.comparison import Predictions, Side
+from cnn.report import compared
 from cnn.store import exports, layout, runs, tables
 from cnn.store.refs import Kind, Ref
 from cnn.store.runs import RunRecord
@@ -96,7 +96,7 @@ def compare(
         **found.summary(),
         "first_changed": [row["image_id"] for row in found.changed[:N_NAMED]],
     }
-    return _write(store, told, found), told
+    return _write(store, told, found, dataset), told
 
 
 def _other_data(before: _Run, after: _Run) -> str:
@@ -108,17 +108,8 @@ def _other_data(before: _Run, after: _Run) -> str:
 
 def _accuracy(split: str, said: Predictions) -> dict[str, Any]:
     """Return both accuracies on the same images, and the paired interval of the difference."""
-    found = gate.difference(said.right_after, said.right_before)
-    return {
-        "split": split,
-        "metric": "accuracy",
-        "before": float(said.right_before.mean()),
-        "after": float(said.right_after.mean()),
-        "change": found.mean,
-        "ci_low": found.low,
-        "ci_high": found.high,
-        "n": found.n,
-    }
+    found = compared.accuracy(said.right_before, said.right_after)
+    return {"split": split, "metric": "accuracy", **found}
 
 
 def _on_validation(before: Side, after: Side, dataset: Dataset) -> list[dict[str, Any]]:
@@ -145,9 +136,11 @@ def _figures(before: _Run, after: _Run) -> list[dict[str, Any]]:
     ]
 
 
-def _write(store: Store, told: dict[str, Any], found: comparison.Comparison) -> Path:
+def _write(
+    store: Store, told: dict[str, Any], found: comparison.Comparison, dataset: Dataset
+) -> Path:
     """Put tables, figures and comparison.json in place, of an earlier comparison in its stead."""
-    from cnn.report import compared, pairs
+    from cnn.report import pairs  # matplotlib takes a second
 
     parent, name = store.root / layout.COMPARED, layout.compared_name(told["before"], told["after"])
     with files.disk_faults("the comparison", parent):
@@ -155,7 +148,7 @@ def _write(store: Store, told: dict[str, Any], found: comparison.Comparison) -> 
         with files.temporary_folder(parent, name) as temporary:
             folder = temporary / name
             folder.mkdir()
-            pairs.write(folder, found)
+            pairs.write(folder, found, dataset.splits[comparison.SPLIT])
             text = json.dumps(told, indent=2, allow_nan=False)
             (folder / compared.SUMMARY_NAME).write_text(text, encoding="utf-8")
             if (parent / name).exists():

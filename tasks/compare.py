@@ -29,7 +29,7 @@ def compare_models(work: Work) -> Headline:
     after = Side(exports.load_model(work.inputs["model"]), names)
     dataset = datasets.read(work.inputs["dataset"])
     found = comparison.compare(before, after, dataset, work.report)
-    pairs.write(work.folder, found)
+    pairs.write(work.folder, found, dataset.splits[comparison.SPLIT])
     return {name: found.summary()[name] for name in ("n_images", "n_changed_predictions")}
 
 

@@ -53,7 +53,7 @@ def _publish(run: Run, refs: tuple[Ref, ...]) -> State[Path]:
         record = started.model_copy(update={"gate": verdict})
         composed = page.compose(record, text, folders, section)
         record, folder = runs.publish(run.store.runs, record, folders, composed, accept)
-    shown.show(record, folder, folders["report"])
+    shown.show(record, folder, folders["report"], section)
     shown.tell(record, folder)
     return _said(run, record, folder)
 

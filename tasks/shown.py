@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,18 @@ from cnn.store.runs import RunRecord
 
 log = logging.getLogger("cnn.run")
 WAITS = (2.0, 8.0, 20.0, 30.0)  # seconds; a server that was only restarted is back by then
+Section = Mapping[str, Any] | None
 PAGES = "FILTERSCOPE_PAGES_URL"  # address at which the folder of runs is served
 
 
-def show(record: RunRecord, folder: Path, report: Path) -> None:
+def show(record: RunRecord, folder: Path, report: Path, section: Section) -> None:
     """Create the run's artifacts in the UI; report: folder of the report's artifact.
 
-    The run is over by then: a server that stays away does not fail it.
+    section: of compared.section, None where there is no comparison. The run is over by then: a
+    server that stays away does not fail it.
     """
     try:
-        _show(record, folder, report)
+        _show(record, folder, report, section)
     except httpx.HTTPError as error:  # Prefect's own errors are among them
         log.warning("the run's pages cannot be shown in Prefect: %s", error)
 
@@ -45,7 +47,7 @@ def show_mined(record: MinedRecord, folder: Path) -> None:
         log.warning("the pictures cannot be shown in Prefect: %s", error)
 
 
-def _show(record: RunRecord, folder: Path, report: Path) -> None:
+def _show(record: RunRecord, folder: Path, report: Path, section: Section) -> None:
     pages = os.environ.get(PAGES, "")
     _create(
         create_table_artifact,
@@ -79,6 +81,13 @@ def _show(record: RunRecord, folder: Path, report: Path) -> None:
             ui.gate_page(record.gate),
             key="gate",
             description="Whether the model was promoted, and every check",
+        )
+    if record.compared:
+        _create(
+            create_markdown_artifact,
+            ui.comparison_page(record.compared, section, folder / "figures"),
+            key="comparison",
+            description="What differs from the promoted model",
         )
 
 

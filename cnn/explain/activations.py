@@ -44,10 +44,12 @@ class Forward:
     """The forward pass up to a convolution or pool, computing only the layers on the way.
 
     Compiled with the first batch. negated: the layer's own activation function is left out,
-    and every sign is changed.
+    and every sign is changed. at_most: images that are computed at once.
     """
 
-    def __init__(self, model: Any, layer: str, *, negated: bool = False) -> None:
+    def __init__(
+        self, model: Any, layer: str, *, negated: bool = False, at_most: int = _LARGEST_BATCH
+    ) -> None:
         """Take a keras.Model and a layer's name; raises ArtifactError for damaged weights."""
         import keras
         import tensorflow as tf
@@ -58,7 +60,7 @@ class Forward:
             output = -_linear(model.get_layer(layer))(model.get_layer(layer).input)
         head = keras.Model(model.inputs, output)
         _, height, width, self.n_filters = head.output_shape
-        self.layer, self.n_at_once = layer, batch_size(model, layer)
+        self.layer, self.n_at_once = layer, min(at_most, batch_size(model, layer))
 
         def forward(batch: Any) -> tuple[Any, Any]:
             values = head(tf.cast(batch, tf.float32), training=False)

@@ -43,6 +43,11 @@ class Look:
     patches: Patches
 
     @property
+    def of_image(self) -> bool:
+        """Whether the kernels weigh the image's pixels."""
+        return self.kernels.shape[1:] == self.patches.pixels.shape[2:]
+
+    @property
     def largest(self) -> list[float]:
         """Largest activation of each filter, 0 for one that never fires."""
         found = {row["filter"]: row["activation"] for row in self.patches.rows if row["rank"] == 1}

@@ -3,7 +3,7 @@
 Filters are paired so that the sum of the correlations of their activations is largest: Li et
 al. 2016, "Convergent learning: do different neural networks learn the same representations?",
 section 3; the assignment is the Hungarian method's. What two filters that have nothing in
-common reach is measured on the same images, shuffled between the models: a pair must be
+common reach is measured with another image of the same ones for each model: a pair must be
 above the best of those.
 """
 
@@ -17,7 +17,7 @@ from scipy.optimize import linear_sum_assignment
 from cnn import progress
 from cnn.errors import ConfigError
 from cnn.explain import activations
-from cnn.explain.activations import Batch
+from cnn.explain.activations import Batch, Forward
 from cnn.explain.behaviour import Moments
 
 SAME = 0.9  # correlation from which on a pair is called the same
@@ -65,20 +65,33 @@ def match(
             f"layer {layer}: maps of {sides[0][0]} x {sides[0][1]} and of {sides[1][0]} x "
             f"{sides[1][1]} positions cannot be compared"
         )
-    paired, shuffled = Moments(), Moments()
-    streams = [activations.stream(model, layer, images) for model in (before, after)]
-    for one, other in zip(*streams, strict=True):
-        paired.add(_positions(one), _positions(other))
-        order = np.random.default_rng(one.start).permutation(len(other.values))
-        shuffled.add(_positions(one), _positions(other, order))
+    n_at_once = min(activations.batch_size(model, layer) for model in (before, after))
+    first, second = (Forward(model, layer, at_most=n_at_once) for model in (before, after))
+    paired, unrelated, others = Moments(), Moments(), _others(len(images))
+    for one, same in zip(first.stream(images), second.stream(images), strict=True):
+        paired.add(_positions(one), _positions(same))
+        (other,) = second.stream(images[others[one.start : one.stop]])
+        unrelated.add(_positions(one), _positions(other))
         report(progress.Progress(one.stop, len(images)))
-    null = float(np.max(_assigned(shuffled.correlations())[2], initial=0.0))
+    null = _highest(unrelated.correlations()) if len(images) > 1 else 0.0
     return Match(layer, _pairs(paired.correlations(), null), null)
 
 
-def _positions(batch: Batch, order: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
-    values = batch.values if order is None else batch.values[order]
-    return values.reshape(-1, values.shape[-1])
+def _others(n_images: int) -> NDArray[np.int64]:
+    """Return for each image the index of another one, drawn from all; of one image, its own."""
+    order = np.random.default_rng(0).permutation(n_images)
+    others = np.empty_like(order)
+    others[order] = np.roll(order, 1)
+    return others
+
+
+def _positions(batch: Batch) -> NDArray[np.float32]:
+    return batch.values.reshape(-1, batch.values.shape[-1])
+
+
+def _highest(correlations: NDArray[np.float64]) -> float:
+    """Return the highest correlation of the best assignment, 0 where none is above."""
+    return float(np.max(_assigned(correlations)[2], initial=0.0))
 
 
 def _assigned(

@@ -11,9 +11,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from cnn.data.dataset import Split
 from cnn.explain.comparison import Comparison, Layer, Look
 from cnn.explain.matching import Pair, Status
-from cnn.report import compared, sheets, theme
+from cnn.report import changed, compared, sheets, theme
 from cnn.report.sheets import Sheet, Tile
 from cnn.store import tables
 
@@ -24,21 +25,28 @@ _ORDER: tuple[Status, ...] = ("new", "lost", "changed", "dead", "same")
 _COLOURS = {"new": theme.GREEN, "lost": theme.RED, "changed": theme.ORANGE, "dead": theme.FAINT}
 
 
-def write(folder: Path, found: Comparison) -> None:
-    """Write both tables, the pairs of every layer as PNG, and comparison.json with the counts."""
+def write(folder: Path, found: Comparison, split: Split) -> None:
+    """Write both tables, PNGs, and comparison.json with the counts and the accuracies.
+
+    The PNGs show the pairs of every layer, and those of the split's images whose prediction
+    changed. split: the one that was compared on.
+    """
     tables.write_rows(folder / "matches.parquet", "matches", found.matches)
     tables.write_rows(folder / "changed_predictions.parquet", "changed_predictions", found.changed)
     for layer in found.layers:
-        theme.save(draw(layer), folder / f"matches-{layer.match.layer}.png")
-    text = json.dumps(found.summary(), indent=2, allow_nan=False)
+        theme.save(draw(layer), folder / compared.picture_name(layer.match.layer))
+    theme.save(changed.draw(found.changed, split), folder / compared.CHANGED_NAME)
+    said = found.predictions
+    accuracy = compared.accuracy(said.right_before, said.right_after)
+    text = json.dumps(found.summary() | {"accuracy": accuracy}, indent=2, allow_nan=False)
     (folder / compared.SUMMARY_NAME).write_text(text, encoding="utf-8")
 
 
 def draw(layer: Layer) -> Figure:
     """Return a layer's pairs, each with the earlier filter left and the later one right.
 
-    Those that are new, lost or changed come first. Kernels are drawn where they are pictures
-    themselves, of one or three channels; where they are not, the strongest patches are.
+    Those that are new, lost or changed come first. Kernels are drawn where they weigh the
+    image's pixels; where they do not, the strongest patches are.
     """
     match, scale = layer.match, _Scale(layer)
     pairs = sorted(match.pairs, key=lambda pair: _ORDER.index(pair.status))[:_MOST_PAIRS]
@@ -71,7 +79,7 @@ class _Scale:
     def __init__(self, layer: Layer) -> None:
         looks = (layer.before, layer.after)
         self._sides = looks
-        self._are_pictures = looks[0].kernels.shape[-1] in (1, 3)
+        self._are_pictures = all(look.of_image for look in looks)
         self._largest = max(float(np.abs(look.kernels).max()) for look in looks) or 1.0
         self._shape = np.max([self._picture(look, 0).shape[:2] for look in looks], axis=0)
 

@@ -1,17 +1,18 @@
 """What Prefect's UI shows of a run: rows of tables, and pages in markdown."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cnn.evaluate.gate import Verdict
-from cnn.report import html, markdown
+from cnn.report import compared, html, markdown
 from cnn.report import pictures as small_pictures
 from cnn.report.page import title
 from cnn.store.mined import MinedRecord
-from cnn.store.runs import REPORT_NAME, RunRecord
+from cnn.store.runs import REPORT_NAME, Compared, RunRecord
 
 Rows = list[dict[str, str]]
+_ROOM = 900_000  # characters of a page's pictures, so that the page stays below 1 MB
 
 
 def metric_rows(headline: Mapping[str, Any]) -> Rows:
@@ -79,6 +80,40 @@ def pictures_page(record: RunRecord, folder: Path, pages: str, pictures: str) ->
     parts = [f"# {markdown.escaped(title(record))}", markdown.escaped(record.note)]
     parts += [_accuracy(record), _decision(record.gate), links(record, folder, pages), pictures]
     return "\n\n".join(filter(None, parts))
+
+
+def comparison_page(found: Compared, section: Mapping[str, Any] | None, figures: Path) -> str:
+    """Return what differs from the promoted model, or why it was not compared, in markdown.
+
+    section: of compared.section. figures: the folder of the run's pictures.
+    """
+    title = f"Compared with the promoted model{f' of {found.run}' if found.run else ''}"
+    head = f"# {markdown.escaped(title)}"
+    if section is None:
+        return f"{head}\n\n{markdown.escaped(f'It could not be compared: {found.problem}.')}"
+    names = [compared.picture_name(layer["name"]) for layer in section["layers"]]
+    if section["rows"]:
+        names.insert(0, compared.CHANGED_NAME)
+    said = [
+        section["accuracy"],
+        section["predictions"],
+        *(f"Filters of {layer['name']}: {layer['words']}" for layer in section["layers"]),
+        *(f"{name} could not be compared: {why}" for name, why in section["left_out"].items()),
+    ]
+    shown = _fitting([figures / name for name in names])
+    return "\n\n".join([head, *map(markdown.escaped, said), *shown])
+
+
+def _fitting(paths: Sequence[Path]) -> Iterator[str]:
+    """Yield pictures in markdown while there is room, and what is said in place of the others."""
+    room = _ROOM
+    for path in paths:
+        shown = markdown.image(path.stem, small_pictures.small(path.read_bytes()))
+        if len(shown) > room:
+            yield markdown.escaped(f"{path.name} is too large for this page; the report has it")
+        else:
+            room -= len(shown)
+            yield shown
 
 
 def mined_page(record: MinedRecord, folder: Path) -> str:

@@ -80,6 +80,7 @@ def test_a_run_is_compared_with_the_promoted_model(store: Path) -> None:
     for layer in ("conv1", "conv2"):
         picture = (folder / f"figures/matches-{layer}.png").read_bytes()
         assert html.data_uri(picture) in text
+    assert html.data_uri((folder / "figures/changed.png").read_bytes()) in text
     assert not verifying.verify(Store(store)).broken
 
 
@@ -189,6 +190,7 @@ def test_the_command_compares_two_runs(command: Command, copy: Path) -> None:
         "changed_predictions.parquet",
         "matches-conv1.png",
         "matches-conv2.png",
+        "changed.png",
         "comparison.json",
     }
     told = json.loads((folder / "comparison.json").read_text())

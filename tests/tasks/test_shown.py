@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from cnn.report import html
+from cnn.store import runs, tables
 from tasks import shown
 from tests.cnn.report.test_ui import RECORD, judged
 
@@ -38,3 +40,22 @@ def test_nothing_is_told_of_a_model_that_is_promoted_already(told: list[dict[str
     """Nothing happened."""
     shown.tell(RECORD.model_copy(update={"gate": judged("kept", "before")}), Path("/x"))
     assert told == []
+
+
+def test_a_comparison_is_shown_only_where_there_is_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Under its own key, with the reason where it failed."""
+    (tmp_path / html.PICTURES_NAME).touch()
+    tables.write_rows(tmp_path / runs.INDEX_NAME, "runs", [])
+    made: dict[str, Any] = {}
+    for name in ("create_markdown_artifact", "create_table_artifact"):
+        monkeypatch.setattr(
+            shown, name, lambda *content, **more: made.update({more["key"]: content})
+        )
+    shown.show(RECORD, tmp_path / "now", tmp_path, None)
+    assert "comparison" not in made
+    compared = runs.Compared(run="before", problem="damaged")
+    record = RECORD.model_copy(update={"compared": compared})
+    shown.show(record, tmp_path / "now", tmp_path, None)
+    assert "damaged" in made["comparison"][0]

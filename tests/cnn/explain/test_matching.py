@@ -7,7 +7,7 @@ import pytest
 
 from cnn.data.dataset import Dataset
 from cnn.errors import ConfigError
-from cnn.explain import matching
+from cnn.explain import activations, matching
 from cnn.train import fit, model, recipes
 
 pytestmark = pytest.mark.usefixtures("prepared")
@@ -119,3 +119,59 @@ def test_maps_of_different_sizes_are_refused(digits: Dataset, trained: fit.Fitte
     other = model.build(recipes.SPEC.model_copy(update=changes), (28, 28, 1), 10, seed=0)
     with pytest.raises(ConfigError, match="layer conv1: maps of 9 x 9 and of 11 x 11 positions"):
         matching.match(trained.model, other, "conv1", digits.splits["test"].images)
+
+
+def _small(**changes: int) -> Any:
+    sizes = {"conv1_filters": 6, "conv2_filters": 4, "dense1_units": 4}
+    settings = recipes.SPEC.model_copy(update=sizes | changes)
+    return model.build(settings, (28, 28, 1), 10, seed=0)
+
+
+def test_models_that_take_unlike_numbers_of_images_at_once_are_matched(
+    digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As wider layers do; the last batch is smaller."""
+    monkeypatch.setattr(activations, "_LARGEST_OUTPUT", 4 * 28 * 28 * 60)
+    wide, narrow = _small(conv1_filters=40), _small()
+    sizes = {activations.batch_size(network, "conv1") for network in (wide, narrow)}
+    assert len(sizes) == 2
+    images = digits.splits["test"].images[: 2 * max(sizes) + 3]
+    by_batch = matching.match(wide, narrow, "conv1", images)
+    monkeypatch.undo()
+    assert by_batch.null == pytest.approx(matching.match(wide, narrow, "conv1", images).null)
+
+
+def test_the_order_of_the_images_does_not_matter(
+    trained: fit.Fitted, digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sorted by class or not, unrelated filters reach as much, and no status is another.
+
+    Many batches: each has one class or two where the images are sorted.
+    """
+    monkeypatch.setattr(activations, "_LARGEST_OUTPUT", 4 * 25 * 17 * 17 * 20)
+    test, other = digits.splits["test"], _copy(trained.model)
+    kernel, bias = other.get_layer("conv1").get_weights()
+    kernel[..., 7] = np.flip(kernel[..., 7])
+    other.get_layer("conv1").set_weights([kernel, bias])
+    orders = np.arange(len(test)), np.argsort(test.labels, kind="stable")
+    found = [matching.match(trained.model, other, "conv1", test.images[order]) for order in orders]
+    assert found[1].null == pytest.approx(found[0].null, abs=0.03)
+    assert _statuses(found[0]) == _statuses(found[1])
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 10])
+def test_a_model_is_the_same_as_itself_on_few_images(digits: Dataset, n: int) -> None:
+    """Where there is one image nothing is unrelated."""
+    network = model.build(recipes.SPEC, (28, 28, 1), 10, seed=0)
+    found = matching.match(network, network, "conv1", digits.splits["test"].images[:n])
+    assert _statuses(found) == {"same": 25}
+    assert (found.null == 0) == (n == 1)
+
+
+def test_each_image_has_another_from_anywhere() -> None:
+    """Each is another's once, and those of a batch come from all."""
+    for n in range(2, 11):
+        others = matching._others(n)
+        assert sorted(others) == list(range(n))
+        assert (others != np.arange(n)).all()
+    assert (matching._others(2000)[:1000] >= 1000).mean() == pytest.approx(0.5, abs=0.1)

@@ -1,6 +1,7 @@
 """The pairs of two trainings as a picture, and what is said of a comparison."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from matplotlib.text import Text
 from numpy.typing import NDArray
 from PIL import Image
 
+from cnn.data.dataset import Split
 from cnn.explain.comparison import Comparison, Layer, Look, Predictions
 from cnn.explain.matching import Match, Pair, Status
 from cnn.explain.patches import Patches
@@ -29,9 +31,14 @@ PAIRS = [
 ]
 
 
-def look(rng: np.random.Generator, kernel: tuple[int, int, int], silent: tuple[int, ...]) -> Look:
-    """Return a layer of four filters with patches of 6 x 6 pixels."""
-    pixels = rng.integers(1, 255, (4, 4, 6, 6, 1), np.uint8)
+Shape = tuple[int, int, int]
+
+
+def look(
+    rng: np.random.Generator, kernel: Shape, silent: tuple[int, ...], patch: Shape | None = None
+) -> Look:
+    """Return a layer of four filters; its kernels weigh pixels unless patches differ in shape."""
+    pixels = rng.integers(1, 255, (4, 4, *(patch or kernel)), np.uint8)
     rows = [
         {"filter": i, "rank": rank, "activation": 5.0 - rank}
         for i in range(4)
@@ -68,6 +75,12 @@ def comparison(layer: Layer) -> Comparison:
         for i in (1, 2, 3)
     ]
     return Comparison([layer], {"conv2": "it is <missing>"}, said, [], changed)
+
+
+def split() -> Split:
+    """Return the images of that comparison."""
+    images = np.arange(4, dtype=np.uint8).reshape(4, 1, 1, 1) * np.ones((1, 6, 6, 1), np.uint8)
+    return Split(images, np.zeros(4, np.int64), np.arange(4))
 
 
 def drawn_tiles(monkeypatch: pytest.MonkeyPatch, layer: Layer) -> list[Tile]:
@@ -118,11 +131,15 @@ def test_a_tile_is_both_kernels_and_grey_where_there_is_none(
         assert 0 < missing[0, 0, 0] < 255
 
 
+@pytest.mark.parametrize("channels", [1, 3, 8])
 def test_kernels_that_are_no_pictures_give_way_to_patches(
-    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, channels: int
 ) -> None:
-    """The strongest four in reading order, white where fewer positions fire."""
-    looks = [look(rng, (5, 5, 8), silent=()) for _ in range(2)]
+    """The strongest four in reading order, white where fewer positions fire.
+
+    Three channels below are not red, green and blue.
+    """
+    looks = [look(rng, (5, 5, channels), silent=(), patch=(6, 6, 1)) for _ in range(2)]
     (tile,) = drawn_tiles(monkeypatch, Layer(Match("conv2", PAIRS[:1], 0.1), *looks))
     left, right = halves(tile)
     pixels = looks[0].patches.pixels[0]
@@ -138,7 +155,8 @@ def test_a_layer_of_64_filters_is_drawn_in_the_common_width(
     rng: np.random.Generator, tmp_path: Path, channels: int
 ) -> None:
     """The same bytes twice; the title counts, the note says what unrelated filters reach."""
-    before, after = look(rng, (5, 5, channels), (0,)), look(rng, (5, 5, channels), ())
+    patch = (6, 6, 1) if channels == 8 else None
+    before, after = (look(rng, (5, 5, channels), silent, patch) for silent in ((0,), ()))
     found = [Pair(i % 4, (i + 1) % 4, "same" if i % 2 else "changed", 0.9) for i in range(64)]
     layer = Layer(Match("conv2", found, 0.25), before, after)
     made = [pairs.draw(layer), pairs.draw(layer)]
@@ -174,12 +192,13 @@ def test_counts_in_words_leave_out_what_there_is_not() -> None:
 
 
 def test_the_files_of_a_comparison_hold_what_was_found(layer: Layer, tmp_path: Path) -> None:
-    """Both tables, the picture of each layer, and the counts."""
-    pairs.write(tmp_path, comparison(layer))
+    """Both tables, the pictures, the counts, and the change in accuracy with its interval."""
+    pairs.write(tmp_path, comparison(layer), split())
     assert {path.name for path in tmp_path.iterdir()} == {
         "matches.parquet",
         "changed_predictions.parquet",
         "matches-conv1.png",
+        "changed.png",
         "comparison.json",
     }
     ids = tables.read(tmp_path / "changed_predictions.parquet")["image_id"].to_pylist()
@@ -192,6 +211,9 @@ def test_the_files_of_a_comparison_hold_what_was_found(layer: Layer, tmp_path: P
             "null_correlation": 0.25,
         }
     ]
+    accuracy = told["accuracy"]
+    assert (accuracy["before"], accuracy["after"], accuracy["change"]) == (0.25, 0.5, 0.25)
+    assert accuracy["ci_low"] < 0.25 < accuracy["ci_high"]
     assert compared.predictions(told) == (
         "4 of 4 test images have another prediction: 2 became right, 1 became wrong and 1 are "
         "wrong in another way"
@@ -208,15 +230,27 @@ def composed(**changes: Any) -> str:
 
 def test_the_page_shows_the_comparison(layer: Layer, tmp_path: Path) -> None:
     """Counts, pictures as they were written, changed predictions; text from data is escaped."""
-    pairs.write(tmp_path, comparison(layer))
+    pairs.write(tmp_path, comparison(layer), split())
     text = composed(folder=tmp_path, section=compared.section(tmp_path))
     assert "Compared with the promoted model of earlier-run" in text
     assert "1 the same, 1 changed, 1 dead, 1 lost, 1 new; unrelated filters reach" in text
     assert html.data_uri((tmp_path / "matches-conv1.png").read_bytes()) in text
+    assert html.data_uri((tmp_path / "changed.png").read_bytes()) in text
+    assert "Test accuracy 25.00 % before, 50.00 % now: +25.00 points (95 % interval -" in text
     assert "conv2 could not be compared: it is &lt;missing&gt;" in text
     assert text.count("<td>&lt;b&gt;</td>") == 3
     assert text.count("right now") == 2
     assert "tables/matches.parquet" in text
+    assert "figures/changed.png" in text
+
+
+def test_the_page_has_no_picture_of_changed_images_where_there_are_none(
+    layer: Layer, tmp_path: Path
+) -> None:
+    """It would show nothing."""
+    pairs.write(tmp_path, replace(comparison(layer), changed=[]), split())
+    text = composed(folder=tmp_path, section=compared.section(tmp_path))
+    assert html.data_uri((tmp_path / "changed.png").read_bytes()) not in text
 
 
 def test_the_page_says_why_there_is_no_comparison() -> None:

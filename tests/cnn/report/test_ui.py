@@ -7,8 +7,9 @@ import pytest
 
 from cnn.data import sources
 from cnn.evaluate.gate import Check, Verdict
-from cnn.report import page, ui
-from cnn.store.runs import RunRecord
+from cnn.report import page, theme, ui
+from cnn.report.sheets import Sheet
+from cnn.store.runs import Compared, RunRecord
 from tests.services import hostile
 
 RECORD = RunRecord(
@@ -92,3 +93,55 @@ def test_a_note_stays_text_on_the_pictures_page() -> None:
     assert "<img" not in shown
     assert "](javascript" not in shown
     assert shown.count("](") == 1  # the report's
+
+
+SECTION = {
+    "accuracy": "Test accuracy 97.00 % before, 98.00 % now: +1.00 points",
+    "predictions": "3 of 100 test images have another prediction",
+    "layers": [{"name": "conv1", "words": "24 the same, 1 new"}],
+    "left_out": {"conv2": "maps of <other> sizes"},
+    "rows": [{}],
+}
+
+
+@pytest.fixture
+def figures(tmp_path: Path) -> Path:
+    """A folder with both pictures of that comparison."""
+    for name in ("changed.png", "matches-conv1.png"):
+        theme.save(Sheet(name, "", [[None]]).draw(), tmp_path / name)
+    return tmp_path
+
+
+def test_the_comparisons_page_has_counts_and_pictures(figures: Path) -> None:
+    """The images that changed first; text from data stays text."""
+    shown = ui.comparison_page(Compared(run="before"), SECTION, figures)
+    assert shown.startswith("# Compared with the promoted model of before")
+    for words in (
+        "98\\.00 %",
+        "3 of 100 test images",
+        "conv1: 24 the same, 1 new",
+        "&lt;other&gt;",
+    ):
+        assert words in shown.replace("&#58;", ":").replace("\\:", ":")
+    assert shown.index("![changed](data:") < shown.index("conv1](data:")
+    assert "<" not in shown
+    unchanged = ui.comparison_page(Compared(run="before"), {**SECTION, "rows": []}, figures)
+    assert unchanged.count("](data:") == 1
+
+
+def test_pictures_that_do_not_fit_are_left_out(
+    figures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is said, and those that fit are there."""
+    whole = ui.comparison_page(Compared(run="before"), SECTION, figures)
+    monkeypatch.setattr(ui, "_ROOM", whole.index("\n", whole.index("![")) - whole.index("!["))
+    shown = ui.comparison_page(Compared(run="before"), SECTION, figures)
+    assert shown.count("](data:") == 1
+    assert "too large for this page" in shown
+
+
+def test_the_comparisons_page_says_why_there_is_none() -> None:
+    """As text."""
+    shown = ui.comparison_page(Compared(run="before", problem="it is <gone>"), None, FOLDER)
+    assert "It could not be compared" in shown
+    assert "it is &lt;gone&gt;" in shown

@@ -1,0 +1,57 @@
+"""The images of which two trainings say different things, as a picture."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from cnn.data.dataset import Split
+from cnn.report import compared, sheets, theme
+from cnn.report.compared import Outcome
+from cnn.report.sheets import Sheet, Tile
+from cnn.report.verdicts import Row
+
+N_SHOWN, _N_COLUMNS = 24, 6
+_COLOURS: dict[Outcome, str] = {
+    "wrong now": theme.RED,
+    "right now": theme.GREEN,
+    "wrong in another way": theme.ORANGE,
+}  # in the order in which they are shown
+
+
+def draw(rows: Sequence[Row], split: Split) -> Figure:
+    """Return the images whose prediction changed, first those that became wrong.
+
+    rows: of the table `changed_predictions`, of this split.
+    """
+    order = list(_COLOURS)
+    shown = sorted(rows, key=lambda row: order.index(compared.outcome(row)))[:N_SHOWN]
+    position: dict[Any, int] = {int(image_id): i for i, image_id in enumerate(split.ids)}
+    tiles = [_tile(row, sheets.picture(split.images[position[row["image_id"]]])) for row in shown]
+    part = f"the first {len(shown)}; " if len(shown) < len(rows) else ""
+    note = (
+        f"{len(rows):,} of {len(split):,} images; {part}label, prediction before "
+        "\N{RIGHTWARDS ARROW} after, what became of it, image id"
+        if rows
+        else f"none: all {len(split):,} images have the prediction they had"
+    )
+    return Sheet(
+        "Predictions that changed", note, sheets.grid(tiles, _N_COLUMNS) or [[None]]
+    ).draw()
+
+
+def _tile(row: Row, picture: Any) -> Tile:
+    label, before, after = (
+        _named(row[f"{name}_name"], row[name])
+        for name in ("label", "prediction_before", "prediction_after")
+    )
+    outcome = compared.outcome(row)
+    said = f"{before} \N{RIGHTWARDS ARROW} {after}"
+    return Tile(picture, [f"is {label}", said, outcome, f"#{row['image_id']}"], _COLOURS[outcome])
+
+
+def _named(name: str, number: int | None) -> str:
+    """Return a class's name as figures write it; the data's classes alone have a number."""
+    if number is None:
+        return name if theme.can_draw(name) else "another class"
+    return theme.named(name, number)
