@@ -171,7 +171,7 @@ class _Dask:
             if self._client is None:
                 address = self._runtime.dask_address or self._held.enter_context(
                     distributed.LocalCluster(
-                        self._n, threads_per_worker=1, dashboard_address="127.0.0.1:0"
+                        n_workers=self._n, threads_per_worker=1, dashboard_address="127.0.0.1:0"
                     )
                 )
                 client = _client(address)

@@ -174,7 +174,7 @@ def projections(layer: Layer, most: int = MOST_ROWS) -> Figure:
     note = (
         f"{_part(tiles, layer)}left: the nine strongest patches; right: projection, not "
         "explanation: each activation carried down to the pixels,\neach on its own scale, "
-        "red above zero, blue below (in colour, grey is zero); under it: filter, activations, labels"
+        "red above zero, blue below (grey is zero in colour); under it: filter, activations, labels"
     )
     title = f"Patches and projections of {layer.name}"
     return Sheet(title, note, sheets.grid(tiles, 3), most_lines=2).draw()

@@ -60,6 +60,14 @@ def test_two_processes_share_the_parts(crew: Workers) -> None:
     assert os.getpid() not in found
 
 
+@slow
+@pytest.mark.parametrize("kind", KINDS[1:])
+def test_there_are_as_many_workers_as_are_asked_for(kind: str) -> None:
+    """Not as many as there are cores."""
+    with workers.engaged(RuntimeConfig(task_runner=kind, workers=1)) as crew:
+        assert len(set(_all(crew, 4, 0.2))) == 1
+
+
 def test_an_error_comes_back_as_it_is(crew: Workers) -> None:
     """Whoever reads it can act on it; the worker works on."""
     with pytest.raises(ConfigError, match="layer conv9: is not there"):
@@ -170,7 +178,7 @@ def test_a_scheduler_without_workers_is_refused(monkeypatch: pytest.MonkeyPatch)
     import distributed
 
     monkeypatch.setattr(workers, "_CONNECT_SECONDS", 2.0)
-    with distributed.LocalCluster(0, dashboard_address="127.0.0.1:0") as cluster:
+    with distributed.LocalCluster(n_workers=0, dashboard_address="127.0.0.1:0") as cluster:
         address = cluster.scheduler_address
         runtime = RuntimeConfig(task_runner="dask", dask_address=address)
         with pytest.raises(ConfigError, match="no Dask scheduler with a worker answers"):
@@ -182,7 +190,9 @@ def test_an_address_reaches_a_cluster_that_is_there() -> None:
     """Its workers work, with threads of their own number."""
     import distributed
 
-    with distributed.LocalCluster(1, threads_per_worker=2, dashboard_address="127.0.0.1:0") as one:
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=2, dashboard_address="127.0.0.1:0"
+    ) as one:
         runtime = RuntimeConfig(task_runner="dask", dask_address=one.scheduler_address)
         workers.refuse_missing(runtime)
         with workers.engaged(runtime) as crew:
