@@ -28,16 +28,16 @@ def draw(rows: Sequence[Row], split: Split) -> Figure:
     shown = sorted(rows, key=lambda row: order.index(compared.outcome(row)))[:N_SHOWN]
     position: dict[Any, int] = {int(image_id): i for i, image_id in enumerate(split.ids)}
     tiles = [_tile(row, sheets.picture(split.images[position[row["image_id"]]])) for row in shown]
-    part = f"the first {len(shown)}; " if len(shown) < len(rows) else ""
+    part = f", the first {len(shown)} of them" if len(shown) < len(rows) else ""
     note = (
-        f"{len(rows):,} of {len(split):,} images; {part}label, prediction before "
+        f"{len(rows):,} of {len(split):,} images{part}: label, prediction before "
         "\N{RIGHTWARDS ARROW} after, what became of it, image id"
         if rows
         else f"none: all {len(split):,} images have the prediction they had"
     )
-    return Sheet(
-        "Predictions that changed", note, sheets.grid(tiles, _N_COLUMNS) or [[None]]
-    ).draw()
+    grid = sheets.grid(tiles, _N_COLUMNS) or [[]]
+    grid[0] += [None] * (_N_COLUMNS - len(grid[0]))  # or few images would be drawn larger
+    return Sheet("Predictions that changed", note, grid).draw()
 
 
 def _tile(row: Row, picture: Any) -> Tile:

@@ -32,7 +32,7 @@ _WHAT = {
     "figures/confusion.png": "which class was taken for which",
     "figures/calibration.png": "accuracy against predicted probability",
     "figures/mistakes.png": "the mistakes with the highest loss",
-    "figures/changed.png": "test images of which the promoted model says otherwise",
+    "figures/changed.png": "test images whose prediction changed, those that became wrong first",
     "run.json": "what ran, why, with which settings, where",
 }
 # By the name's part before the layer's.

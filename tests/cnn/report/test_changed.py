@@ -71,7 +71,7 @@ def test_a_class_that_the_data_do_not_have_and_the_font_cannot_write_has_a_name(
 
 
 @pytest.mark.parametrize(
-    ("n", "told"), [(0, "none: all 40"), (30, "30 of 40 images; the first 24")]
+    ("n", "told"), [(0, "none: all 40"), (30, "30 of 40 images, the first 24 of")]
 )
 def test_the_picture_says_how_many_there_are(tmp_path: Path, n: int, told: str) -> None:
     """None, or more than are shown; in the common width."""
@@ -81,3 +81,9 @@ def test_the_picture_says_how_many_there_are(tmp_path: Path, n: int, told: str) 
     theme.save(made, tmp_path / "changed.png")
     with Image.open(tmp_path / "changed.png") as picture:
         assert picture.width == theme.WIDTH
+
+
+def test_few_images_are_not_drawn_larger_than_many() -> None:
+    """One image does not fill the page."""
+    one, six = (changed.draw([row(i, "a", "b") for i in range(n)], SPLIT) for n in (1, 6))
+    assert one.get_figheight() == six.get_figheight()

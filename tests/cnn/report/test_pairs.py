@@ -241,7 +241,7 @@ def test_the_page_shows_the_comparison(layer: Layer, tmp_path: Path) -> None:
     assert text.count("<td>&lt;b&gt;</td>") == 3
     assert text.count("right now") == 2
     assert "tables/matches.parquet" in text
-    assert "figures/changed.png" in text
+    assert "images whose prediction changed, those that became wrong first" in text
 
 
 def test_the_page_has_no_picture_of_changed_images_where_there_are_none(
