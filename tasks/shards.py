@@ -11,7 +11,8 @@ from prefect.client.schemas.objects import State, TaskRun
 
 from cnn import progress
 from cnn.config import MiningConfig
-from cnn.errors import WorkerDiedError
+from cnn.errors import ArtifactError, WorkerDiedError
+from cnn.store import parts
 from tasks.step import Work
 from tasks.workers import Workers
 
@@ -64,14 +65,25 @@ def search(
     if len(every) == 1:
         return shards.work(wanted, every[0], work.report)
     folder, layer = work.run.store.checkpoints / work.key.digest, settings.layer
-    left = [shard for shard in every if shards.kept(folder, layer, shard) is None]
+    paths = {shard: folder / shards.name(layer, shard) for shard in every}
+    left = [shard for shard, path in paths.items() if parts.kept(path) is None]
     if len(left) < len(every):
         work.say(f"{layer}: {len(every) - len(left)} of {len(every)} shards were searched before")
     n_left = sum(shard.stop - shard.start for shard in left)
     job = _Job(wanted, folder, workers, _Tally(n_images, n_images - n_left, work.report))
     for future in mine_shard.map(unmapped(job), left):
         future.result()
-    return shards.merged(folder, layer, every, settings.patches_per_filter)
+    return shards.merged(map(_kept, paths.values()), settings.patches_per_filter)
+
+
+def _kept(path: Path) -> "Best":
+    """Return the result of a shard that was searched; raises ArtifactError where it is gone."""
+    from cnn.explain.mining import Best
+
+    arrays = parts.kept(path)
+    if arrays is None:
+        raise ArtifactError(f"{path} has gone meanwhile; run again")
+    return Best(**arrays)
 
 
 def _worker_died(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
@@ -90,5 +102,5 @@ def mine_shard(job: _Job, shard: "Shard") -> None:
     from cnn.explain import shards
 
     best = job.workers.run(shards.work, job.search, shard)
-    shards.keep(job.folder, job.search.settings.layer, shard, best)
+    parts.keep(job.folder / shards.name(job.search.settings.layer, shard), vars(best))
     job.tally.add(shard.stop - shard.start)

@@ -1,34 +1,27 @@
-"""A search in parts: contiguous blocks of whole images, each searched by itself, kept as a file.
+"""A search in parts: contiguous blocks of whole images, each searched by itself.
 
-Any process that reaches the files can search a part. The parts' results merge to the same
-bytes however the images are cut.
+Any process that reaches the artifacts can search a part. The parts' results merge to the same
+bytes however the images are cut, see mining.merge.
 """
 
-import io
 import itertools
-import logging
 import threading
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from cnn import files, progress
+from cnn import progress
 from cnn.config import MiningConfig
 from cnn.data import dataset as datasets
-from cnn.errors import ArtifactError, ConfigError
+from cnn.errors import ConfigError
 from cnn.explain import activations, mining, patches
 from cnn.explain.mining import Best
 from cnn.store import exports, fingerprints
 
-log = logging.getLogger(__name__)
-
 _MOST = 16  # shards of one search: a task run each
 _FEWEST_BATCHES = 10  # of a shard; less work than that is not worth a task run
-_ARRAYS = ("filters", "strengths", "places", "n_tied")
 
 
 @dataclass(frozen=True)
@@ -92,46 +85,13 @@ def work(search: Search, shard: Shard, report: progress.Report = progress.ignore
     )
 
 
-def keep(folder: Path, layer: str, shard: Shard, best: Best) -> None:
-    """Write a shard's result; raises StoreUnwritableError."""
-    content = io.BytesIO()
-    np.savez(content, **{name: getattr(best, name) for name in _ARRAYS})
-    path = folder / _name(layer, shard)
-    with files.disk_faults("a shard's result", folder):
-        files.replace(path, content.getvalue())
+def merged(found: Iterable[Best], k: int) -> Best:
+    """Return the k strongest positions of all shards; their order does not matter."""
+    return reduce(lambda one, other: mining.merge(one, other, k), found)
 
 
-def kept(folder: Path, layer: str, shard: Shard) -> Best | None:
-    """Return a shard's result, if it was kept and is whole; one that is damaged is removed."""
-    path = folder / _name(layer, shard)
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as loaded:
-            return Best(*(loaded[name] for name in _ARRAYS))
-    except FileNotFoundError:
-        return None
-    except Exception as error:  # whatever damaged content leads to
-        log.warning("%s: not complete or damaged (%s); searched again", path, error)
-        with suppress(OSError):
-            path.unlink()
-        return None
-
-
-def merged(folder: Path, layer: str, every: Sequence[Shard], k: int) -> Best:
-    """Return the k strongest positions of all shards, from what was kept of each.
-
-    Raises ArtifactError where a shard's result is not there any more.
-    """
-    whole = None
-    for shard in every:
-        found = kept(folder, layer, shard)
-        if found is None:
-            raise ArtifactError(f"{folder / _name(layer, shard)} has gone meanwhile; run again")
-        whole = found if whole is None else mining.merge(whole, found, k)
-    assert whole is not None  # a search has a shard
-    return whole
-
-
-def _name(layer: str, shard: Shard) -> str:
+def name(layer: str, shard: Shard) -> str:
+    """Return the name under which a shard's result is kept."""
     return f"shard-{layer}-{shard.start:012d}-{shard.stop:012d}.npz"
 
 

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from cnn.config import MiningConfig
 from cnn.data import dataset as datasets
 from cnn.data.dataset import Dataset
-from cnn.errors import ArtifactError, ConfigError
+from cnn.errors import ConfigError
 from cnn.explain import activations, patches, shards
 from cnn.explain.mining import Best
 from cnn.explain.shards import Search, Shard
-from cnn.store import contents, exports, tables
+from cnn.store import contents, exports, parts, tables
 from cnn.train import fit, recipes
 
 pytestmark = pytest.mark.usefixtures("prepared")
@@ -76,9 +76,10 @@ def test_one_two_and_seven_shards_in_any_order_give_the_same_bytes(
     for ends in ([8], [5, 8], [1, 2, 3, 4, 5, 6, 8]):
         cut = _cut_at(ends)
         for shard in cut:
-            shards.keep(tmp_path, layer, shard, shards.work(search, shard))
+            parts.keep(tmp_path / shards.name(layer, shard), vars(shards.work(search, shard)))
         for _ in range(3):
-            best = shards.merged(tmp_path, layer, list(rng.permutation(cut)), 12)
+            paths = [tmp_path / shards.name(layer, shard) for shard in rng.permutation(cut)]
+            best = shards.merged((Best(**(parts.kept(path) or {})) for path in paths), 12)
             written.add(_table(trained, many, best, layer, tmp_path / "table.parquet"))
     whole = patches.mine(trained.model, many, MiningConfig(layer=layer), many.class_names)
     tables.write_rows(tmp_path / "whole.parquet", "patches", whole.rows)
@@ -89,17 +90,13 @@ def test_one_two_and_seven_shards_in_any_order_give_the_same_bytes(
 @pytest.mark.parametrize(
     "options", [{"one_per_image": True}, {"suppression_radius": 2}, {"lowest": True}]
 )
-def test_the_options_do_not_see_the_cut(
-    options: Any, artifacts: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_the_options_do_not_see_the_cut(options: Any, artifacts: tuple[Path, Path]) -> None:
     """What is kept apart is so within images, and a shard has whole ones."""
     search = _search(artifacts, **options)
     (whole,) = (shards.work(search, shard) for shard in _cut_at([8]))
-    for shard in (cut := _cut_at([3, 4, 8])):
-        shards.keep(tmp_path, "conv1", shard, shards.work(search, shard))
-    parts = shards.merged(tmp_path, "conv1", cut, 12)
+    merged = shards.merged((shards.work(search, shard) for shard in _cut_at([3, 4, 8])), 12)
     for name in ("filters", "strengths", "places", "n_tied"):
-        np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name))
+        np.testing.assert_array_equal(getattr(merged, name), getattr(whole, name))
 
 
 @given(st.integers(1, 10_000_000), st.integers(1, 1000))
@@ -133,49 +130,12 @@ def test_other_code_is_refused(artifacts: tuple[Path, Path]) -> None:
         shards.work(search, Shard(0, 1000))
 
 
-@pytest.fixture
-def kept(artifacts: tuple[Path, Path], tmp_path: Path) -> Path:
-    """The file of a shard's result."""
-    shard = Shard(7000, N_IMAGES)
-    shards.keep(tmp_path, "conv1", shard, shards.work(_search(artifacts), shard))
-    (path,) = tmp_path.iterdir()
-    return path
-
-
-def _damage(path: Path, how: str) -> None:
-    content = bytearray(path.read_bytes())
-    if how == "flipped":
-        content[len(content) // 2] ^= 1
-    path.write_bytes({"empty": b"", "cut": content[:-30], "flipped": content, "text": b"PK"}[how])
-
-
-@pytest.mark.parametrize("how", ["empty", "cut", "flipped", "text"])
-def test_a_damaged_result_is_removed_and_searched_anew(
-    kept: Path, how: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The log names it."""
-    assert shards.kept(kept.parent, "conv1", Shard(7000, N_IMAGES)) is not None
-    _damage(kept, how)
-    assert shards.kept(kept.parent, "conv1", Shard(7000, N_IMAGES)) is None
-    assert not kept.exists()
-    assert f"{kept}: not complete or damaged" in caplog.text
-
-
-def test_a_result_that_has_gone_is_no_result_without_it(kept: Path) -> None:
-    """The others alone would be taken for the whole."""
-    shard = Shard(7000, N_IMAGES)
-    shards.keep(kept.parent, "conv1", Shard(0, 7000), Best.nothing(25))
-    assert len(shards.merged(kept.parent, "conv1", [shard], 12).filters)
-    kept.unlink()
-    with pytest.raises(ArtifactError, match=f"{kept.name} has gone meanwhile; run again"):
-        shards.merged(kept.parent, "conv1", [Shard(0, 7000), shard], 12)
-
-
-def test_a_result_counts_for_its_own_layer_and_images_only(kept: Path) -> None:
-    """Nothing is taken from a search that was cut otherwise."""
-    assert shards.kept(kept.parent, "conv2", Shard(7000, N_IMAGES)) is None
-    assert shards.kept(kept.parent, "conv1", Shard(6000, N_IMAGES)) is None
-    assert [path.name for path in kept.parent.iterdir()] == [kept.name]
+def test_a_shards_name_tells_it_from_any_other() -> None:
+    """By layer and images: nothing is taken from a search that was cut otherwise."""
+    cuts = [Shard(0, 7000), Shard(0, 7300), Shard(7000, 7300)]
+    names = {shards.name(layer, shard) for layer in ("conv1", "conv2") for shard in cuts}
+    assert len(names) == 6
+    assert shards.name("conv1", cuts[2]) == "shard-conv1-000000007000-000000007300.npz"
 
 
 def test_the_model_is_compiled_once_for_many_shards(
