@@ -142,16 +142,10 @@ def _write(
     """Put tables, figures and comparison.json in place, of an earlier comparison in its stead."""
     from cnn.report import pairs  # matplotlib takes a second
 
-    parent, name = store.root / layout.COMPARED, layout.compared_name(told["before"], told["after"])
-    with files.disk_faults("the comparison", parent):
-        parent.mkdir(parents=True, exist_ok=True)
-        with files.temporary_folder(parent, name) as temporary:
-            folder = temporary / name
-            folder.mkdir()
-            pairs.write(folder, found, dataset.splits[comparison.SPLIT])
-            text = json.dumps(told, indent=2, allow_nan=False)
-            (folder / compared.SUMMARY_NAME).write_text(text, encoding="utf-8")
-            if (parent / name).exists():
-                (parent / name).rename(temporary / "earlier")
-            folder.rename(parent / name)
-    return parent / name
+    parent = store.root / layout.COMPARED
+    folder = parent / layout.compared_name(told["before"], told["after"])
+    with files.disk_faults("the comparison", parent), files.replacing_folder(folder) as made:
+        pairs.write(made, found, dataset.splits[comparison.SPLIT])
+        text = json.dumps(told, indent=2, allow_nan=False)
+        (made / compared.SUMMARY_NAME).write_text(text, encoding="utf-8")
+    return folder

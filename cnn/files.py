@@ -49,6 +49,23 @@ def temporary_folder(parent: Path, name: str) -> Iterator[Path]:
             shutil.rmtree(path, ignore_errors=True)
 
 
+@contextmanager
+def replacing_folder(target: Path) -> Iterator[Path]:
+    """Yield an empty folder that takes the target's place after the block, complete.
+
+    One of before goes; of two writers at once the later one's stays.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with temporary_folder(target.parent, target.name) as temporary:
+        made = temporary / "made"
+        made.mkdir()
+        yield made
+        with exclusive(target.parent / ".lock"):
+            if target.exists():
+                target.rename(temporary / "earlier")
+            made.rename(target)
+
+
 def replace(target: Path, content: bytes) -> None:
     """Write a file so that a reader sees the old content or the new one, after a crash too."""
     target.parent.mkdir(parents=True, exist_ok=True)

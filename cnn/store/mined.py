@@ -44,17 +44,14 @@ def publish(root: Path, record: MinedRecord, fill: Callable[[Path], None]) -> Pa
     fill: writes the tables, arrays and pictures into the folder it is given. Raises
     StoreUnwritableError where the disk is full.
     """
-    place = root / layout.MINED
-    folder = place / record.folder_name
-    with files.disk_faults("the folder of a search", place):
-        place.mkdir(parents=True, exist_ok=True)
-        with files.temporary_folder(root, record.folder_name) as temporary:
-            fill(temporary)
-            text = record.model_dump_json(indent=2)
-            (temporary / RECORD_NAME).write_text(text, encoding="utf-8")
-            if folder.exists():
-                files.discard(folder, root)
-            temporary.rename(folder)
+    folder = root / layout.MINED / record.folder_name
+    text = record.model_dump_json(indent=2)
+    with (
+        files.disk_faults("the folder of a search", folder.parent),
+        files.replacing_folder(folder) as made,
+    ):
+        fill(made)
+        (made / RECORD_NAME).write_text(text, encoding="utf-8")
     return folder
 
 

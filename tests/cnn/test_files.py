@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -295,3 +296,42 @@ def test_many_leftovers_are_swept_soon(tmp_path: Path) -> None:
     started = time.monotonic()
     assert len(files.sweep(tmp_path)) == 1000
     assert time.monotonic() - started < 2
+
+
+def test_a_folder_takes_the_place_of_one_of_before(tmp_path: Path) -> None:
+    """Complete, and nothing of the one of before is left in it or beside it."""
+    target = tmp_path / "many" / "folder"
+    for name in ("one", "two"):
+        with files.replacing_folder(target) as made:
+            (made / name).touch()
+            assert not (target / name).exists()
+    assert [path.name for path in target.iterdir()] == ["two"]
+    assert [path.name for path in target.parent.iterdir() if path.name[0] != "."] == ["folder"]
+    assert files.sweep(target.parent) == []
+
+
+def test_a_folder_that_was_not_completed_leaves_the_one_of_before(tmp_path: Path) -> None:
+    """Whatever ended the block."""
+    target = tmp_path / "folder"
+    with files.replacing_folder(target) as made:
+        (made / "one").touch()
+    with pytest.raises(ZeroDivisionError), files.replacing_folder(target) as made:
+        (made / "two").touch()
+        raise ZeroDivisionError
+    assert [path.name for path in target.iterdir()] == ["one"]
+
+
+def test_of_two_writers_of_a_folder_each_puts_a_whole_one(tmp_path: Path) -> None:
+    """Sixteen at once, four times each."""
+    target = tmp_path / "folder"
+
+    def write(number: int) -> None:
+        for _ in range(4):
+            with files.replacing_folder(target) as made:
+                (made / str(number)).touch()
+                (made / "too").write_text(str(number))
+
+    with ThreadPoolExecutor(16) as threads:
+        list(threads.map(write, range(16)))
+    (other,) = (path.name for path in target.iterdir() if path.name != "too")
+    assert (target / "too").read_text() == other
