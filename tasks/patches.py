@@ -11,7 +11,7 @@ from cnn.data import dataset as datasets
 from cnn.store import exports, tables
 from cnn.store.manifests import Headline
 from cnn.store.steps import MINE_LAYER, MINE_PATCHES
-from tasks import shards, workers
+from tasks import shards
 from tasks.step import Work, step_task
 
 if TYPE_CHECKING:
@@ -43,12 +43,11 @@ def _mine(work: Work, wanted: Sequence[MiningConfig], section: str) -> Headline:
     for settings in wanted:
         patches.check(model, dataset.splits[settings.split], settings, section)
     mined = []
-    with workers.engaged(work.run.config.runtime) as crew:
-        for settings in wanted:
-            n_images = len(dataset.splits[settings.split])
-            n_at_once = activations.batch_size(model, settings.layer)
-            best = shards.search(work, settings, n_images, n_at_once, crew)
-            mined.append(patches.describe(model, dataset, settings, best, names))
+    for settings in wanted:
+        n_images = len(dataset.splits[settings.split])
+        n_at_once = activations.batch_size(model, settings.layer)
+        best = shards.search(work, settings, n_images, n_at_once)
+        mined.append(patches.describe(model, dataset, settings, best, names))
     return _write(work.folder, mined)
 
 

@@ -21,6 +21,7 @@ from cnn.store.store import Store, default_root
 from cnn.train import recipes
 from tasks import logs, workers
 from tasks.progress import Bars
+from tasks.workers import Workers
 
 log = logging.getLogger("cnn.run")
 
@@ -56,6 +57,7 @@ class Run:
         self._outcomes: dict[str, StepOutcome] = {}
         self._lock = threading.Lock()
         self._device: Any = None
+        self._workers: Workers | None = None
         self._held = ExitStack()
         self.store.ensure_writable()
         self.store.sweep()
@@ -70,13 +72,21 @@ class Run:
         self._uses = self._held.enter_context(inuse.listed(self.store.root))
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Let go of what was used."""
-        self._held.close()
+    def __exit__(self, *exc_info: Any) -> None:
+        """Let go of what was used, and of workers, at once where the run has failed."""
+        self._held.__exit__(*exc_info)
 
     def uses(self, key: Key) -> None:
         """Keep the artifact of a key, made already or not, until the run is over."""
         self._uses.add(key)
+
+    def workers(self) -> Workers:
+        """Return who works on the parts of a search, until the run is over."""
+        with self._lock:
+            if self._workers is None:
+                engaged = workers.engaged(self.config.runtime)
+                self._workers = self._held.enter_context(engaged)
+            return self._workers
 
     def device(self, threads: int | None = None) -> Any:
         """Return what computes; imports TensorFlow on the first call, here and now.

@@ -48,9 +48,7 @@ class _Job:
     tally: _Tally
 
 
-def search(
-    work: Work, settings: MiningConfig, n_images: int, n_at_once: int, workers: Workers
-) -> "Best":
+def search(work: Work, settings: MiningConfig, n_images: int, n_at_once: int) -> "Best":
     """Return the strongest positions of every filter over all images.
 
     n_at_once: images of a batch, see activations.batch_size. Few images are one shard, which
@@ -70,7 +68,8 @@ def search(
     if len(left) < len(every):
         work.say(f"{layer}: {len(every) - len(left)} of {len(every)} shards were searched before")
     n_left = sum(shard.stop - shard.start for shard in left)
-    job = _Job(wanted, folder, workers, _Tally(n_images, n_images - n_left, work.report))
+    tally = _Tally(n_images, n_images - n_left, work.report)
+    job = _Job(wanted, folder, work.run.workers(), tally)
     for future in mine_shard.map(unmapped(job), left):
         future.result()
     return shards.merged(map(_kept, paths.values()), settings.patches_per_filter)

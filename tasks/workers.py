@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing.connection import wait
 from typing import Any, Protocol, TypeVar
 
@@ -96,6 +96,7 @@ class _Processes:
         self._settings = settings
         self._idle: queue.SimpleQueue[ProcessPoolExecutor | None] = queue.SimpleQueue()
         self._n, self._is_over = n, False
+        self._pids: set[int] = set()
         for _ in range(n):
             self._idle.put(None)  # hired when there is work
 
@@ -104,6 +105,10 @@ class _Processes:
 
     def __exit__(self, *exc_info: object) -> None:
         self._is_over = True
+        if exc_info[0]:  # nobody needs any more what they are at
+            for pid in self._pids:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         for _ in range(self._n):
             if pool := self._idle.get():
                 pool.shutdown(cancel_futures=True)
@@ -117,13 +122,16 @@ class _Processes:
             return pool.submit(function, *values).result()
         except BrokenProcessPool:
             pool = None
+            _refuse_more(self._is_over)
             raise WorkerDiedError("a worker process died; its part is done again") from None
         finally:
             self._idle.put(pool)
 
     def _hired(self) -> ProcessPoolExecutor:
         spawn = multiprocessing.get_context("spawn")
-        return ProcessPoolExecutor(1, spawn, _start, (self._settings,))
+        pool = ProcessPoolExecutor(1, spawn, _start, (self._settings,))
+        self._pids.add(pool.submit(os.getpid).result())
+        return pool
 
 
 class _Dask:

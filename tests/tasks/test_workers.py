@@ -160,6 +160,24 @@ def test_parts_that_wait_when_the_search_is_over_are_not_begun(kind: str) -> Non
 
 
 @slow
+def test_processes_are_ended_at_once_where_the_run_has_failed() -> None:
+    """Nobody waits for what they were at."""
+    runtime = RuntimeConfig(task_runner="processes", workers=1)
+    with ThreadPoolExecutor(2) as threads:
+        with pytest.raises(KeyboardInterrupt), workers.engaged(runtime) as crew:
+            pid = crew.run(_where)
+            part = threads.submit(crew.run, _where, 600.0)
+            time.sleep(0.5)
+            raise KeyboardInterrupt
+        with pytest.raises(FilterscopeError, match="the search is over"):
+            part.result(timeout=20)
+    deadline = time.monotonic() + 20
+    while Path(f"/proc/{pid}").exists():
+        assert time.monotonic() < deadline, "the worker goes on"
+        time.sleep(0.1)
+
+
+@slow
 def test_a_scheduler_that_does_not_answer_is_refused_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -88,7 +88,8 @@ class Nursery:
     def entries(self) -> list[list[Any]]:
         if not self.log.exists():
             return []
-        return [json.loads(line) for line in self.log.read_text().splitlines()]
+        whole, _, _ = self.log.read_text().rpartition("\n")  # the last line may be half-written
+        return [json.loads(line) for line in whole.splitlines()]
 
     def wait_for(self, pid: int, word: str) -> None:
         until(lambda: any(entry[:2] == (pid, word) for entry in self.said()))
