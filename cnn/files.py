@@ -60,10 +60,12 @@ def replacing_folder(target: Path) -> Iterator[Path]:
         made = temporary / "made"
         made.mkdir()
         yield made
-        with exclusive(target.parent / ".lock"):
+        lock = target.parent / ".lock"
+        with exclusive(lock):
             if target.exists():
                 target.rename(temporary / "earlier")
             made.rename(target)
+            lock.unlink()
 
 
 def replace(target: Path, content: bytes) -> None:
