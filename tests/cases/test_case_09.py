@@ -291,4 +291,4 @@ def test_everything_behind_the_data_works_with_it(tmp_path: Path, name: str) -> 
     page = tmp_path / "page"
     page.mkdir()
     body.write(page, made, n_mistakes=24)
-    assert len(list(page.glob("*.png"))) == 7
+    assert len(list(page.glob("*.png"))) == 13

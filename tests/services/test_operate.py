@@ -95,8 +95,8 @@ def test_a_run_happens_by_itself_and_its_report_opens(operated: Operated, browse
     window.get_by_text("What ran, and why").wait_for(timeout=30_000)
     window.evaluate("Promise.all([...document.images].map(image => image.decode()))")
     widths = window.evaluate("[...document.images].map(image => image.naturalWidth)")
-    assert len(widths) == 7
-    assert set(widths) == {1040}
+    assert widths.count(1040) == 13
+    assert min(widths) > 0, "the filters' pages have smaller ones"
     window.close()
 
 

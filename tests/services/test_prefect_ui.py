@@ -55,12 +55,12 @@ def test_the_reasons_table_names_every_step(server: Server, flow_run_id: str, pa
 
 
 def test_the_pictures_page_shows_all_pictures(server: Server, flow_run_id: str, page: Page) -> None:
-    """Seven pictures, 600 pixels wide."""
+    """Five of the run and four of each layer, 600 pixels wide."""
     page.goto(_artifact(server, flow_run_id, "pictures"))
     page.get_by_text("Test accuracy").first.wait_for(timeout=SECONDS)
-    page.wait_for_function("document.images.length >= 7", timeout=SECONDS)
+    page.wait_for_function("document.images.length >= 13", timeout=SECONDS)
     widths = page.evaluate("[...document.images].map(image => image.naturalWidth)")
-    assert widths == [600] * 7
+    assert widths == [600] * 13
 
 
 def test_the_progress_ends_at_100_percent(server: Server, flow_run_id: str, page: Page) -> None:

@@ -33,7 +33,7 @@ RUN = (BIN / "filterscope", "run", "--data.source", "digits")
 TINY = {"steps": 8000, "batch_size": 16, "conv1_filters": 2, "conv2_filters": 3, "dense1_units": 8}
 SHOWN = {"metrics", "why-each-step-ran", "gate", "trend", "pictures", "links"}
 CHECKS = {"accuracy", "class recall", "answers in a fresh process"}
-PICTURES = 7
+PICTURES = 13
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def test_the_trend_has_a_picture_and_a_row_a_run(watched: Watched, page: Page, n
 
 @pytest.mark.parametrize("number", [0, 1])
 def test_all_pictures_are_shown(watched: Watched, page: Page, number: int) -> None:
-    """Seven, decoded, 600 pixels wide."""
+    """All, decoded, 600 pixels wide."""
     watched.open(page, number, "pictures")
     page.wait_for_function(f"document.images.length >= {PICTURES}", timeout=SECONDS)
     assert picture_widths(page) == [600] * PICTURES
