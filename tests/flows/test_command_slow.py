@@ -107,9 +107,10 @@ def test_recipe_fast_on_real_mnist(
     folder = tmp_path / "artifacts/runs" / record["run"]
     patches = pd.read_parquet(folder / "tables/patches.parquet")
     filters = pd.read_parquet(folder / "tables/filters.parquet")
-    alive = filters.loc[~filters["dead"], "filter"]
-    assert (patches.groupby("filter").size() == 12).all()
-    assert sorted(patches["filter"].unique()) == sorted(alive)
+    alive = filters.loc[~filters["dead"], ["layer", "filter"]]
+    found = patches.groupby(["layer", "filter"]).size()
+    assert (found == 12).all()
+    assert sorted(found.index) == sorted(alive.itertuples(index=False, name=None))
 
 
 @pytest.mark.real_mnist
