@@ -168,7 +168,7 @@ def test_a_full_disk_ends_a_run_with_a_message_and_the_next_run_completes(
         after = filled.contents(store / "store")
         assert {name: after[name] for name in before} == before
         assert list(runs.records(store / "runs")) == []
-    disk.leave(32_000_000)
+    disk.leave(96_000_000)
     assert_completes(command(environment, store), store, finished)
 
 
