@@ -30,7 +30,7 @@ def mine(config: MineConfig, store: Path | None = None) -> Path:
     """
     deployed.prepare(config.of_run, store)
     with Run(config.of_run, store) as run:
-        made = made_by(run, config.run)
+        made = made_by(run, config.run, config.layer)
         dataset = load_dataset(run, settings=config.data) if config.data else made.dataset
         patches = mine_layer(run, made.model, dataset, settings=config.search)
         return publish_mined(run, config, made, dataset, patches)

@@ -11,7 +11,7 @@ from tasks.compare import compare_with_promoted
 from tasks.data import load_dataset
 from tasks.evaluate import evaluate_model
 from tasks.filters import export_filters
-from tasks.patches import mine_patches
+from tasks.patches import mine_patches, refuse_unfit
 from tasks.publish import publish_run
 from tasks.report import write_report
 from tasks.run import Run
@@ -51,6 +51,7 @@ def train_and_explain(
     config = origin.dated(config)
     with Run(config, store, refresh, note) as run:
         dataset = load_dataset(run, settings=config.data)
+        refuse_unfit(run, dataset)
         model = train_model(run, dataset, settings=config.train)
         evaluation = evaluate_model.submit(run, model, dataset, settings=config.evaluate)
         filters = export_filters.submit(run, model, dataset)

@@ -13,8 +13,9 @@ from prefect.states import Completed
 
 from cnn.config import MineConfig
 from cnn.errors import ConfigError
+from cnn.explain import receptive
 from cnn.report import mined as pictures
-from cnn.store import mined, runs
+from cnn.store import exports, mined, runs
 from cnn.store.keys import Key
 from cnn.store.refs import Ref
 from tasks import shown
@@ -31,10 +32,11 @@ class Made:
     dataset: Ref
 
 
-def made_by(run: Run, name: str) -> Made:
-    """Return what an earlier run made.
+def made_by(run: Run, name: str, layer: str) -> Made:
+    """Return what an earlier run made, whose model has that layer.
 
-    Raises ConfigError where there is no such run, or it came to no model.
+    Raises ConfigError where there is no such run, it came to no model, or the layer is none of
+    its convolutions and pools.
     """
     record, folder = runs.find(run.store.runs, name)
     refs = {step.ref.kind: step.ref for step in record.steps if step.ref}
@@ -42,6 +44,7 @@ def made_by(run: Run, name: str) -> Made:
         raise ConfigError(f"run {record.run}: it failed before there was a model; name another")
     for ref in (refs["model"], refs["dataset"]):
         run.uses(Key(ref.kind, run.store.manifest(ref).components))
+    receptive.refuse_unknown(layer, exports.layer_kinds(run.store.open(refs["model"])))
     return Made(record.run, folder, refs["model"], refs["dataset"])
 
 

@@ -10,12 +10,26 @@ from cnn.config import MiningConfig
 from cnn.data import dataset as datasets
 from cnn.store import exports, tables
 from cnn.store.manifests import Headline
+from cnn.store.refs import Ref
 from cnn.store.steps import MINE_LAYER, MINE_PATCHES
 from tasks import shards
+from tasks.run import Run
 from tasks.step import Work, step_task
 
 if TYPE_CHECKING:
     from cnn.explain.patches import Patches
+
+
+def refuse_unfit(run: Run, dataset: Ref) -> None:
+    """Raise ConfigError, before a network is trained, where its patches could not be mined."""
+    from cnn.explain import patches
+    from cnn.train import model, recipes
+
+    images, settings = datasets.read(run.store.open(dataset)), run.config.explain
+    sides = model.map_size(recipes.resolve(run.config.train), images.image_shape)
+    n_images = len(images.splits[settings.split])
+    for layer in patches.LAYERS:
+        patches.refuse_too_many(settings, layer, n_images, sides, "explain.")
 
 
 @step_task(MINE_PATCHES)

@@ -37,6 +37,15 @@ class Moments:
             self.shifts = one[0].copy(), other[0].copy()
             self.sums = [np.zeros(one.shape[1]), np.zeros(other.shape[1])]
             self.squares = [np.zeros(one.shape[1]), np.zeros(other.shape[1])]
+        n_at_once = max(1, _AT_ONCE // max(one.shape[1], other.shape[1]))
+        for start in range(0, len(one), n_at_once):
+            part = slice(start, start + n_at_once)
+            first = one[part]
+            self._add(first, first if other is one else other[part])
+        self.n += len(one)
+
+    def _add(self, one: NDArray[np.float32], other: NDArray[np.float32]) -> None:
+        assert self.shifts is not None
         first = np.subtract(one, self.shifts[0], dtype=np.float64)
         second = first if other is one else np.subtract(other, self.shifts[1], dtype=np.float64)
         for i, values in enumerate((first, second)):
@@ -46,7 +55,6 @@ class Moments:
         # keeps the processors busy, two take a hundred times as long as one.
         with _blas().limit(limits=1):
             self.products = self.products + first.T @ second
-        self.n += len(one)
 
     def correlations(self) -> NDArray[np.float64]:
         """Return Pearson's correlations (filters, other filters), NaN for one that is constant."""

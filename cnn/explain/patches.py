@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnn import progress, weights
-from cnn.config import MiningConfig
+from cnn.config import ExplainConfig, MiningConfig
 from cnn.data.dataset import Dataset, Split
 from cnn.errors import ConfigError
 from cnn.explain import activations, mining, projections, receptive
@@ -54,19 +54,29 @@ def check(model: Any, split: Split, settings: MiningConfig, section: str = "") -
         raise ConfigError(
             f"images of {_size(found)} pixels are refused; the model reads {_size(wanted)}"
         )
-    if not len(split):
-        raise ConfigError(f"{section}split: {settings.split} is refused, it has no images here")
-    k = settings.patches_per_filter
-    per_image = 1 if settings.one_per_image else shape[0] * shape[1]
-    if k > len(split) * per_image:
-        raise ConfigError(
-            f"{section}patches_per_filter: {k:,} is refused; a filter of {layer} has "
-            f"{len(split) * per_image:,} positions in the {len(split):,} {settings.split} images"
-        )
+    refuse_too_many(settings, layer, len(split), (shape[0], shape[1]), section)
     if settings.filters and max(settings.filters) >= shape[-1]:
         raise ConfigError(
             f"filters: {max(settings.filters)} is refused; {layer} has the filters 0 to "
             f"{shape[-1] - 1}"
+        )
+
+
+def refuse_too_many(
+    settings: ExplainConfig, layer: str, n_images: int, sides: tuple[int, int], section: str
+) -> None:
+    """Raise ConfigError where there are no images, or fewer positions than patches to be kept.
+
+    sides: height and width of the layer's maps. section: as of `check`.
+    """
+    if not n_images:
+        raise ConfigError(f"{section}split: {settings.split} is refused, it has no images here")
+    k = settings.patches_per_filter
+    n_places = n_images * (1 if settings.one_per_image else sides[0] * sides[1])
+    if k > n_places:
+        raise ConfigError(
+            f"{section}patches_per_filter: {k:,} is refused; a filter of {layer} has "
+            f"{n_places:,} positions in the {n_images:,} {settings.split} images"
         )
 
 

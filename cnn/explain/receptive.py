@@ -4,7 +4,7 @@ Arithmetic: Araujo, Norris and Sim 2019, "Computing receptive fields of convolut
 neural networks". TensorFlow's SAME padding puts the odd pixel at the end.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,12 +74,7 @@ def chain(model: Any, layer: str) -> list[Any]:
     nor pointwise, or has its channels first: what is seen through it is not known.
     """
     named = {item.name: type(item).__name__ for item in model.layers}
-    if named.get(layer) not in _WINDOWS:
-        found = [name for name, kind in named.items() if kind in _WINDOWS]
-        problem = "has no filters" if layer in named else "is not there"
-        raise ConfigError(
-            f"layer {layer}: {problem}; the model's convolutions and pools are {', '.join(found)}"
-        )
+    refuse_unknown(layer, named)
     if type(model).__name__ != "Sequential":
         raise ConfigError(
             f"layer {layer}: the model is no chain of layers, a keras.Sequential, but a "
@@ -95,6 +90,16 @@ def chain(model: Any, layer: str) -> list[Any]:
                 f"layer {layer}: receptive fields are not known behind {item.name} ({kind})"
             )
     return layers
+
+
+def refuse_unknown(layer: str, named: Mapping[str, str]) -> None:
+    """Raise ConfigError for a layer that is no convolution or pool; named: kinds, by name."""
+    if named.get(layer) not in _WINDOWS:
+        found = [name for name, kind in named.items() if kind in _WINDOWS]
+        problem = "has no filters" if layer in named else "is not there"
+        raise ConfigError(
+            f"layer {layer}: {problem}; the model's convolutions and pools are {', '.join(found)}"
+        )
 
 
 def window(layer: Any, axis: int) -> Window:

@@ -44,6 +44,17 @@ def class_names(folder: Path) -> tuple[str, ...]:
         raise ArtifactError(f"{path} cannot be read ({error})") from None
 
 
+def layer_kinds(folder: Path) -> dict[str, str]:
+    """Return the kind of each layer of a model, by its name, without TensorFlow.
+
+    Raises ArtifactError where it is no complete archive of stock layers.
+    """
+    config = archives.read(folder / MODEL_NAME).config
+    archives.refuse_foreign(config)
+    layers = config["config"]["layers"]
+    return {layer["config"]["name"]: layer["class_name"] for layer in layers}
+
+
 def load_model(folder: Path) -> Any:
     """Return the keras.Model of an artifact's folder, opened in Keras's safe mode.
 

@@ -61,6 +61,15 @@ def build(settings: Training, image_shape: tuple[int, int, int], n_classes: int,
     )
 
 
+def map_size(settings: Training, image_shape: tuple[int, int, int]) -> tuple[int, int]:
+    """Return height and width of the maps of conv1, and of conv2; raises ConfigError as `build`."""
+    _check_fit(settings, image_shape)
+    height, width = (
+        (side - settings.conv1_kernel) // settings.conv1_stride + 1 for side in image_shape[:2]
+    )
+    return height, width
+
+
 def _layer_seed(seed: int, index: int) -> int:
     return int(np.random.SeedSequence([seed, index]).generate_state(1)[0] >> 1)
 

@@ -137,6 +137,15 @@ def test_what_is_not_there_is_refused(values: Values, message: str, store: Path)
     assert not list(store.rglob("*.part"))
 
 
+def test_a_layer_that_is_not_there_is_refused_before_a_folder_is_read(
+    store: Path, tmp_path: Path
+) -> None:
+    """Whatever the folder holds: it may be large."""
+    data = {"path": str(tmp_path / "nothing")}
+    with pytest.raises(ConfigError, match="layer conv9: is not there"):
+        _mine(store, layer="conv9", data=data)
+
+
 def test_images_of_another_size_are_refused(store: Path, tmp_path: Path) -> None:
     """Their size and the model's are named."""
     folder = _idx_folder(tmp_path / "own", np.zeros((6, 20, 28), np.uint8), np.arange(6) % 2)

@@ -235,7 +235,7 @@ def test_data_that_are_refused_leave_no_run(prefect_server: None, tmp_path: Path
 
 
 def test_a_split_without_images_is_not_mined(prefect_server: None, tmp_path: Path) -> None:
-    """Filters are not called dead because nothing was looked at."""
+    """Filters are not called dead because nothing was looked at; it is said before training."""
     settings = config.validate(
         {
             "data": {"source": "digits", "validation_fraction": 0},
@@ -245,6 +245,19 @@ def test_a_split_without_images_is_not_mined(prefect_server: None, tmp_path: Pat
     )
     with pytest.raises(ConfigError, match=r"explain\.split: validation is refused"):
         train_and_explain(settings, store=tmp_path)
+    assert not (tmp_path / "store/model").exists()
+
+
+def test_more_patches_than_positions_are_refused_before_training(
+    prefect_server: None, tmp_path: Path
+) -> None:
+    """Of 257 test images, one patch of each."""
+    explain = {"patches_per_filter": 258, "one_per_image": True}
+    settings = config.validate({"data": {"source": "digits"}, "explain": explain})
+    words = r"explain\.patches_per_filter: 258 is refused; a filter of conv1 has 257 positions"
+    with pytest.raises(ConfigError, match=words):
+        train_and_explain(settings, store=tmp_path)
+    assert not (tmp_path / "store/model").exists()
 
 
 def test_an_edited_headline_is_noticed(finished: Finished) -> None:

@@ -1,7 +1,6 @@
 """report.html lists the files that the run's folder really has."""
 
 import re
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -9,27 +8,10 @@ import pytest
 from cnn.report import page
 from cnn.store import runs
 from cnn.store.refs import Kind
-from cnn.store.runs import RunRecord
+from tests.cnn.report.conftest import PLAIN
 
-RECORD = RunRecord(
-    run="now",
-    created=datetime(2026, 11, 1, tzinfo=UTC),
-    status="completed",
-    data="digits",
-    recipe="fast",
-    seed=0,
-    config={},
-    training={},
-    steps=(),
-    seconds=1,
-    environment={
-        "python": "3",
-        "tensorflow": "2",
-        "keras": "3",
-        "numpy": "2",
-        "precision": "float32",
-    },
-)
+ENVIRONMENT = dict.fromkeys(("python", "tensorflow", "keras", "numpy", "precision"), "3")
+RECORD = PLAIN.model_copy(update={"environment": ENVIRONMENT})
 FILES: dict[Kind, list[str]] = {
     "dataset": ["test-images.npy", "dataset.json"],
     "model": ["model.keras", "model.json", "training.json", "history.parquet"],

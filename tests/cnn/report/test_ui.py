@@ -1,6 +1,5 @@
 """What Prefect's UI shows of a run."""
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -9,21 +8,10 @@ from cnn.data import sources
 from cnn.evaluate.gate import Check, Verdict
 from cnn.report import page, theme, ui
 from cnn.report.sheets import Sheet
-from cnn.store.runs import Compared, RunRecord
+from cnn.store.runs import Compared
+from tests.cnn.report.conftest import PLAIN
 from tests.services import hostile
 
-RECORD = RunRecord(
-    run="now",
-    created=datetime(2026, 11, 1, tzinfo=UTC),
-    status="completed",
-    data="digits",
-    recipe="fast",
-    seed=0,
-    config={},
-    training={},
-    steps=(),
-    seconds=1,
-)
 FOLDER = Path("/store/runs/now")
 PAGES = "http://127.0.0.1:4201/"
 
@@ -46,7 +34,7 @@ def test_the_promoted_model_is_the_one_in_force_afterwards(
     outcome: str, incumbent: str, run: str
 ) -> None:
     """Its link leads to the run that it comes from; there is none where nothing is promoted."""
-    record = RECORD.model_copy(update={"gate": judged(outcome, incumbent)})
+    record = PLAIN.model_copy(update={"gate": judged(outcome, incumbent)})
     links = ui.links(record, FOLDER, PAGES)
     assert f"(<{PAGES}now/report.html>)" in links
     assert links.count("model.keras") == bool(run)
@@ -55,7 +43,7 @@ def test_the_promoted_model_is_the_one_in_force_afterwards(
 
 def test_without_a_page_server_paths_are_shown() -> None:
     """A link to nowhere would be worse."""
-    links = ui.links(RECORD, FOLDER, "")
+    links = ui.links(PLAIN, FOLDER, "")
     assert "](" not in links
     assert links.replace("\\", "") == "- Report of this run: /store/runs/now/report.html"
 
@@ -81,15 +69,15 @@ def test_a_decision_without_checks_has_its_row() -> None:
 
 def test_only_a_substitute_for_mnist_is_called_one() -> None:
     """Anybody's note says nothing of the data."""
-    told = RECORD.model_copy(update={"note": "trained again for the paper"})
+    told = PLAIN.model_copy(update={"note": "trained again for the paper"})
     assert page.title(told) == "digits, recipe fast, seed 0"
-    substitute = RECORD.model_copy(update={"note": f"{sources.OUT_OF_REACH}, so digits"})
+    substitute = PLAIN.model_copy(update={"note": f"{sources.OUT_OF_REACH}, so digits"})
     assert page.title(substitute) == "digits in place of MNIST, recipe fast, seed 0"
 
 
 def test_a_note_stays_text_on_the_pictures_page() -> None:
     """No picture, link or element comes from it."""
-    shown = ui.pictures_page(RECORD.model_copy(update={"note": hostile.NOTE}), FOLDER, PAGES, "")
+    shown = ui.pictures_page(PLAIN.model_copy(update={"note": hostile.NOTE}), FOLDER, PAGES, "")
     assert "<img" not in shown
     assert "](javascript" not in shown
     assert shown.count("](") == 1  # the report's

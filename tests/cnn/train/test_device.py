@@ -128,3 +128,10 @@ def test_a_gpu_that_is_not_there_is_refused() -> None:
     """By the setting's name, with what to do."""
     with pytest.raises(ConfigError, match=r"runtime\.device: gpu is refused.*use cpu or auto"):
         device.prepare(RuntimeConfig(device="gpu"))
+
+
+def test_float32_is_float32_on_a_gpu_too(prepared: device.Device) -> None:
+    """What a GPU multiplies is not rounded to 10 bits."""
+    import tensorflow as tf
+
+    assert not tf.config.experimental.tensor_float_32_execution_enabled()
