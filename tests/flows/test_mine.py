@@ -45,7 +45,7 @@ def test_a_layer_over_the_runs_own_images_is_what_the_run_found(
     store: Path, finished: Finished
 ) -> None:
     """The same rows and pixels as the main job's, in a folder with pictures and a record."""
-    folder, rows = _mine(store, layer="conv2")
+    folder, rows = _mine(store, layer="conv2", run=finished.record.run)  # others made more runs
     of_run = pd.read_parquet(finished.folder / "tables/patches.parquet")
     pd.testing.assert_frame_equal(rows, of_run[of_run["layer"] == "conv2"].reset_index(drop=True))
     for name in ("patches-conv2.npy", "projections-conv2.npy"):
