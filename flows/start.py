@@ -18,6 +18,7 @@ from cnn.errors import ServerError, StoreUnwritableError
 from flows import prefect_settings
 
 _ROOM = 8 << 20  # bytes; a run's records take one or two, the database's log some more
+_LAST_EVENTS = 10.0  # seconds; they are sent before the result is printed
 
 # Ends a server when the process that holds the other end of standard input is gone.
 _WATCH = """
@@ -50,9 +51,14 @@ def mine(config: MineConfig, store: Path) -> Path:
 
 @contextmanager
 def _prefect() -> Iterator[None]:
-    """Have a server while the block runs a flow; Prefect is imported here, with our defaults."""
+    """Have a server while the block runs a flow; Prefect is imported here, with our defaults.
+
+    What Prefect says of events that it still sends comes before the result or the error.
+    """
     prefect_settings.apply()
     _reach_server()
+    from prefect.events.worker import EventsWorker
+
     try:
         yield
     except httpx.HTTPError as error:  # Prefect's own errors are among them
@@ -60,6 +66,8 @@ def _prefect() -> Iterator[None]:
             f"Prefect's API failed while the run was under way: {error}; "
             "what was finished is in the store: run again"
         ) from None
+    finally:
+        EventsWorker.drain_all(timeout=_LAST_EVENTS)
 
 
 def _reach_server() -> None:

@@ -1,6 +1,8 @@
 """Starting a flow from the command line, where Prefect is in trouble."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import httpx
@@ -10,6 +12,7 @@ from prefect.exceptions import PrefectHTTPStatusError
 from cnn.config import RunConfig
 from cnn.errors import ServerError, StoreUnwritableError
 from flows import prefect_settings, start, train_and_explain
+from tests import commands
 
 
 def test_an_api_that_fails_during_the_run_is_an_error_that_says_so(
@@ -46,3 +49,27 @@ def test_prefects_home_needs_room_beyond_its_database(
     with pytest.raises(StoreUnwritableError, match=r"No space left.* 8,388,608 are needed. Set"):
         start._check_home(tmp_path / "prefect")
     assert asked == [1000]
+
+
+@pytest.mark.slow
+def test_what_prefect_says_of_its_last_events_comes_before_the_error(tmp_path: Path) -> None:
+    """However many are on their way when a run ends."""
+    program = """
+import sys
+from flows import start
+with start._prefect():
+    from prefect.events import emit_event
+    for _ in range(3000):
+        emit_event("filterscope.test", {"prefect.resource.id": "filterscope.test"})
+print("error: ours", file=sys.stderr)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=commands.environment(tmp_path),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    before, _, after = done.stderr.partition("error: ours\n")
+    assert "EventsWorker - Still processing items" in before
+    assert "EventsWorker" not in after
