@@ -9,7 +9,8 @@ import pytest
 from cnn.report import html
 from cnn.store import runs, tables
 from tasks import shown
-from tests.cnn.report.test_ui import RECORD, judged
+from tests.cnn.report.conftest import PLAIN
+from tests.cnn.report.test_ui import judged
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("outcome", ["promoted", "rejected"])
 def test_a_decision_is_told_in_plain_values(told: list[dict[str, Any]], outcome: str) -> None:
     """As JSON, with the track as its resource and the report's address."""
-    record = RECORD.model_copy(update={"gate": judged(outcome), "headline": {"test_accuracy": 0.9}})
+    record = PLAIN.model_copy(update={"gate": judged(outcome), "headline": {"test_accuracy": 0.9}})
     shown.tell(record, Path("/store/runs/now"))
     (event,) = told
     assert event["event"] == f"filterscope.{outcome}"
@@ -38,7 +39,7 @@ def test_a_decision_is_told_in_plain_values(told: list[dict[str, Any]], outcome:
 
 def test_nothing_is_told_of_a_model_that_is_promoted_already(told: list[dict[str, Any]]) -> None:
     """Nothing happened."""
-    shown.tell(RECORD.model_copy(update={"gate": judged("kept", "before")}), Path("/x"))
+    shown.tell(PLAIN.model_copy(update={"gate": judged("kept", "before")}), Path("/x"))
     assert told == []
 
 
@@ -53,9 +54,9 @@ def test_a_comparison_is_shown_only_where_there_is_one(
         monkeypatch.setattr(
             shown, name, lambda *content, **more: made.update({more["key"]: content})
         )
-    shown.show(RECORD, tmp_path / "now", tmp_path, None)
+    shown.show(PLAIN, tmp_path / "now", tmp_path, None)
     assert "comparison" not in made
     compared = runs.Compared(run="before", problem="damaged")
-    record = RECORD.model_copy(update={"compared": compared})
+    record = PLAIN.model_copy(update={"compared": compared})
     shown.show(record, tmp_path / "now", tmp_path, None)
     assert "damaged" in made["comparison"][0]
