@@ -126,10 +126,11 @@ def memory(folder: str, n_rounds: int) -> Part:
 
 
 def shards(folder: str, n_rounds: int) -> Part:
-    """Return the images a second of one process and of two workers, over all the images."""
+    """Return the images a second of one process, and of a run's tasks with two workers."""
     one, *others = "one process", "two processes", "two Dask workers"
-    runners = dict(zip((one, *others), ("none", "processes", "dask"), strict=True))
-    peers = {name: _peer("mining:sharded", folder, f"runner={r}") for name, r in runners.items()}
+    peers = {one: _peer("mining:search", folder)}
+    for name, runner in zip(others, ("processes", "dask"), strict=True):
+        peers[name] = _peer("sharded:mapped", folder, f"runner={runner}")
     with rounds.waiting(peers) as ready:
         rates = images_per_second(ready, dict.fromkeys(ready, N_MILLION), n_rounds)
     lines = [

@@ -15,6 +15,7 @@ from typing import Any
 
 # Threads that wait for work must not take the processor from whoever's turn it is.
 PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "TF_CPP_MIN_LOG_LEVEL": "3"}
+_ENDING = 20.0  # seconds
 
 Peers = Mapping[str, tuple[str, ...]]  # name -> what makes it: "module:function", "option=word"
 
@@ -69,9 +70,14 @@ class Waiting:
         return self._process.pid
 
     def end(self) -> None:
-        """End the process."""
-        self._process.kill()
-        self._process.wait()
+        """Let the process end what it has started, and itself; kill it if it does not."""
+        assert self._process.stdin
+        self._process.stdin.close()
+        try:
+            self._process.wait(_ENDING)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
     def _said(self) -> Any:
         assert self._process.stdout

@@ -3,7 +3,7 @@
 import json
 import re
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -90,6 +90,11 @@ def shown(value: Any) -> str:
     except (TypeError, ValueError, RecursionError):
         text = repr(value)
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
+
+
+def size_words(shape: Iterable[int]) -> str:
+    """Return the sides of an array in words: "28 x 28 x 1"."""
+    return " x ".join(map(str, shape))
 
 
 @dataclass(frozen=True)

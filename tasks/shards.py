@@ -1,6 +1,7 @@
 """Task: search one shard of the images; and the search that is made of all of them."""
 
 import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,17 +63,35 @@ def search(work: Work, settings: MiningConfig, n_images: int, n_at_once: int) ->
     every = shards.cut(n_images, n_at_once)
     if len(every) == 1:
         return shards.work(wanted, every[0], work.report)
-    folder, layer = work.run.store.checkpoints / work.key.digest, settings.layer
+    folder = work.run.store.checkpoints / work.key.digest
+    return mapped(wanted, every, folder, work.run.workers(), work.report, work.say)
+
+
+def mapped(
+    search: "Search",
+    every: Sequence["Shard"],
+    folder: Path,
+    workers: Workers,
+    report: progress.Report,
+    say: Callable[[str], None],
+) -> "Best":
+    """Return the strongest positions in all shards; each that is not yet kept is a mapped task.
+
+    folder: where shards are kept. report: is told how many images are searched. say: is told
+    how many shards were searched before, if any.
+    """
+    from cnn.explain import shards
+
+    layer = search.settings.layer
     paths = {shard: folder / shards.name(layer, shard) for shard in every}
     left = [shard for shard, path in paths.items() if parts.kept(path) is None]
     if len(left) < len(every):
-        work.say(f"{layer}: {len(every) - len(left)} of {len(every)} shards were searched before")
-    n_left = sum(shard.stop - shard.start for shard in left)
-    tally = _Tally(n_images, n_images - n_left, work.report)
-    job = _Job(wanted, folder, work.run.workers(), tally)
+        say(f"{layer}: {len(every) - len(left)} of {len(every)} shards were searched before")
+    n_images, n_left = (sum(s.stop - s.start for s in part) for part in (every, left))
+    job = _Job(search, folder, workers, _Tally(n_images, n_images - n_left, report))
     for future in mine_shard.map(unmapped(job), left):
         future.result()
-    return shards.merged(map(_kept, paths.values()), settings.patches_per_filter)
+    return shards.merged(map(_kept, paths.values()), search.settings.patches_per_filter)
 
 
 def _kept(path: Path) -> "Best":

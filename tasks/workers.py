@@ -191,7 +191,6 @@ class _Dask:
 def _client(address: Any) -> Any:
     """Return a client of a Dask cluster that has a worker; raises ConfigError."""
     distributed = _distributed()
-    logging.getLogger("distributed").setLevel(logging.ERROR)
     try:
         client = distributed.Client(address, timeout=_CONNECT_SECONDS)
         client.wait_for_workers(1, timeout=_CONNECT_SECONDS)
@@ -211,6 +210,7 @@ def _distributed() -> Any:
             "runtime.task_runner: dask is refused, it is not installed; "
             "install the extra filterscope[dask]"
         ) from None
+    logging.getLogger("distributed").setLevel(logging.ERROR)  # importing it sets INFO
     return distributed
 
 

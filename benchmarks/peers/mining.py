@@ -6,9 +6,7 @@ that mine return what they found.
 
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +16,11 @@ from numpy.typing import NDArray
 from benchmarks import peers
 from benchmarks.peers import ours, tiled
 from benchmarks.peers.tiled import BATCH, Found, K, as_found, images
-from cnn import config
 from cnn.config import MiningConfig, RuntimeConfig
-from cnn.explain import activations, mining, patches, shards
+from cnn.explain import activations, mining, patches
 from cnn.explain.activations import Batch, Forward
-from cnn.explain.shards import Search
 from cnn.store import exports
 from cnn.train import device
-from tasks import workers
 
 
 def search(folder: str, layer: str = "conv1") -> Callable[[int], Found]:
@@ -43,27 +38,6 @@ def search(folder: str, layer: str = "conv1") -> Callable[[int], Found]:
         return found
 
     mine(1)
-    return mine
-
-
-def sharded(folder: str, runner: str) -> peers.Steps:
-    """Return what mines conv1 in shards: in this process, or by two warm workers elsewhere."""
-    device.prepare(RuntimeConfig())
-    n_workers = None if runner == "none" else 2
-    runtime = config.validate({"runtime": {"task_runner": runner, "workers": n_workers}}).runtime
-    engaged = workers.engaged(runtime)
-    crew = engaged.__enter__()  # until this process is ended
-    settings = MiningConfig(layer="conv1", patches_per_filter=K)
-    search = Search(Path(folder) / "model", "", Path(folder) / "dataset", settings, shards.code())
-
-    def mine(n: int) -> None:
-        cut = shards.cut(n * BATCH, BATCH)
-        with ThreadPoolExecutor(len(cut)) as threads:
-            found = list(threads.map(lambda shard: crew.run(shards.work, search, shard), cut))
-        reduce(lambda one, other: mining.merge(one, other, K), found)
-        assert engaged
-
-    mine(40)  # four shards: both workers are warm
     return mine
 
 

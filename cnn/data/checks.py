@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnn.errors import DataError
+from cnn.wording import size_words
 
 log = logging.getLogger(__name__)
 
@@ -110,8 +111,8 @@ def same_shape(train: NDArray[Any], train_path: Path, test: NDArray[Any], test_p
     """Raise DataError where training and test images differ in size or channels."""
     if train.shape[1:] != test.shape[1:]:
         raise DataError(
-            f"images are {_size(train)} in {train_path}, but {_size(test)} in {test_path}; "
-            "all images must have one size"
+            f"images are {size_words(train.shape[1:])} in {train_path}, but "
+            f"{size_words(test.shape[1:])} in {test_path}; all images must have one size"
         )
 
 
@@ -196,7 +197,3 @@ def _parts(images: NDArray[Any]) -> Iterator[NDArray[Any]]:
 def _dimensions(array: NDArray[Any]) -> str:
     plural = "" if array.ndim == 1 else "s"
     return f"{array.ndim} dimension{plural}, shape {array.shape}, {len(array):,} items"
-
-
-def _size(images: NDArray[Any]) -> str:
-    return " x ".join(str(n) for n in images.shape[1:])

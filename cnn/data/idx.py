@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnn.errors import DataError
+from cnn.wording import size_words
 
 TYPES: dict[int, np.dtype[Any]] = {
     0x08: np.dtype(">u1"),
@@ -215,8 +216,7 @@ def _native(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _wrong_length(path: Path, shape: tuple[int, ...], wanted: int, found: str) -> DataError:
-    size = " x ".join(str(n) for n in shape)
     return DataError(
-        f"{path}: the header says {size}, which takes {wanted:,} bytes of elements, "
+        f"{path}: the header says {size_words(shape)}, which takes {wanted:,} bytes of elements, "
         f"but the file holds {found}; it is cut off or damaged"
     )

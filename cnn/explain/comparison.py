@@ -17,6 +17,7 @@ from cnn.errors import ArtifactError, ConfigError
 from cnn.explain import activations, filters, matching, patches
 from cnn.explain.matching import Match, Pair
 from cnn.explain.patches import Patches
+from cnn.wording import size_words
 
 SPLIT: SplitName = "test"
 N_PATCHES = 4  # of each filter, for people to look at
@@ -149,8 +150,8 @@ def _refuse_unsuited(name: str, side: Side, images: NDArray[Any]) -> None:
     wanted, found = tuple(side.model.inputs[0].shape[1:]), tuple(images.shape[1:])
     if wanted != found:
         raise ConfigError(
-            f"the {name} model reads images of {_size(wanted)} pixels, the data set has "
-            f"{_size(found)}; choose runs on images of one size"
+            f"the {name} model reads images of {size_words(wanted)} pixels, the data set has "
+            f"{size_words(found)}; choose runs on images of one size"
         )
     if not len(images):
         raise ConfigError(f"the data set has no {SPLIT} images to compare on")
@@ -161,10 +162,6 @@ def _refuse_unsuited(name: str, side: Side, images: NDArray[Any]) -> None:
             f"output for each of {len(side.class_names)} classes"
         )
     weights.refuse_damaged(side.model)
-
-
-def _size(shape: Sequence[int]) -> str:
-    return " x ".join(str(side) for side in shape)
 
 
 def _layer(

@@ -16,6 +16,7 @@ from cnn.explain.activations import Batch, Forward
 from cnn.explain.mining import Best, Rule
 from cnn.explain.projections import Seed
 from cnn.explain.receptive import Span
+from cnn.wording import size_words
 
 LAYERS = ("conv1", "conv2")
 _MOST_PROJECTED = 12  # ranks of a filter
@@ -52,7 +53,8 @@ def check(model: Any, split: Split, settings: MiningConfig, section: str = "") -
     wanted, found = tuple(model.inputs[0].shape[1:]), tuple(split.images.shape[1:])
     if found != wanted:
         raise ConfigError(
-            f"images of {_size(found)} pixels are refused; the model reads {_size(wanted)}"
+            f"images of {size_words(found)} pixels are refused; "
+            f"the model reads {size_words(wanted)}"
         )
     refuse_too_many(settings, layer, len(split), (shape[0], shape[1]), section)
     if settings.filters and max(settings.filters) >= shape[-1]:
@@ -259,10 +261,6 @@ def _box_columns(box_y: Span, box_x: Span) -> dict[str, int]:
         "clipped_y1": box_y.clipped_stop,
         "clipped_x1": box_x.clipped_stop,
     }
-
-
-def _size(shape: Sequence[int]) -> str:
-    return " x ".join(str(side) for side in shape)
 
 
 def _rule(settings: MiningConfig, n_filters: int) -> Rule:

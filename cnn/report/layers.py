@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cnn.report import sheets, theme
 from cnn.report.sheets import Sheet, Tile
 from cnn.report.verdicts import Row
+from cnn.wording import size_words
 
 MOST_ROWS = 64  # filters of a sheet with a row for each; more do not make a picture
 _MOST_KERNELS, _MOST_COLUMNS = 144, 12  # smaller ones and their numbers could not be read
@@ -85,7 +86,7 @@ def filters(layer: Layer) -> Figure:
         for row in layer.rows[:_MOST_KERNELS]
     ]
     n_columns = min(int(np.ceil(np.sqrt(len(tiles)))), _MOST_COLUMNS)
-    size = " x ".join(str(side) for side in layer.kernels.shape[1:3])
+    size = size_words(layer.kernels.shape[1:3])
     note = (
         f"{_part(tiles, layer)}{len(tiles)} kernels of {size} weights, one scale for all; "
         f"filter number below\n{layer.kernel_words}"
@@ -133,7 +134,7 @@ def patches(layer: Layer, most: int = MOST_ROWS) -> Figure:
     split = layer.patches[0]["split"] if layer.patches else ""
     extreme, much = ("lowest", "least") if layer.lowest else ("strongest", "most")
     note = (
-        f"{_part(rows, layer)}the {len(ranks)} {extreme} patches of {' x '.join(map(str, size))} "
+        f"{_part(rows, layer)}the {len(ranks)} {extreme} patches of {size_words(size)} "
         f"pixels in the {split} images, pixels 0..255; below each: activation and label"
     )
     return Sheet(
