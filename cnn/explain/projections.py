@@ -5,6 +5,8 @@ one activation is kept and goes down through the layers; at a max-pool to the pl
 at a ReLU only what is positive, at a convolution through its kernels, transposed. Biases and
 the scaling of the pixels have no part in it. What comes out is a projection of the activation
 through the kernels: it shows structure that they respond to, it does not explain the unit.
+Where no pool lies below a layer, nothing but the activation's size and the border differs from
+one image to the next: a filter's projections are one pattern.
 """
 
 from collections.abc import Sequence
