@@ -69,18 +69,18 @@ def write(
     shown = layers_of(material)
     drawn = _figures(material, n_mistakes) | _figures_of_layers(shown)
     short = _short_figures(shown)
-    uris, small = {}, []
+    uris, in_ui = {}, {}
     for done, (name, figure) in enumerate(drawn.items(), start=1):
         path = folder / f"{name}.png"
         theme.save(figure, path)
         png = path.read_bytes()
         uris[name] = html.data_uri(png)
-        in_ui = theme.png(short[name]) if name in short else png
-        small.append(f"![{name}]({pictures.small(in_ui)})")
+        in_ui[name] = theme.png(short[name]) if name in short else png
         report(progress.Progress(done, len(drawn)))
     page = html.render("body.html", **_values(material, shown), figures=uris)
     (folder / html.BODY_NAME).write_text(page, encoding="utf-8")
-    (folder / html.PICTURES_NAME).write_text("\n\n".join(small), encoding="utf-8")
+    small = "\n\n".join(pictures.fitting(in_ui, "the report has it"))
+    (folder / html.PICTURES_NAME).write_text(small, encoding="utf-8")
 
 
 def layers_of(material: Material) -> list[Layer]:

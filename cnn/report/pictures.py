@@ -1,13 +1,30 @@
 """Figures at the width at which Prefect's UI shows them."""
 
 import io
+from collections.abc import Iterator, Mapping
 
 from PIL import Image
 
-from cnn.report import html
+from cnn.report import html, markdown
 
 WIDTH = 600  # pixels
+_ROOM = 1_450_000  # characters of a page's pictures; Prefect publishes no event of 1,500,000
 _MANY_COLOURS = 1 << 15  # photographs have more; to choose the best few takes seconds there
+
+
+def fitting(pngs: Mapping[str, bytes], elsewhere: str) -> Iterator[str]:
+    """Yield figures in markdown, small, while a page has room; say `elsewhere` for the others.
+
+    pngs: by their names.
+    """
+    room = _ROOM
+    for name, png in pngs.items():
+        shown = markdown.image(name, small(png))
+        if len(shown) > room:
+            yield markdown.escaped(f"the picture {name} is too large for this page; {elsewhere}")
+        else:
+            room -= len(shown)
+            yield shown
 
 
 def small(png: bytes) -> str:

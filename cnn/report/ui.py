@@ -1,18 +1,17 @@
 """What Prefect's UI shows of a run: rows of tables, and pages in markdown."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from cnn.evaluate.gate import Verdict
 from cnn.report import compared, html, markdown
-from cnn.report import pictures as small_pictures
 from cnn.report.page import title
+from cnn.report.pictures import fitting
 from cnn.store.mined import MinedRecord
 from cnn.store.runs import REPORT_NAME, Compared, RunRecord
 
 Rows = list[dict[str, str]]
-_ROOM = 900_000  # characters of a page's pictures, so that the page stays below 1 MB
 
 
 def metric_rows(headline: Mapping[str, Any]) -> Rows:
@@ -91,39 +90,25 @@ def comparison_page(found: Compared, section: Mapping[str, Any] | None, figures:
     head = f"# {markdown.escaped(title)}"
     if section is None:
         return f"{head}\n\n{markdown.escaped(f'It could not be compared: {found.problem}.')}"
-    names = [compared.picture_name(layer["name"]) for layer in section["layers"]]
-    if section["rows"]:
-        names.insert(0, compared.CHANGED_NAME)
+    names = [compared.CHANGED_NAME] if section["rows"] else []
+    names += [compared.picture_name(layer["name"]) for layer in section["layers"]]
     said = [
         section["accuracy"],
         section["predictions"],
         *(f"Filters of {layer['name']}: {layer['words']}" for layer in section["layers"]),
         *(f"{name} could not be compared: {why}" for name, why in section["left_out"].items()),
     ]
-    shown = _fitting([figures / name for name in names])
+    pngs = {Path(name).stem: (figures / name).read_bytes() for name in names}
+    shown = fitting(pngs, "the report has it")
     return "\n\n".join([head, *map(markdown.escaped, said), *shown])
-
-
-def _fitting(paths: Sequence[Path]) -> Iterator[str]:
-    """Yield pictures in markdown while there is room, and what is said in place of the others."""
-    room = _ROOM
-    for path in paths:
-        shown = markdown.image(path.stem, small_pictures.small(path.read_bytes()))
-        if len(shown) > room:
-            yield markdown.escaped(f"{path.name} is too large for this page; the report has it")
-        else:
-            room -= len(shown)
-            yield shown
 
 
 def mined_page(record: MinedRecord, folder: Path) -> str:
     """Return the page of a search: what was searched, where it lies, its pictures."""
     head = f"# {markdown.escaped(record.layer)} of {markdown.escaped(record.run)}"
-    said = f"{record.n_patches:,} patches of {record.data}, in {folder}"
-    shown = [
-        markdown.image(path.stem, small_pictures.small(path.read_bytes()))
-        for path in sorted(folder.glob("*.png"))
-    ]
+    said = f"{record.n_patches:,} patches in images of {record.data}; table and arrays: {folder}"
+    pngs = {path.stem: path.read_bytes() for path in sorted(folder.glob("*.png"))}
+    shown = fitting(pngs, "it lies in that folder")
     return "\n\n".join([head, markdown.escaped(said), *shown])
 
 

@@ -236,9 +236,9 @@ def test_pictures_for_the_ui_are_600_pixels_wide(folder: Path) -> None:
     """One markdown picture for each figure, smaller than the original, no word beside them."""
     text = (folder / html.PICTURES_NAME).read_text(encoding="utf-8")
     found = re.findall(r"!\[(\S+)\]\((\S+)\)", text)
-    assert [name for name, _ in found] == FIGURES
+    assert [name.replace("\\", "") for name, _ in found] == FIGURES
     assert re.sub(r"!\[\S+\]\(\S+\)", "", text).strip() == ""
-    for name, uri in found:
+    for name, (_, uri) in zip(FIGURES, found, strict=True):
         original = Image.open(BytesIO((folder / f"{name}.png").read_bytes()))
         picture = Image.open(BytesIO(_decoded(uri)))
         assert (picture.format, picture.width) == ("PNG", 600)

@@ -297,7 +297,7 @@ def test_a_report_on_64_filters_of_colour_images_is_drawn(
     assert len(text) < 8e6
     whole = Image.open(BytesIO((tmp_path / "patches-conv2.png").read_bytes()))
     uri = re.findall(
-        r"!\[patches-conv2\]\(\S+?,(\S+)\)", (tmp_path / html.PICTURES_NAME).read_text()
+        r"!\[patches\\-conv2\]\(\S+?,(\S+)\)", (tmp_path / html.PICTURES_NAME).read_text()
     )
     small = Image.open(BytesIO(base64.b64decode(uri[0])))
     assert small.height / 600 < 0.5 * whole.height / 1040

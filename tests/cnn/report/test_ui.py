@@ -6,8 +6,10 @@ import pytest
 
 from cnn.data import sources
 from cnn.evaluate.gate import Check, Verdict
-from cnn.report import page, theme, ui
+from cnn.report import page, pictures, theme, ui
 from cnn.report.sheets import Sheet
+from cnn.store.mined import MinedRecord
+from cnn.store.refs import Ref
 from cnn.store.runs import Compared
 from tests.cnn.report.conftest import PLAIN
 from tests.services import hostile
@@ -122,10 +124,33 @@ def test_pictures_that_do_not_fit_are_left_out(
 ) -> None:
     """It is said, and those that fit are there."""
     whole = ui.comparison_page(Compared(run="before"), SECTION, figures)
-    monkeypatch.setattr(ui, "_ROOM", whole.index("\n", whole.index("![")) - whole.index("!["))
+    monkeypatch.setattr(pictures, "_ROOM", whole.index("\n", whole.index("![")) - whole.index("!["))
     shown = ui.comparison_page(Compared(run="before"), SECTION, figures)
     assert shown.count("](data:") == 1
     assert "too large for this page" in shown
+
+
+def test_a_searchs_page_has_every_picture_that_fits(
+    figures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And says where those are that do not."""
+    ref = Ref(kind="patches", key="0" * 64, digest="0" * 64)
+    record = MinedRecord(
+        run="before",
+        layer="conv2",
+        data="<digits>",
+        created=PLAIN.created,
+        config={},
+        **dict.fromkeys(("model", "dataset", "patches"), ref),
+        n_patches=768,
+    )
+    shown = ui.mined_page(record, figures)
+    assert shown.startswith("# conv2 of before\n\n768 patches in images of &lt;digits&gt;")
+    assert shown.count("](data:") == 2
+    monkeypatch.setattr(pictures, "_ROOM", 0)
+    shown = ui.mined_page(record, figures)
+    assert "](data:" not in shown
+    assert shown.count("is too large for this page; it lies in that folder") == 2
 
 
 def test_the_comparisons_page_says_why_there_is_none() -> None:
