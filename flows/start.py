@@ -1,5 +1,6 @@
 """Starts a flow from the command line, in this process."""
 
+import logging
 import os
 import signal
 import sys
@@ -18,7 +19,7 @@ from cnn.errors import ServerError, StoreUnwritableError
 from flows import prefect_settings
 
 _ROOM = 8 << 20  # bytes; a run's records take one or two, the database's log some more
-_LAST_EVENTS = 10.0  # seconds; they are sent before the result is printed
+_LAST_EVENTS = 10.0  # seconds; if they take longer, Prefect says so when the command ends
 
 # Ends a server when the process that holds the other end of standard input is gone.
 _WATCH = """
@@ -51,14 +52,9 @@ def mine(config: MineConfig, store: Path) -> Path:
 
 @contextmanager
 def _prefect() -> Iterator[None]:
-    """Have a server while the block runs a flow; Prefect is imported here, with our defaults.
-
-    What Prefect says of events that it still sends comes before the result or the error.
-    """
+    """Have a server while the block runs a flow; Prefect is imported here, with our defaults."""
     prefect_settings.apply()
     _reach_server()
-    from prefect.events.worker import EventsWorker
-
     try:
         yield
     except httpx.HTTPError as error:  # Prefect's own errors are among them
@@ -67,7 +63,17 @@ def _prefect() -> Iterator[None]:
             "what was finished is in the store: run again"
         ) from None
     finally:
-        EventsWorker.drain_all(timeout=_LAST_EVENTS)
+        _send_last_events()
+
+
+def _send_last_events() -> None:
+    """Have Prefect's events sent, so that it does not warn of them behind the result."""
+    from prefect.events.worker import EventsWorker
+
+    log = logging.getLogger("EventsWorker")
+    log.setLevel(logging.ERROR)
+    EventsWorker.drain_all(timeout=_LAST_EVENTS)
+    log.setLevel(logging.NOTSET)
 
 
 def _reach_server() -> None:
