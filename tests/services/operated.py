@@ -105,16 +105,21 @@ class Operated:
         assert answer.is_success, answer.text
         return answer.json() if answer.content else None
 
-    def deployment(self, name: str) -> dict[str, Any]:
+    def deployment(self, name: str, flow: str = "train-and-explain") -> dict[str, Any]:
         """Return a deployment by name."""
-        found: dict[str, Any] = self.ask(
-            f"/deployments/name/train-and-explain/{name}", method="GET"
-        )
+        found: dict[str, Any] = self.ask(f"/deployments/name/{flow}/{name}", method="GET")
         return found
 
     def start_run(self, **config: Any) -> str:
         """Ask for a run of on-demand and return its id."""
-        identity = self.deployment("on-demand")["id"]
+        return self._started("on-demand", "train-and-explain", config)
+
+    def start_search(self, **config: Any) -> str:
+        """Ask for a search of mine-on-demand and return its id."""
+        return self._started("mine-on-demand", "mine", config)
+
+    def _started(self, name: str, flow: str, config: dict[str, Any]) -> str:
+        identity = self.deployment(name, flow)["id"]
         values = {"parameters": {"config": config}}
         run: str = self.ask(f"/deployments/{identity}/create_flow_run", values)["id"]
         return run

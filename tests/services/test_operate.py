@@ -100,6 +100,17 @@ def test_a_run_happens_by_itself_and_its_report_opens(operated: Operated, browse
     window.close()
 
 
+def test_a_person_has_a_layer_of_the_latest_run_searched(operated: Operated) -> None:
+    """By the worker, in the same store; what cannot be searched is said in the run's state."""
+    searched = operated.start_search(layer="pool", patches_per_filter=3, one_per_image=True)
+    assert operated.end(searched) == "Completed"
+    (folder,) = (operated.store / "mined").glob("*-pool-*")
+    assert {path.name for path in folder.iterdir()} >= {"mined.json", "patches.parquet"}
+    refused = operated.start_search(run="latest", layer="conv9")
+    assert operated.end(refused) == "Failed"
+    assert "layer conv9: is not there" in operated.run(refused)["state"]["message"]
+
+
 def test_a_part_that_died_is_started_again(operated: Operated) -> None:
     """Status says which one; up starts that one and leaves the others."""
     server, worker = operated.pid("server"), operated.pid("worker")
