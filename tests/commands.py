@@ -98,3 +98,11 @@ def processes_of(folder: Path) -> list[str]:
         except OSError:
             continue
     return [line for line in found if line]
+
+
+def wait_for_the_end_of_all(folder: Path) -> None:
+    """Wait until no process is left whose Prefect lives below a folder."""
+    deadline = time.monotonic() + LONGEST
+    while left := processes_of(folder):
+        assert time.monotonic() < deadline, f"left: {left}"
+        time.sleep(0.1)

@@ -1,6 +1,7 @@
 """What every test may use: small data sets, the real one where it is, and quiet surroundings."""
 
 import os
+import signal
 from pathlib import Path
 
 import hypothesis
@@ -14,6 +15,7 @@ from cnn.data.dataset import Dataset
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 hypothesis.settings.register_profile("filterscope", deadline=None)  # machines may be busy
 hypothesis.settings.load_profile("filterscope")
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 MNIST_DIR = os.environ.get("FILTERSCOPE_MNIST_DIR")
 
 

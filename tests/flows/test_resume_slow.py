@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -36,10 +35,7 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(tmp_path: Path) 
         command = Command(tmp_path / f"killed-{n_threads}", words, environment)
         command.wait_for(lambda: len(checkpoints(store, n_threads)) == 2)
         command.kill()
-        deadline = time.monotonic() + 30
-        while commands.processes_of(tmp_path):
-            assert time.monotonic() < deadline, f"left: {commands.processes_of(tmp_path)}"
-            time.sleep(0.1)
+        commands.wait_for_the_end_of_all(tmp_path)
         return command.text
 
     killed(1)
@@ -69,7 +65,7 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(tmp_path: Path) 
     assert [s["ref"] for s in commands.latest(store)["steps"]] == [
         s["ref"] for s in commands.latest(tmp_path / "whole")["steps"]
     ]
-    assert commands.processes_of(tmp_path) == []
+    commands.wait_for_the_end_of_all(tmp_path)
 
 
 WORDS = ("run", "--data.source", "digits", "--train.steps", "60", "--train.log_every", "20")

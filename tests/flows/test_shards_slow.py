@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +93,7 @@ def test_other_workers_find_the_same_bytes(
     assert n_searched(said) == N_SHARDS
     assert found(home) == whole
     assert commands.temporaries(home / "artifacts") == []
-    assert commands.processes_of(home) == []
+    commands.wait_for_the_end_of_all(home)
 
 
 @pytest.mark.parametrize("runner", [(), PROCESSES], ids=["none", "processes"])
@@ -102,15 +101,12 @@ def test_a_search_that_was_killed_goes_on(
     runner: tuple[str, ...], home: Path, own: Path, whole: dict[str, Any]
 ) -> None:
     """Half of the shards were searched: the others are, and one of those was cut off."""
-    words, environment = (COMMAND, *SEARCH, *runner, "--data.path", str(own)), None
+    words = (COMMAND, *SEARCH, *runner, "--data.path", str(own))
     environment = commands.environment(home)
     command = Command(home / "killed", words, environment)
     command.wait_for(lambda: len(kept(home)) >= N_SHARDS // 2)
     command.kill()
-    deadline = time.monotonic() + 60
-    while commands.processes_of(home):
-        assert time.monotonic() < deadline, commands.processes_of(home)
-        time.sleep(0.1)
+    commands.wait_for_the_end_of_all(home)
     names = kept(home)
     assert N_SHARDS // 2 <= len(names) < N_SHARDS
     damaged = next((home / "artifacts/checkpoints").glob(f"*/{names[0]}"))
@@ -152,7 +148,7 @@ def test_a_worker_that_is_killed_costs_its_shard_only(
     assert command.text.count("Task run failed with exception") == 1
     assert n_searched(command.text) == N_SHARDS
     assert found(home) == whole
-    assert commands.processes_of(home) == []
+    commands.wait_for_the_end_of_all(home)
 
 
 def test_ctrl_c_ends_a_search_and_its_workers(home: Path, own: Path, whole: dict[str, Any]) -> None:
@@ -163,10 +159,7 @@ def test_ctrl_c_ends_a_search_and_its_workers(home: Path, own: Path, whole: dict
     command.wait_for(lambda: len(kept(home)) >= 2)
     os.killpg(command.process.pid, signal.SIGINT)
     assert command.end() == 130, command.text
-    deadline = time.monotonic() + 30
-    while commands.processes_of(home):
-        assert time.monotonic() < deadline, commands.processes_of(home)
-        time.sleep(0.1)
+    commands.wait_for_the_end_of_all(home)
     assert 2 <= len(kept(home)) < N_SHARDS
     commands.finish(home / "again", words, environment)
     assert found(home) == whole
