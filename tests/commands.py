@@ -12,6 +12,7 @@ from typing import Any
 
 COMMAND = str(Path(sys.executable).with_name("filterscope"))
 LONGEST = 240.0  # seconds until something that is waited for must have come
+SOON = 5.0  # seconds until what a command started is gone after it
 # A network so small that thousands of steps take seconds.
 NET = (
     *("--train.conv1_filters", "2", "--train.conv2_filters", "3"),
@@ -100,9 +101,9 @@ def processes_of(folder: Path) -> list[str]:
     return [line for line in found if line]
 
 
-def wait_for_the_end_of_all(folder: Path) -> None:
-    """Wait until no process is left whose Prefect lives below a folder."""
-    deadline = time.monotonic() + LONGEST
+def wait_for_the_end_of_all(folder: Path, seconds: float) -> None:
+    """Wait until no process is left whose Prefect lives below a folder, for so long at most."""
+    deadline = time.monotonic() + seconds
     while left := processes_of(folder):
         assert time.monotonic() < deadline, f"left: {left}"
         time.sleep(0.1)

@@ -6,7 +6,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +13,17 @@ import httpx
 import pytest
 import uvicorn
 
-from cnn.store.runs import RunRecord
 from flows import pages
+from tests.records import PLAIN
 
 NAME = "20261125T030000Z-digits-fast-seed0"
 EVIL = "<script>alert(1)</script>"
 
 
 def _record(run: str, data: str, error: str = "") -> str:
-    return RunRecord(
-        run=run,
-        created=datetime(2026, 11, 25, 3, tzinfo=UTC),
-        status="failed" if error else "completed",
-        data=data,
-        recipe="fast",
-        seed=0,
-        config={},
-        training={},
-        steps=(),
-        seconds=12.0,
-        error=error,
-    ).model_dump_json()
+    status = "failed" if error else "completed"
+    changes = {"run": run, "status": status, "data": data, "error": error}
+    return PLAIN.model_copy(update=changes).model_dump_json()
 
 
 @pytest.fixture(scope="module")

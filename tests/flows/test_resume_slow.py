@@ -35,7 +35,7 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(tmp_path: Path) 
         command = Command(tmp_path / f"killed-{n_threads}", words, environment)
         command.wait_for(lambda: len(checkpoints(store, n_threads)) == 2)
         command.kill()
-        commands.wait_for_the_end_of_all(tmp_path)
+        commands.wait_for_the_end_of_all(tmp_path, 30)
         return command.text
 
     killed(1)
@@ -65,7 +65,7 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(tmp_path: Path) 
     assert [s["ref"] for s in commands.latest(store)["steps"]] == [
         s["ref"] for s in commands.latest(tmp_path / "whole")["steps"]
     ]
-    commands.wait_for_the_end_of_all(tmp_path)
+    commands.wait_for_the_end_of_all(tmp_path, commands.SOON)
 
 
 WORDS = ("run", "--data.source", "digits", "--train.steps", "60", "--train.log_every", "20")

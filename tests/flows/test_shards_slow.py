@@ -93,7 +93,7 @@ def test_other_workers_find_the_same_bytes(
     assert n_searched(said) == N_SHARDS
     assert found(home) == whole
     assert commands.temporaries(home / "artifacts") == []
-    commands.wait_for_the_end_of_all(home)
+    commands.wait_for_the_end_of_all(home, commands.SOON)
 
 
 @pytest.mark.parametrize("runner", [(), PROCESSES], ids=["none", "processes"])
@@ -106,7 +106,7 @@ def test_a_search_that_was_killed_goes_on(
     command = Command(home / "killed", words, environment)
     command.wait_for(lambda: len(kept(home)) >= N_SHARDS // 2)
     command.kill()
-    commands.wait_for_the_end_of_all(home)
+    commands.wait_for_the_end_of_all(home, 60)
     names = kept(home)
     assert N_SHARDS // 2 <= len(names) < N_SHARDS
     damaged = next((home / "artifacts/checkpoints").glob(f"*/{names[0]}"))
@@ -148,7 +148,7 @@ def test_a_worker_that_is_killed_costs_its_shard_only(
     assert command.text.count("Task run failed with exception") == 1
     assert n_searched(command.text) == N_SHARDS
     assert found(home) == whole
-    commands.wait_for_the_end_of_all(home)
+    commands.wait_for_the_end_of_all(home, commands.SOON)
 
 
 def test_ctrl_c_ends_a_search_and_its_workers(home: Path, own: Path, whole: dict[str, Any]) -> None:
@@ -159,7 +159,7 @@ def test_ctrl_c_ends_a_search_and_its_workers(home: Path, own: Path, whole: dict
     command.wait_for(lambda: len(kept(home)) >= 2)
     os.killpg(command.process.pid, signal.SIGINT)
     assert command.end() == 130, command.text
-    commands.wait_for_the_end_of_all(home)
+    commands.wait_for_the_end_of_all(home, 30)
     assert 2 <= len(kept(home)) < N_SHARDS
     commands.finish(home / "again", words, environment)
     assert found(home) == whole

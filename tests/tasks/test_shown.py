@@ -9,8 +9,8 @@ import pytest
 from cnn.report import html
 from cnn.store import runs, tables
 from tasks import shown
-from tests.cnn.report.conftest import PLAIN
 from tests.cnn.report.test_ui import judged
+from tests.records import PLAIN
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +18,9 @@ from cnn.report import body
 from cnn.report.body import Material
 from cnn.store import tables
 from cnn.store.refs import Kind
-from cnn.store.runs import RunRecord
 from cnn.train import fit, recipes
 
 Assemble = Callable[..., Material]
-PLAIN = RunRecord(
-    run="now",
-    created=datetime(2026, 11, 1, tzinfo=UTC),
-    status="completed",
-    data="digits",
-    recipe="fast",
-    seed=0,
-    config={},
-    training={},
-    steps=(),
-    seconds=1,
-)
 
 
 def write_artifacts(root: Path, dataset: Dataset, fitted: fit.Fitted) -> dict[Kind, Path]:

@@ -8,7 +8,7 @@ import pytest
 from cnn.report import page
 from cnn.store import runs
 from cnn.store.refs import Kind
-from tests.cnn.report.conftest import PLAIN
+from tests.records import PLAIN
 
 ENVIRONMENT = dict.fromkeys(("python", "tensorflow", "keras", "numpy", "precision"), "3")
 RECORD = PLAIN.model_copy(update={"environment": ENVIRONMENT})

@@ -11,7 +11,7 @@ from cnn.report.sheets import Sheet
 from cnn.store.mined import MinedRecord
 from cnn.store.refs import Ref
 from cnn.store.runs import Compared
-from tests.cnn.report.conftest import PLAIN
+from tests.records import PLAIN
 from tests.services import hostile
 
 FOLDER = Path("/store/runs/now")
