@@ -10,7 +10,7 @@ from cnn.report import html, markdown
 WIDTH = 600  # pixels
 _ROOM = 1_450_000  # characters of a page's pictures; Prefect publishes no event of 1,500,000
 _COLOURS = 128  # twice as many take a fifth more room, and look the same
-_MANY_COLOURS = 1 << 15  # photographs have more; to choose the best few takes seconds there
+_MANY_COLOURS = 1 << 16  # photographs have more; to choose the best few takes seconds there
 
 
 def fitting(pngs: Mapping[str, bytes], elsewhere: str) -> Iterator[str]:
