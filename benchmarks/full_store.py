@@ -15,12 +15,12 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from cnn import config
-from cnn.store import runs
+from cnn.config import run as config
+from cnn.pipeline.steps import STEPS
+from cnn.runs import folders, index, records
+from cnn.runs.records import RunRecord, StepOutcome
 from cnn.store.manifests import Headline
 from cnn.store.refs import Kind, Ref
-from cnn.store.runs import RunRecord, StepOutcome
-from cnn.store.steps import STEPS
 from cnn.store.store import Store
 
 FILES = {
@@ -77,15 +77,15 @@ def make(store: Store, n_runs: int) -> None:
         folder = store.runs / record.run
         for ref in refs.values():
             _copy_and_age(store.open(ref), folder, record.created)
-        (folder / runs.REPORT_NAME).touch()
-        (folder / runs.RECORD_NAME).write_text(record.model_dump_json(indent=2))
-    runs.rebuild_index(store.runs)
+        (folder / records.REPORT_NAME).touch()
+        (folder / records.RECORD_NAME).write_text(record.model_dump_json(indent=2))
+    index.rebuild(store.runs)
 
 
 def _copy_and_age(artifact: Path, folder: Path, created: datetime) -> None:
     """Copy an artifact's files into a run's folder, and let it look as old as the run."""
     for path in artifact.iterdir():
-        if artifact.parent.name != "dataset" and (place := runs.place_of(path.name)):
+        if artifact.parent.name != "dataset" and (place := folders.place_of(path.name)):
             (folder / place).mkdir(parents=True, exist_ok=True)
             shutil.copy(path, folder / place)
     os.utime(artifact, (created.timestamp(),) * 2)
@@ -118,7 +118,7 @@ def _record(created: datetime, number: int, refs: dict[Kind, Ref]) -> RunRecord:
         for step in STEPS
     )
     return RunRecord(
-        run=runs.folder_name(created, f"digits-fast-seed{number}"),
+        run=records.folder_name(created, f"digits-fast-seed{number}"),
         created=created,
         status="completed",
         data="digits",

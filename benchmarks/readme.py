@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.rounds import Spread
-from cnn.training import Training
+from cnn.config.training import Training
 
 README = Path(__file__).parent.parent / "README.md"
 _WHAT = {

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from benchmarks.peers import ours
-from cnn.config import RuntimeConfig
+from cnn.config.run import RuntimeConfig
 from cnn.errors import TrainingError
 from cnn.train import device, fit
 

@@ -67,7 +67,7 @@ def _worker(settings: Settings) -> Part:
 def _pages(settings: Settings) -> Part:
     return Part(
         Process(settings.state, "pages"),
-        (sys.executable, "-m", "flows.pages"),
+        (sys.executable, "-m", "flows.report_server"),
         settings["FILTERSCOPE_PAGES_URL"],
         "FILTERSCOPE_PAGES_PORT",
         lambda: _answers(settings.pages, settings.credentials),

@@ -10,15 +10,18 @@ from typing import Annotated, get_args
 
 from cyclopts import App, CycloptsError, Parameter
 
-from cnn import config as settings
-from cnn import files
-from cnn.config import MineConfig, RunConfig, StepName
+from cnn.commands import gc as collecting
+from cnn.commands import verify as verifying
+from cnn.config import run as settings
+from cnn.config.run import MineConfig, RunConfig, StepName
 from cnn.data import sources
 from cnn.errors import ConfigError, FilterscopeError
-from cnn.store import collecting, mined, planning, runs, verifying
+from cnn.io import atomic
+from cnn.pipeline import planning
+from cnn.runs import folders, records, searches
 from cnn.store.store import Store, default_root
-from flows import beforehand, console, prefect_settings
-from flows.words import MineWords, Words, merged
+from flows import console, prefect_settings, preflight
+from flows.cli_options import MineWords, RunWords, merged
 
 app = App(
     name="filterscope",
@@ -46,7 +49,7 @@ AsJson = Annotated[bool, Parameter(name="--json", negative=(), help="print JSON"
 Apply = Annotated[
     bool, Parameter(negative=(), help="remove it; without this, gc only says what it would do")
 ]
-AllWords = Annotated[Words, Parameter(name="*", show_default=False)]
+AllWords = Annotated[RunWords, Parameter(name="*", show_default=False)]
 MineWordsGiven = Annotated[MineWords, Parameter(name="*", show_default=False)]
 
 
@@ -57,26 +60,26 @@ def run(
     store: StoreRoot = None,
     refresh: Refresh = (),
     json: AsJson = False,
-    words: AllWords = Words(),
+    words: AllWords = RunWords(),
 ) -> None:
     """Train, measure and explain; what is in the store already is not done again."""
     wanted, names, root = _read(config, words), _steps(refresh), Store(store or default_root())
     root.ensure_writable()
-    beforehand.refuse_missing_gpu(wanted.runtime)
-    data, note = beforehand.without_auto(wanted.data, root)
+    preflight.refuse_missing_gpu(wanted.runtime)
+    data, note = preflight.without_auto(wanted.data, root)
     chosen = wanted.model_copy(update={"data": data})
     planned = planning.plan(root, chosen, names)
-    with beforehand.without_warnings():  # the run repeats them in its log
-        beforehand.refuse_bad_data(chosen, planned, root)
-    there = beforehand.nothing_to_do(root, chosen, planned)
+    with preflight.without_warnings():  # the run repeats them in its log
+        preflight.refuse_bad_data(chosen, planned, root)
+    there = preflight.nothing_to_do(root, chosen, planned)
     if there:
         console.tell("nothing to do: every step is in the store, verified, as this run made it")
         record, folder = there
     else:
-        from flows import start
+        from flows import local_run
 
-        folder = start.train_and_explain(chosen, root.root, names, note)
-        record = runs.read(folder)
+        folder = local_run.train_and_explain(chosen, root.root, names, note)
+        record = records.read(folder)
     if json:
         console.as_json(record.model_dump(mode="json"))
     else:
@@ -90,14 +93,14 @@ def plan(
     store: StoreRoot = None,
     refresh: Refresh = (),
     json: AsJson = False,
-    words: AllWords = Words(),
+    words: AllWords = RunWords(),
 ) -> None:
     """Say which steps are cached, which would run, and why; nothing is run or changed."""
     wanted, names, root = _read(config, words), _steps(refresh), Store(store or default_root())
     chosen, note = sources.guess_auto(wanted.data, root.downloads)
     settled = wanted.model_copy(update={"data": chosen})
     planned = planning.plan(root, settled, names)
-    beforehand.refuse_bad_data(settled, planned, root)
+    preflight.refuse_bad_data(settled, planned, root)
     rows = [(item.step.name, item.state, item.why) for item in planned]
     if json:
         console.as_json([dict(zip(("step", "state", "why"), row, strict=True)) for row in rows])
@@ -118,18 +121,18 @@ def mine(
     wanted = settings.validated(merged(values, words), MineConfig)
     root = Store(store or default_root())
     root.ensure_writable()
-    runs.find(root.runs, wanted.run)
+    records.find(root.runs, wanted.run)
     if wanted.data:
-        data, _ = beforehand.without_auto(wanted.data, root)
+        data, _ = preflight.without_auto(wanted.data, root)
         wanted = wanted.model_copy(update={"data": data})
-    beforehand.refuse_missing_gpu(wanted.runtime)
-    from flows import start
+    preflight.refuse_missing_gpu(wanted.runtime)
+    from flows import local_run
 
-    folder = start.mine(wanted, root.root)
+    folder = local_run.mine(wanted, root.root)
     if json:
-        console.as_json(mined.read(folder).model_dump(mode="json"))
+        console.as_json(searches.read(folder).model_dump(mode="json"))
     else:
-        console.found(mined.read(folder), folder)
+        console.found(searches.read(folder), folder)
 
 
 @app.command
@@ -159,7 +162,7 @@ def gc(
     than an hour. Downloads stay.
     """
     root, n_last = Store(store or default_root()), _count(keep)
-    free = files.free_bytes(root.root)
+    free = atomic.free_bytes(root.root)
     found = (collecting.collect if apply else collecting.survey)(root, n_last)
     if json:
         console.as_json(
@@ -167,24 +170,24 @@ def gc(
                 **dataclasses.asdict(found),
                 "applied": apply,
                 "free_bytes_before": free,
-                "free_bytes": files.free_bytes(root.root),
+                "free_bytes": atomic.free_bytes(root.root),
             }
         )
     else:
-        console.collected(found, apply, free, files.free_bytes(root.root))
+        console.collected(found, apply, free, atomic.free_bytes(root.root))
 
 
 @app.command
 def pin(run: str = "latest", /, *, store: StoreRoot = None) -> None:
     """Have gc keep a run, with what it was made from; RUN is named as for show."""
-    folder = runs.pin(Store(store or default_root()).runs, run)
+    folder = folders.pin(Store(store or default_root()).runs, run)
     console.tell(f"{folder.name} is pinned: gc keeps it and what it was made from")
 
 
 @app.command
 def unpin(run: str, /, *, store: StoreRoot = None) -> None:
     """Let gc free a run again."""
-    folder = runs.unpin(Store(store or default_root()).runs, run)
+    folder = folders.unpin(Store(store or default_root()).runs, run)
     console.tell(f"{folder.name} is not pinned")
 
 
@@ -200,7 +203,7 @@ def promote(
     store: StoreRoot = None,
 ) -> None:
     """Put a run in force whatever the gate said of it: a better one, or an earlier one again."""
-    from cnn.evaluate import by_hand
+    from cnn.commands import promote as by_hand
 
     chosen = settings.validate({"gate": {"track": track}}).gate.track
     record, place = by_hand.promote(Store(store or default_root()), run, because, chosen)
@@ -211,7 +214,7 @@ def promote(
 def list_runs(*, store: StoreRoot = None, json: AsJson = False) -> None:
     """List all runs, oldest first."""
     root = Store(store or default_root()).runs
-    found = [(record, runs.is_pinned(root / record.run)) for record in runs.records(root)]
+    found = [(record, folders.is_pinned(root / record.run)) for record in records.read_all(root)]
     if json:
         console.as_json([{**item.model_dump(mode="json"), "pinned": pin} for item, pin in found])
     else:
@@ -221,9 +224,9 @@ def list_runs(*, store: StoreRoot = None, json: AsJson = False) -> None:
 @app.command
 def show(run: str = "latest", /, *, store: StoreRoot = None, json: AsJson = False) -> None:
     """Show one run: its full name, the beginning or end of it, or "latest"."""
-    record, folder = runs.find(Store(store or default_root()).runs, run)
+    record, folder = records.find(Store(store or default_root()).runs, run)
     if json:
-        pinned = runs.is_pinned(folder)
+        pinned = folders.is_pinned(folder)
         console.as_json({**record.model_dump(mode="json"), "pinned": pinned})
     else:
         console.run(record, folder)
@@ -236,7 +239,7 @@ def compare(before: str, after: str, /, *, store: StoreRoot = None, json: AsJson
     Runs are named as for show. Both models are asked about the second run's test images;
     tables and pictures of the filters side by side are put in the store's folder `compared`.
     """
-    from cnn import comparing
+    from cnn.commands import compare as comparing
 
     with console.progress("compare") as report:
         root = Store(store or default_root())
@@ -250,7 +253,7 @@ def compare(before: str, after: str, /, *, store: StoreRoot = None, json: AsJson
 @app.command
 def doctor(*, store: StoreRoot = None, json: AsJson = False) -> None:
     """Look at versions, device, data sources, Prefect's API and the store."""
-    from cnn import doctor as looking
+    from cnn.commands import doctor as looking
 
     prefect_settings.apply()
     api = looking.Check("prefect api", *prefect_settings.api_state())

@@ -11,13 +11,14 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
+from cnn import formatting
+from cnn.commands.gc import Item, Survey
+from cnn.commands.verify import Findings
+from cnn.compare import summary
 from cnn.progress import Report
-from cnn.report import compared, html
-from cnn.store import runs
-from cnn.store.collecting import Item, Survey
-from cnn.store.mined import MinedRecord
-from cnn.store.runs import RunRecord
-from cnn.store.verifying import Findings
+from cnn.runs import folders, records
+from cnn.runs.records import RunRecord
+from cnn.runs.searches import SearchRecord
 
 console = Console()
 
@@ -44,14 +45,17 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = ""
 
 def run(record: RunRecord, folder: Path) -> None:
     """Print what a run was, how good its model is, what each step took, and where the report is."""
-    accuracy = html.percent(record.headline.get("test_accuracy"))
+    accuracy = formatting.percent(record.headline.get("test_accuracy"))
     low, high = (
-        html.percent(record.headline.get(f"test_accuracy_ci_{end}")) for end in ("low", "high")
+        formatting.percent(record.headline.get(f"test_accuracy_ci_{end}"))
+        for end in ("low", "high")
     )
     title = f"{record.run}\n{record.data}, recipe {record.recipe}, seed {record.seed}"
-    rows = [(step.step, step.state, html.seconds(step.seconds), step.why) for step in record.steps]
+    rows = [
+        (step.step, step.state, formatting.seconds(step.seconds), step.why) for step in record.steps
+    ]
     table(("step", "outcome", "time", "why"), rows, title)
-    if runs.is_pinned(folder):
+    if folders.is_pinned(folder):
         console.print(Text("Pinned: gc keeps it and what it was made from", style="bold"))
     if record.note:
         console.print(Text(f"Note: {record.note}", style="bold yellow"))
@@ -61,12 +65,12 @@ def run(record: RunRecord, folder: Path) -> None:
     if record.gate:
         said = f"{record.gate.outcome} on track {record.gate.track}: {record.gate.because}"
         console.print(Text(f"gate           {said}"), soft_wrap=True)
-    console.print(Text(f"time           {html.seconds(record.seconds)}"))
-    if (folder / runs.REPORT_NAME).exists():
-        console.print(Text(f"report         {folder / runs.REPORT_NAME}"), soft_wrap=True)
+    console.print(Text(f"time           {formatting.seconds(record.seconds)}"))
+    if (folder / records.REPORT_NAME).exists():
+        console.print(Text(f"report         {folder / records.REPORT_NAME}"), soft_wrap=True)
 
 
-def found(record: MinedRecord, folder: Path) -> None:
+def found(record: SearchRecord, folder: Path) -> None:
     """Print what a search found, and where it lies."""
     console.print(Text(f"{record.n_patches:,} patches of {record.layer}", style="bold"))
     for label, path in [("pictures", f"{folder}/*.png"), ("table", folder / "patches.parquet")]:
@@ -82,16 +86,16 @@ def comparison(folder: Path, told: Mapping[str, Any]) -> None:
     counted = [
         (
             item["layer"],
-            *(str(item[name]) for name in compared.STATUSES),
+            *(str(item[name]) for name in summary.STATUSES),
             f"{item['null_correlation']:.2f}",
         )
         for item in told["layers"]
     ]
-    table(("filters of", *compared.STATUSES, "unrelated ones correlate up to"), counted)
+    table(("filters of", *summary.STATUSES, "unrelated ones correlate up to"), counted)
     for layer, why in told["left_out"].items():
         console.print(Text(f"{layer} could not be compared: {why}"), soft_wrap=True)
     named = ", ".join(f"#{image_id}" for image_id in told["first_changed"])
-    console.print(Text(compared.predictions(told)), soft_wrap=True)
+    console.print(Text(summary.prediction_words(told)), soft_wrap=True)
     if named:
         console.print(Text(f"first of them: {named}"), soft_wrap=True)
     console.print(Text(f"pictures and tables  {folder}"), soft_wrap=True)
@@ -104,7 +108,7 @@ def _metric(row: Mapping[str, Any]) -> list[str]:
         return [name, f"{row['before']:.4f}", f"{row['after']:.4f}", f"{row['change']:+.4f}"]
     change, low, high = (f"{100 * row[part]:+.2f}" for part in ("change", "ci_low", "ci_high"))
     told = f"{change} points ({low} to {high}), {row['n']:,} images"
-    return [name, html.percent(row["before"]), html.percent(row["after"]), told]
+    return [name, formatting.percent(row["before"]), formatting.percent(row["after"]), told]
 
 
 def all_runs(found: Sequence[tuple[RunRecord, bool]]) -> None:
@@ -112,9 +116,9 @@ def all_runs(found: Sequence[tuple[RunRecord, bool]]) -> None:
     rows = []
     for record, pinned in found:
         outcome = record.gate.outcome if record.gate else record.status
-        accuracy = html.percent(record.headline.get("test_accuracy"))
+        accuracy = formatting.percent(record.headline.get("test_accuracy"))
         shown = f"{outcome}, pinned" if pinned else outcome
-        rows.append((record.run, shown, accuracy, html.seconds(record.seconds)))
+        rows.append((record.run, shown, accuracy, formatting.seconds(record.seconds)))
     table(("run", "outcome", "test accuracy", "time"), rows)
 
 

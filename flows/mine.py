@@ -4,17 +4,17 @@ from pathlib import Path
 
 from prefect import flow
 
-from cnn.config import MineConfig
-from tasks import deployed, origin
+from cnn.config.run import MineConfig
 from tasks.data import load_dataset
-from tasks.mined import made_by, publish_mined
+from tasks.mine import made_by, publish_mined
 from tasks.patches import mine_layer
-from tasks.run import Run
+from tasks.runtime import deployment, flow_run
+from tasks.runtime.context import RunContext
 
 
 @flow(
     name="mine",
-    flow_run_name=origin.search_name,
+    flow_run_name=flow_run.search_name,
     persist_result=False,
     result_serializer="json",
 )
@@ -28,8 +28,8 @@ def mine(config: MineConfig, store: Path | None = None) -> Path:
         store: root of the artifact store; FILTERSCOPE_STORE or ./artifacts by default.
 
     """
-    deployed.prepare(config.of_run, store)
-    with Run(config.of_run, store) as run:
+    deployment.prepare(config.of_run, store)
+    with RunContext(config.of_run, store) as run:
         made = made_by(run, config.run, config.layer)
         dataset = load_dataset(run, settings=config.data) if config.data else made.dataset
         patches = mine_layer(run, made.model, dataset, settings=config.search)

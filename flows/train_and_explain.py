@@ -5,8 +5,7 @@ from pathlib import Path
 from prefect import flow
 from prefect.client.schemas.objects import State
 
-from cnn.config import RunConfig, StepName
-from tasks import deployed, origin
+from cnn.config.run import RunConfig, StepName
 from tasks.compare import compare_with_promoted
 from tasks.data import load_dataset
 from tasks.evaluate import evaluate_model
@@ -14,7 +13,8 @@ from tasks.filters import export_filters
 from tasks.patches import mine_patches, refuse_unfit
 from tasks.publish import publish_run
 from tasks.report import write_report
-from tasks.run import Run
+from tasks.runtime import deployment, flow_run
+from tasks.runtime.context import RunContext
 from tasks.train import train_model
 
 # Prefect knows no limit of a single deployment's: nothing that ends well takes half as long.
@@ -24,7 +24,7 @@ TIMEOUT_SECONDS = 12 * 3600
 @flow(
     name="train-and-explain",
     timeout_seconds=TIMEOUT_SECONDS,
-    flow_run_name=origin.flow_run_name,
+    flow_run_name=flow_run.flow_run_name,
     persist_result=False,
     result_serializer="json",  # of a failure, which Prefect stores all the same: never a pickle
 )
@@ -45,11 +45,11 @@ def train_and_explain(
         note: what a reader of the report should know about this run.
 
     """
-    if overtaken := deployed.skipped():
+    if overtaken := deployment.skipped():
         return overtaken
-    deployed.prepare(config, store)
-    config = origin.dated(config)
-    with Run(config, store, refresh, note) as run:
+    deployment.prepare(config, store)
+    config = flow_run.dated(config)
+    with RunContext(config, store, refresh, note) as run:
         dataset = load_dataset(run, settings=config.data)
         refuse_unfit(run, dataset)
         model = train_model(run, dataset, settings=config.train)

@@ -2,17 +2,17 @@
 
 from cnn.data import dataset as datasets
 from cnn.data import sources
+from cnn.pipeline.steps import LOAD_DATASET
 from cnn.store.manifests import Headline
-from cnn.store.steps import LOAD_DATASET
-from tasks import deployed
-from tasks.step import Work, step_task
+from tasks.runtime import deployment
+from tasks.runtime.step_task import Work, step_task
 
 
 @step_task(
     LOAD_DATASET,
-    retries=len(deployed.RETRY_SECONDS),
-    retry_delay_seconds=deployed.RETRY_SECONDS,
-    retry_condition_fn=deployed.should_fetch_again,
+    retries=len(deployment.RETRY_SECONDS),
+    retry_delay_seconds=deployment.RETRY_SECONDS,
+    retry_condition_fn=deployment.should_fetch_again,
 )
 def load_dataset(work: Work) -> Headline:
     """Write the data set as arrays that memory-map."""

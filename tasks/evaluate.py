@@ -1,10 +1,10 @@
 """Task: measure how good the model is."""
 
 from cnn.data import dataset as datasets
-from cnn.store import exports, tables
+from cnn.model_io import exports
+from cnn.pipeline.steps import EVALUATE_MODEL
 from cnn.store.manifests import Headline
-from cnn.store.steps import EVALUATE_MODEL
-from tasks.step import Work, step_task
+from tasks.runtime.step_task import Work, step_task
 
 
 @step_task(EVALUATE_MODEL)
@@ -15,6 +15,5 @@ def evaluate_model(work: Work) -> Headline:
     model = exports.load_model(work.inputs["model"])
     dataset = datasets.read(work.inputs["dataset"])
     measured = evaluation.evaluate(model, dataset, work.settings.calibration_bins, work.report)
-    for name, rows in measured.tables.items():
-        tables.write_rows(work.folder / f"{name}.parquet", name, rows)
+    evaluation.write(work.folder, measured)
     return measured.headline

@@ -8,7 +8,7 @@ import hypothesis
 import numpy as np
 import pytest
 
-from cnn.config import DataConfig
+from cnn.config.run import DataConfig
 from cnn.data import sources
 from cnn.data.dataset import Dataset
 

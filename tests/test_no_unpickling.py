@@ -1,11 +1,10 @@
 """No module of ours unpickles or evaluates what a file says."""
 
 import ast
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests import ROOT
 
 FORBIDDEN_MODULES = {"pickle", "marshal", "joblib", "dill", "cloudpickle", "shelve", "yaml"}
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__", "read_pickle", "load_weights"}

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from benchmarks import peers
 from benchmarks.peers import ours, tiled
 from benchmarks.peers.tiled import BATCH, Found, K, as_found, images
-from cnn.config import MiningConfig, RuntimeConfig
+from cnn.config.run import MiningConfig, RuntimeConfig
 from cnn.explain import activations, mining, patches
 from cnn.explain.activations import Batch, Forward
-from cnn.store import exports
+from cnn.model_io import exports
 from cnn.train import device
 
 
@@ -56,7 +56,7 @@ def layers(folder: str, layer: str = "conv1") -> peers.Steps:
 def host(folder: str) -> peers.Steps:
     """Return what chooses the strongest of conv1's activations that lie in memory."""
     ready = list(activations.stream(_model(folder), "conv1", images(folder)[: 10 * BATCH]))
-    rule = mining.Rule(K, np.ones(ready[0].peaks.shape[1], bool))
+    rule = mining.MiningOptions(K, np.ones(ready[0].peaks.shape[1], bool))
 
     def repeated(n: int) -> Iterator[Batch]:
         for i in range(n):

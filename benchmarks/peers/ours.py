@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks import peers
-from cnn.config import DataConfig, RuntimeConfig
+from cnn.config.run import DataConfig, RuntimeConfig
+from cnn.config.training import Training
 from cnn.data import sources
 from cnn.data.dataset import Dataset
-from cnn.train import device, fit, loop, model, recipes
-from cnn.training import Training
+from cnn.train import device, fit, loop, networks, recipes
 
 _BLOCK = 25  # steps, as cnn.train.fit runs them
 
@@ -26,7 +26,7 @@ def steps(batch: str, precision: str = "float32", determinism: str = "on") -> pe
 
         config.disable_op_determinism()
     settings = recipes.SPEC.model_copy(update={"batch_size": int(batch), "precision": precision})
-    network = model.build(settings, (28, 28, 1), 10, seed=0)
+    network = networks.build(settings, (28, 28, 1), 10, seed=0)
     training = loop.Loop(network, settings, 0, peers.images(), peers.labels())
     done = 0
 
@@ -50,10 +50,10 @@ def training(recipe: str, changes: str = "{}") -> peers.Training:
 
 def evaluation() -> Any:
     """Return what gets the logits of the 10,000 test images."""
-    from cnn.evaluate import predict
+    from cnn.evaluate import predictions
 
     device.prepare(RuntimeConfig())
-    logits = predict.logits_of(model.build(recipes.SPEC, (28, 28, 1), 10, seed=0))
+    logits = predictions.logits_of(networks.build(recipes.SPEC, (28, 28, 1), 10, seed=0))
     images = peers.images("t10k")
 
     def evaluate(n: int) -> None:
@@ -82,16 +82,16 @@ def dataset() -> Dataset:
 
 def accuracy(network: Any, data: Dataset, split: str = "test") -> float:
     """Return the share of a split's images that a trained keras.Model gets right."""
-    from cnn.evaluate import predict
+    from cnn.evaluate import predictions
 
     part = data.splits[split]
-    predicted = predict.logits_of(network)(part.images).argmax(axis=1)
+    predicted = predictions.logits_of(network)(part.images).argmax(axis=1)
     return float(np.mean(predicted == part.labels))
 
 
 def main(folder: Path) -> None:
     """Train `fast` from nothing and save the model: a process from start to end."""
-    from cnn.store import exports
+    from cnn.model_io import exports
 
     device.prepare(RuntimeConfig())
     data = dataset()

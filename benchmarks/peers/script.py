@@ -11,13 +11,15 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.peers import ours
-from cnn.config import GateConfig, MiningConfig, ReportConfig, RuntimeConfig
+from cnn.config.run import GateConfig, MiningConfig, ReportConfig, RuntimeConfig
 from cnn.data import dataset as datasets
-from cnn.evaluate import evaluation, judging
+from cnn.evaluate import evaluation
 from cnn.explain import filters, patches
-from cnn.report import body
-from cnn.store import exports, tables
+from cnn.model_io import exports
+from cnn.promotion import candidate as candidates
+from cnn.report.pages import body
 from cnn.store.refs import Kind, Ref
+from cnn.tables import parquet
 from cnn.train import device, fit
 
 _KINDS: tuple[Kind, ...] = ("dataset", "model", "evaluation", "filters", "patches", "report")
@@ -37,19 +39,19 @@ def main(root: Path) -> None:
     exports.save_model(folders["model"], fitted.model, data)
     on = {"device": where.kind, "device_name": where.name, "precision": settings.precision}
     history = [asdict(point) | on for point in fitted.history]
-    tables.write_rows(folders["model"] / "history.parquet", "history", history)
+    parquet.write_rows(folders["model"] / "history.parquet", "history", history)
     trained = {"seed": 0, **settings.model_dump()}
     (folders["model"] / "training.json").write_text(json.dumps(trained), encoding="utf-8")
 
     model = exports.load_model(folders["model"])
     measured = evaluation.evaluate(model, data, calibration_bins=15)
     for name, rows in measured.tables.items():
-        tables.write_rows(folders["evaluation"] / f"{name}.parquet", name, rows)
+        parquet.write_rows(folders["evaluation"] / f"{name}.parquet", name, rows)
     described = [filters.describe(model, layer, data) for layer in filters.LAYERS]
     for item in described:
         np.save(folders["filters"] / f"filters-{item.layer}.npy", item.kernels)
     rows = [row for item in described for row in item.rows]
-    tables.write_rows(folders["filters"] / "filters.parquet", "filters", rows)
+    parquet.write_rows(folders["filters"] / "filters.parquet", "filters", rows)
     mined = [
         patches.mine(model, data, MiningConfig(layer=layer), data.class_names)
         for layer in patches.LAYERS
@@ -58,12 +60,12 @@ def main(root: Path) -> None:
         np.save(folders["patches"] / f"patches-{item.layer}.npy", item.pixels)
         np.save(folders["patches"] / f"projections-{item.layer}.npy", item.projections)
     rows = [row for item in mined for row in item.rows]
-    tables.write_rows(folders["patches"] / "patches.parquet", "patches", rows)
+    parquet.write_rows(folders["patches"] / "patches.parquet", "patches", rows)
 
     body.write(folders["report"], body.gather(folders), ReportConfig().mistakes)
     ref = Ref(kind="model", key="0" * 64, digest="0" * 64)
-    candidate = judging.Candidate(folders, ref, data.name, measured.headline)
-    verdict = judging.judge(candidate, None, "mnist", GateConfig())
+    candidate = candidates.Candidate(folders, ref, data.name, measured.headline)
+    verdict = candidates.judge(candidate, None, "mnist", GateConfig())
     assert verdict.outcome == "promoted", verdict
 
 

@@ -10,14 +10,15 @@ from prefect import flow
 
 from benchmarks import peers
 from benchmarks.peers.tiled import BATCH, K
-from cnn import config, progress
-from cnn.config import MiningConfig
+from cnn import progress
+from cnn.config import run as config
+from cnn.config.run import MiningConfig
 from cnn.explain import shards
 from cnn.explain.shards import Search
 from cnn.train import device
 from flows import prefect_settings
-from tasks import shards as in_tasks
-from tasks import workers
+from tasks.runtime import shards as in_tasks
+from tasks.runtime import workers
 
 
 def mapped(folder: str, runner: str) -> peers.Steps:
@@ -30,7 +31,7 @@ def mapped(folder: str, runner: str) -> peers.Steps:
     crew = held.enter_context(workers.engaged(runtime))
     atexit.register(held.close)
     settings = MiningConfig(layer="conv1", patches_per_filter=K)
-    search = Search(Path(folder) / "model", "", Path(folder) / "dataset", settings, shards.code())
+    search = Search(Path(folder) / "model", "", Path(folder) / "dataset", settings)
 
     @flow
     def mine(n: int) -> None:

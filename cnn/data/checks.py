@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnn.errors import DataError
-from cnn.wording import size_words
+from cnn.formatting import size_words
 
 log = logging.getLogger(__name__)
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import httpx
 
-from cnn import files
 from cnn.data import idx, transfer
 from cnn.data.transfer import Deadline, Wanted
 from cnn.errors import DataError, UnreachableError
+from cnn.io import atomic
 
 log = logging.getLogger(__name__)
 
@@ -32,9 +32,9 @@ def fetch(
     addresses: folders on the web, tried in turn. Raises UnreachableError listing every
     address with what it answered, StoreUnwritableError where the disk fails.
     """
-    with files.disk_faults("a download", folder):
+    with atomic.disk_faults("a download", folder):
         folder.mkdir(parents=True, exist_ok=True)
-        files.sweep(folder)
+        atomic.sweep(folder)
         missing = [name for name in wanted if problem(folder / name, wanted[name])]
         if missing:
             with _alone(folder, Deadline.after(deadline.left / 2)), transfer.client() as client:
@@ -102,7 +102,7 @@ def _complete(
         return
     with (
         suppress(FileNotFoundError),  # the usual case: there is none yet
-        files.disk_faults(f"{fault}; its replacement", path.parent),
+        atomic.disk_faults(f"{fault}; its replacement", path.parent),
     ):
         path.replace(_aside(path))
         log.warning("%s; it is set aside and fetched again", fault)

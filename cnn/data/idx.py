@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnn.errors import DataError
-from cnn.wording import size_words
+from cnn.formatting import size_words
 
 TYPES: dict[int, np.dtype[Any]] = {
     0x08: np.dtype(">u1"),

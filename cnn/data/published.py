@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from cnn.data import download, folder, idx
+from cnn.data import download, idx, idx_folder
 from cnn.data.transfer import Deadline, Wanted
 from cnn.errors import DataError
-from cnn.memory import Memory
+from cnn.io.digest_cache import DigestCache
 
 FETCH_SECONDS = 90.0  # the whole run fails within 120 s where no host is any good
 
@@ -96,7 +96,7 @@ def digests(name: str, downloads: Path) -> dict[str, str]:
     """
     if name in KNOWN:
         return KNOWN[name]
-    memory = Memory(downloads.with_name("store") / ".verified" / f"downloads-{name}.json")
+    memory = DigestCache(downloads.with_name("store") / ".verified" / f"downloads-{name}.json")
     try:
         found = {
             role: memory.digest(path, role, partial(_verify, name, role))
@@ -110,7 +110,7 @@ def digests(name: str, downloads: Path) -> dict[str, str]:
 
 def paths(name: str, downloads: Path) -> dict[str, Path]:
     """Return where the files of a set lie, or will, by role."""
-    return {role: downloads / name / FILE_NAMES[role] for role in folder.ROLES}
+    return {role: downloads / name / FILE_NAMES[role] for role in idx_folder.ROLES}
 
 
 def _wanted(name: str) -> dict[str, Wanted]:

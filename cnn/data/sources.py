@@ -10,13 +10,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn.config import DataConfig
-from cnn.data import checks, decoding, digits, folder, idx, pictures, published, splits
+from cnn.config.run import DataConfig
+from cnn.data import (
+    checks,
+    digits,
+    idx,
+    idx_folder,
+    image_decoding,
+    image_folder,
+    published,
+    splits,
+)
 from cnn.data.dataset import Dataset, Split
-from cnn.data.pictures import PictureFolder
+from cnn.data.image_folder import PictureFolder
 from cnn.data.published import KNOWN
 from cnn.errors import ConfigError, DataError, UnreachableError
-from cnn.memory import Memory
+from cnn.io.digest_cache import DigestCache
 
 log = logging.getLogger(__name__)
 
@@ -134,11 +143,11 @@ def load(source: Source, config: DataConfig, downloads: Path) -> Dataset:
 
 
 def _identify_folder(config: DataConfig, path: Path, downloads: Path) -> Source:
-    if pictures.are_in(path) and not folder.holds_idx(path):
+    if image_folder.are_in(path) and not idx_folder.holds_idx(path):
         return _identify_pictures(config, path)
     _refuse_options(config, "image_size", "channels", "pictures, and this folder has IDX files")
-    found = folder.find(path)
-    memory = Memory(downloads.with_name("store") / ".verified" / f"folder-{_short(path)}.json")
+    found = idx_folder.find(path)
+    memory = DigestCache(downloads.with_name("store") / ".verified" / f"folder-{_short(path)}.json")
     digests = {
         role: memory.digest(file, str(file), idx.digest) for role, file in found.paths.items()
     }
@@ -152,7 +161,7 @@ def _identify_folder(config: DataConfig, path: Path, downloads: Path) -> Source:
 
 def _identify_pictures(config: DataConfig, path: Path) -> Source:
     _refuse_options(config, "label_column", "IDX files, and this folder has pictures")
-    found = pictures.find(path)
+    found = image_folder.find(path)
     options: dict[str, Any] = {"channels": config.channels or 1}
     if config.image_size is not None:
         options["image_size"] = list(config.image_size)
@@ -181,7 +190,9 @@ def _load_pictures(source: Source, found: PictureFolder, seed: int) -> tuple[Spl
             len(found.left_out),
             shown,
         )
-    images = decoding.read(found, source.options.get("image_size"), source.options["channels"])
+    images = image_decoding.read(
+        found, source.options.get("image_size"), source.options["channels"]
+    )
     if source.transposed:
         images = checks.transposed(images)
     labels = np.array([picture.label for picture in found.pictures], np.int64)

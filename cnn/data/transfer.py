@@ -12,8 +12,8 @@ from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
-from cnn import files
 from cnn.errors import DataError, UnreachableError
+from cnn.io import atomic
 
 ATTEMPTS = 3
 CONNECT_SECONDS = 5.0
@@ -118,13 +118,13 @@ def _attempt(
 ) -> None:
     with (
         _answer(through, url, limit) as response,
-        files.temporary_file(target) as part,
-        files.disk_faults(target.name, target.parent),  # says what is free beside the part
+        atomic.temporary_file(target) as part,
+        atomic.disk_faults(target.name, target.parent),  # says what is free beside the part
     ):
         _write(response, part, wanted.most_bytes, limit)
         _verify(part, wanted)
         part.replace(target)
-    files.flush(target.parent)
+    atomic.flush(target.parent)
 
 
 @contextmanager
@@ -151,7 +151,7 @@ def _write(response: httpx.Response, part: Path, most_bytes: int, limit: Deadlin
             stream.write(chunk)
             if not limit.left:
                 raise httpx.ReadTimeout(f"too slow: {n_bytes:,} bytes in the time there was")
-    files.flush(part)
+    atomic.flush(part)
 
 
 def _verify(part: Path, wanted: Wanted) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,8 @@ from numpy.typing import NDArray
 
 from cnn import progress
 from cnn.data.dataset import Dataset, Split
-from cnn.evaluate import metrics, predict
+from cnn.evaluate import metrics, predictions
+from cnn.tables import parquet
 
 SPLITS = ("validation", "test")
 Row = dict[str, Any]
@@ -41,7 +43,7 @@ def evaluate(
         if len(split):
             tables["metrics"] += _count_rows(name, dataset.class_counts(name))
     headline: dict[str, float | int | str | None] = {}
-    logits = predict.logits_of(model)
+    logits = predictions.logits_of(model)
     for done, name in enumerate(SPLITS):
         split = dataset.splits[name]
         if len(split):
@@ -55,6 +57,12 @@ def evaluate(
     return Evaluation(tables, headline)
 
 
+def write(folder: Path, measured: Evaluation) -> None:
+    """Write every table as parquet."""
+    for name, rows in measured.tables.items():
+        parquet.write_rows(folder / f"{name}.parquet", name, rows)
+
+
 def _measure(
     logits: NDArray[np.float32],
     name: str,
@@ -63,7 +71,7 @@ def _measure(
     calibration_bins: int,
 ) -> Evaluation:
     labels = np.asarray(split.labels)
-    probabilities, logs = predict.probabilities(logits)
+    probabilities, logs = predictions.probabilities(logits)
     predicted = probabilities.argmax(axis=1)
     losses = -logs[np.arange(len(labels)), labels]
     counts = metrics.confusion(labels, predicted, len(class_names))

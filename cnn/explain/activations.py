@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn import weights
 from cnn.errors import ArtifactError
+from cnn.model_io import weight_checks
 
 _LARGEST_BATCH = 1000  # images
 _LARGEST_OUTPUT = 256e6  # bytes of one layer's output
@@ -54,7 +54,7 @@ class Forward:
         import keras
         import tensorflow as tf
 
-        weights.refuse_damaged(model)
+        weight_checks.refuse_damaged(model)
         output = model.get_layer(layer).output
         if negated:
             output = -_linear(model.get_layer(layer))(model.get_layer(layer).input)

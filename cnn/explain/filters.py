@@ -1,6 +1,8 @@
 """What each filter is and how it behaves on images: the work of the step export_filters."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,8 @@ from numpy.typing import NDArray
 from cnn import progress
 from cnn.data.dataset import Dataset
 from cnn.explain import activations
-from cnn.explain.behaviour import Activity
+from cnn.explain.statistics import ActivationStats
+from cnn.tables import parquet
 
 LAYERS = ("conv1", "conv2")
 SPLIT = "test"
@@ -32,7 +35,7 @@ def describe(
     """Return a layer's kernels and what each filter does on the test images."""
     split = dataset.splits[SPLIT]
     kernels = activations.kernels(model, layer)
-    activity = Activity(len(kernels), len(dataset.class_names))
+    activity = ActivationStats(len(kernels), len(dataset.class_names))
     for batch in activations.stream(model, layer, split.images):
         activity.add(batch, np.asarray(split.labels[batch.start : batch.stop]))
         report(progress.Progress(batch.stop, len(split)))
@@ -43,6 +46,15 @@ def describe(
         for i in range(len(kernels))
     ]
     return Filters(layer, kernels, rows)
+
+
+def write(folder: Path, described: Sequence[Filters]) -> list[dict[str, Any]]:
+    """Write each layer's kernels as an array, and one table of all filters; return its rows."""
+    for item in described:
+        np.save(folder / f"filters-{item.layer}.npy", item.kernels, allow_pickle=False)
+    rows = [row for item in described for row in item.rows]
+    parquet.write_rows(folder / "filters.parquet", "filters", rows)
+    return rows
 
 
 def nearest(likeness: NDArray[np.float64]) -> tuple[list[int | None], list[float | None]]:
@@ -113,7 +125,7 @@ def _of_kernels(kernels: NDArray[np.float32]) -> dict[str, list[Any]]:
     }
 
 
-def _of_activity(activity: Activity) -> dict[str, list[Any]]:
+def _of_activity(activity: ActivationStats) -> dict[str, list[Any]]:
     present = np.flatnonzero(activity.n_images)
     class_means = activity.class_means
     dead = activity.fraction_active == 0

@@ -15,7 +15,7 @@ from cnn.explain.activations import Batch
 
 
 @dataclass(frozen=True)
-class Rule:
+class MiningOptions:
     """Which positions are looked for.
 
     k: at most so many of each filter. filters: whether each filter is searched. floor: they are
@@ -32,7 +32,7 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Best:
+class TopK:
     """The strongest positions of every filter: by filter, and in order for each.
 
     filters: (n,) int64. strengths: (n,) float32. places: (n,) int64, the position's index
@@ -46,7 +46,7 @@ class Best:
     n_tied: NDArray[np.int64]
 
     @classmethod
-    def nothing(cls, n_filters: int) -> "Best":
+    def nothing(cls, n_filters: int) -> "TopK":
         """Return the result of no images."""
         empty = np.empty(0, np.int64)
         return cls(empty, np.empty(0, np.float32), empty, np.zeros(n_filters, np.int64))
@@ -60,9 +60,9 @@ class Best:
         return bounds
 
 
-def mine(batches: Iterable[Batch], rule: Rule) -> Best:
+def mine(batches: Iterable[Batch], rule: MiningOptions) -> TopK:
     """Return the strongest positions over all batches."""
-    best = Best.nothing(len(rule.filters))
+    best = TopK.nothing(len(rule.filters))
     for batch in batches:
         found = _strongest(batch, best.weakest(rule.k), rule)
         if len(found.filters):
@@ -70,7 +70,7 @@ def mine(batches: Iterable[Batch], rule: Rule) -> Best:
     return best
 
 
-def merge(one: Best, other: Best, k: int) -> Best:
+def merge(one: TopK, other: TopK, k: int) -> TopK:
     """Return the k strongest of two disjoint sets of positions; associative, commutative."""
     filters = np.concatenate([one.filters, other.filters])
     strengths = np.concatenate([one.strengths, other.strengths])
@@ -87,10 +87,10 @@ def merge(one: Best, other: Best, k: int) -> Best:
     n_tied = np.bincount(filters[dropped], minlength=n_filters)
     for part in (one, other):
         n_tied += np.where(full & (part.weakest(k) == last), part.n_tied, 0)
-    return Best(filters[kept], strengths[kept], places[kept], n_tied)
+    return TopK(filters[kept], strengths[kept], places[kept], n_tied)
 
 
-def _strongest(batch: Batch, weakest: NDArray[np.float32], rule: Rule) -> Best:
+def _strongest(batch: Batch, weakest: NDArray[np.float32], rule: MiningOptions) -> TopK:
     """Return what a batch has that may be among the strongest, given the weakest so far.
 
     Most images are passed over by their peaks alone.
@@ -104,12 +104,12 @@ def _strongest(batch: Batch, weakest: NDArray[np.float32], rule: Rule) -> Best:
     pair, y, x = np.nonzero(strong)
     height, width = maps.shape[1:]
     places = ((images[pair] + batch.start) * height + y) * width + x
-    found = Best(filters[pair], maps[pair, y, x], places, np.zeros(len(bounds), np.int64))
-    return merge(Best.nothing(len(bounds)), found, rule.k)
+    found = TopK(filters[pair], maps[pair, y, x], places, np.zeros(len(bounds), np.int64))
+    return merge(TopK.nothing(len(bounds)), found, rule.k)
 
 
 def _bounds(
-    peaks: NDArray[np.float32], weakest: NDArray[np.float32], rule: Rule
+    peaks: NDArray[np.float32], weakest: NDArray[np.float32], rule: MiningOptions
 ) -> NDArray[np.float32]:
     """Return what each filter's positions must reach.
 
@@ -124,7 +124,9 @@ def _bounds(
     return bounds
 
 
-def _apart(maps: NDArray[np.float32], strong: NDArray[np.bool_], rule: Rule) -> NDArray[np.bool_]:
+def _apart(
+    maps: NDArray[np.float32], strong: NDArray[np.bool_], rule: MiningOptions
+) -> NDArray[np.bool_]:
     """Return the positions of each map (n, y, x) that no stronger one keeps away."""
     height, width = maps.shape[1:]
     left = np.where(strong, maps, -np.inf)

@@ -2,21 +2,24 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn import progress, weights
-from cnn.config import ExplainConfig, MiningConfig
+from cnn import progress
+from cnn.config.run import ExplainConfig, MiningConfig
 from cnn.data.dataset import Dataset, Split
 from cnn.errors import ConfigError
-from cnn.explain import activations, mining, projections, receptive
+from cnn.explain import activations, mining, projections, receptive_field
 from cnn.explain.activations import Batch, Forward
-from cnn.explain.mining import Best, Rule
+from cnn.explain.mining import MiningOptions, TopK
 from cnn.explain.projections import Seed
-from cnn.explain.receptive import Span
-from cnn.wording import size_words
+from cnn.explain.receptive_field import Span
+from cnn.formatting import size_words
+from cnn.model_io import weight_checks
+from cnn.tables import parquet
 
 LAYERS = ("conv1", "conv2")
 _MOST_PROJECTED = 12  # ranks of a filter
@@ -46,9 +49,9 @@ def check(model: Any, split: Split, settings: MiningConfig, section: str = "") -
     (the lowest are not projected), images of another size than the model's, a split without
     images, more patches than positions. Raises ArtifactError for weights that are not finite.
     """
-    weights.refuse_damaged(model)
+    weight_checks.refuse_damaged(model)
     layer = settings.layer
-    layers = (receptive.chain if settings.lowest else projections.way_back)(model, layer)
+    layers = (receptive_field.chain if settings.lowest else projections.way_back)(model, layer)
     shape = layers[-1].output.shape[1:]
     wanted, found = tuple(model.inputs[0].shape[1:]), tuple(split.images.shape[1:])
     if found != wanted:
@@ -112,7 +115,7 @@ def search(
     settings: MiningConfig,
     start: int = 0,
     report: Callable[[int], None] = lambda done: None,
-) -> Best:
+) -> TopK:
     """Return the strongest positions of every filter over the images from `start` on.
 
     forward: of the settings' layer, negated where the lowest are wanted. images: (n, h, w, c),
@@ -132,7 +135,7 @@ def describe(
     model: Any,
     dataset: Dataset,
     settings: MiningConfig,
-    best: Best,
+    best: TopK,
     predicted_names: Sequence[str],
 ) -> Patches:
     """Return the rows, the pixels and the projections of what was found.
@@ -176,6 +179,21 @@ def describe(
     return Patches(layer, rows, pixels, projected)
 
 
+def write(folder: Path, mined: Sequence[Patches]) -> int:
+    """Write some layers' patches and projections as arrays, and one table of all patches.
+
+    Returns the number of patches.
+    """
+    for item in mined:
+        np.save(folder / f"patches-{item.layer}.npy", item.pixels, allow_pickle=False)
+        if item.projections is not None:
+            path = folder / f"projections-{item.layer}.npy"
+            np.save(path, item.projections, allow_pickle=False)
+    rows = [row for item in mined for row in item.rows]
+    parquet.write_rows(folder / "patches.parquet", "patches", rows)
+    return len(rows)
+
+
 @dataclass(frozen=True)
 class _Place:
     """One mined position."""
@@ -188,7 +206,7 @@ class _Place:
     activation: float
 
 
-def _places(best: Best, sides: tuple[int, int], lowest: bool) -> list[_Place]:
+def _places(best: TopK, sides: tuple[int, int], lowest: bool) -> list[_Place]:
     height, width = sides
     firsts = np.searchsorted(best.filters, best.filters)
     ranks = np.arange(len(firsts)) - firsts + 1
@@ -201,11 +219,11 @@ def _places(best: Best, sides: tuple[int, int], lowest: bool) -> list[_Place]:
 
 def _boxes(model: Any, layer: str) -> tuple[list[Span], list[Span]]:
     """Return the pixels that each row, and each column, of a layer's map sees."""
-    along_y, along_x = receptive.windows(model, layer)
+    along_y, along_x = receptive_field.windows(model, layer)
     _, height, width, _ = model.get_layer(layer).output.shape
     return (
-        [receptive.span(along_y, y) for y in range(height)],
-        [receptive.span(along_x, x) for x in range(width)],
+        [receptive_field.span(along_y, y) for y in range(height)],
+        [receptive_field.span(along_x, x) for x in range(width)],
     )
 
 
@@ -263,12 +281,12 @@ def _box_columns(box_y: Span, box_x: Span) -> dict[str, int]:
     }
 
 
-def _rule(settings: MiningConfig, n_filters: int) -> Rule:
+def _rule(settings: MiningConfig, n_filters: int) -> MiningOptions:
     searched = np.ones(n_filters, bool)
     if settings.filters:
         searched[:] = False
         searched[list(settings.filters)] = True
-    return Rule(
+    return MiningOptions(
         settings.patches_per_filter,
         searched,
         -np.inf if settings.lowest else 0.0,

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnn.errors import ConfigError
-from cnn.explain import receptive
-from cnn.explain.receptive import Window
+from cnn.explain import receptive_field
+from cnn.explain.receptive_field import Window
 
 Array = NDArray[np.float32]
 _CHUNK = 64  # seeds that go down together
@@ -56,7 +56,7 @@ def way_back(model: Any, name: str) -> list[Any]:
     Raises ConfigError as receptive.chain does, and for a layer on the way that is no
     convolution without groups, pool, ReLU, scaling or dropout: nothing comes back through it.
     """
-    layers = receptive.chain(model, name)
+    layers = receptive_field.chain(model, name)
     for layer in layers:
         config = layer.get_config()
         function = config.get("activation", "linear")
@@ -170,7 +170,7 @@ class _Tap:
 
 def _taps(layer: Any) -> list[_Tap]:
     """Return the taps of a layer's window, row by row; what lies in the padding is left out."""
-    along_y, along_x = receptive.window(layer, 0), receptive.window(layer, 1)
+    along_y, along_x = receptive_field.window(layer, 0), receptive_field.window(layer, 1)
     n_y, n_x = layer.output.shape[1:3]
     return [
         _Tap((i, j), (slice(None), out_y, out_x), (slice(None), in_y, in_x))

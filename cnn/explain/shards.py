@@ -6,19 +6,18 @@ bytes however the images are cut, see mining.merge.
 
 import itertools
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 from typing import Any
 
 from cnn import progress
-from cnn.config import MiningConfig
+from cnn.config.run import MiningConfig
 from cnn.data import dataset as datasets
-from cnn.errors import ConfigError
 from cnn.explain import activations, mining, patches
-from cnn.explain.mining import Best
-from cnn.store import exports, fingerprints
+from cnn.explain.mining import TopK
+from cnn.model_io import exports
 
 _MOST = 16  # shards of one search: a task run each
 _FEWEST_BATCHES = 10  # of a shard; less work than that is not worth a task run
@@ -26,7 +25,7 @@ _FEWEST_BATCHES = 10  # of a shard; less work than that is not worth a task run
 
 @dataclass(frozen=True)
 class Search:
-    """What is searched, by the folders of the artifacts; `code` is what should do it.
+    """What is searched, by the folders of the artifacts.
 
     digest: of the model. Another may take its folder while a worker lives.
     """
@@ -35,7 +34,6 @@ class Search:
     digest: str
     dataset: Path
     settings: MiningConfig
-    code: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -61,19 +59,11 @@ def cut(n_images: int, n_at_once: int) -> list[Shard]:
     return [Shard(start, min(stop, n_images)) for start, stop in itertools.pairwise(ends)]
 
 
-def code() -> dict[str, str]:
-    """Return the fingerprints of the code that searches."""
-    return fingerprints.of("cnn.explain.shards")
-
-
-def work(search: Search, shard: Shard, report: progress.Report = progress.ignore) -> Best:
+def work(search: Search, shard: Shard, report: progress.Report = progress.ignore) -> TopK:
     """Return the strongest positions in a shard; for any process, the model stays for the next.
 
-    report: is told how many of the shard's images are done. Raises ConfigError where this
-    process has other code than the one that wants the work done.
+    report: is told how many of the shard's images are done.
     """
-    if code() != search.code:
-        raise ConfigError("a worker has other code than this run; install the same filterscope")
     forward, images = _opened(search)
     n = shard.stop - shard.start
     return patches.search(
@@ -85,7 +75,7 @@ def work(search: Search, shard: Shard, report: progress.Report = progress.ignore
     )
 
 
-def merged(found: Iterable[Best], k: int) -> Best:
+def merged(found: Iterable[TopK], k: int) -> TopK:
     """Return the k strongest positions of all shards; their order does not matter."""
     return reduce(lambda one, other: mining.merge(one, other, k), found)
 

@@ -8,12 +8,12 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import get_args
 
-from cnn.store import runs
 from cnn.store.refs import Kind
 
 STORE, CHECKPOINTS, QUARANTINE, RUNS = "store", "checkpoints", "quarantine", "runs"
 PROMOTED, COMPARED, MINED = "promoted", "compared", "mined"
 DOWNLOADS, MEMORY = "downloads", ".verified"
+INDEX_NAME = "index.parquet"  # of the runs
 FOLDERS = (STORE, CHECKPOINTS, QUARANTINE, RUNS, PROMOTED, COMPARED, MINED, DOWNLOADS)
 KINDS: tuple[Kind, ...] = get_args(Kind)
 _KEY = re.compile(r"[0-9a-f]{64}")
@@ -87,7 +87,7 @@ def strangers(root: Path) -> Iterator[tuple[Path, str]]:
         if is_folder(folder.parent):
             yield from ((path, _no_key(path)) for path in entries(folder) if _no_key(path))
     for path in entries(root / RUNS):
-        if path.name != runs.INDEX_NAME and not is_folder(path):
+        if path.name != INDEX_NAME and not is_folder(path):
             yield path, _no_folder(path)
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cnn import files
+from cnn.io import atomic
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ def is_live(folder: Path) -> bool:
 
 def discard(folder: Path) -> None:
     """Remove a folder with all that is in it, unless somebody holds its lease."""
-    with suppress(OSError), files.exclusive(folder / _LOCK_NAME):
+    with suppress(OSError), atomic.exclusive(folder / _LOCK_NAME):
         if not is_live(folder):
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -121,14 +121,14 @@ def _wait(folder: Path, owner: Owner, done: Callable[[], bool]) -> bool:
 def _take(folder: Path, owner: Owner, stale: tuple[int, int] | None) -> bool:
     """Take a lease that is free, its owner dead, or whose heartbeat is still the stale one."""
     path = folder / NAME
-    with files.disk_faults("a lease", folder), files.exclusive(folder / _LOCK_NAME):
+    with atomic.disk_faults("a lease", folder), atomic.exclusive(folder / _LOCK_NAME):
         beat, before = _beat_of(path), _owner(path)
         if beat is not None and beat != stale and not (before and before.is_dead):
             return False
         if beat is not None:
             log.info("%s ended without finishing; taking over", before or "another process")
         try:
-            files.replace(path, owner.model_dump_json().encode())
+            atomic.replace(path, owner.model_dump_json().encode())
         except OSError:
             _leave(folder)
             raise
@@ -147,7 +147,7 @@ def _give_up(folder: Path, owner: Owner) -> None:
     """Remove the lease if it is still the owner's, and the folder if nothing else is in it."""
     if _owner(folder / NAME) != owner:
         return
-    with suppress(OSError), files.exclusive(folder / _LOCK_NAME):
+    with suppress(OSError), atomic.exclusive(folder / _LOCK_NAME):
         if _owner(folder / NAME) == owner:
             (folder / NAME).unlink()
             _leave(folder)

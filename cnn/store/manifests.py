@@ -19,9 +19,9 @@ from pydantic import (
     field_validator,
 )
 
-from cnn import documents
 from cnn.errors import ArtifactError
-from cnn.store import contents
+from cnn.io import strict_json
+from cnn.store import digests
 from cnn.store.refs import Digest, Kind, Ref
 
 NAME = "manifest.json"
@@ -35,9 +35,9 @@ def _utc(moment: datetime) -> datetime:
         raise ValueError("no such moment in UTC") from None
 
 
-Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]  # what a column of a table can hold
-Moment = Annotated[AwareDatetime, AfterValidator(_utc)]
-Headline = dict[str, float | Whole | str | None]
+Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]  # what a column of a table can hold
+UtcTime = Annotated[AwareDatetime, AfterValidator(_utc)]
+Headline = dict[str, float | Int64 | str | None]
 
 
 class File(BaseModel):
@@ -46,7 +46,7 @@ class File(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     path: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=200)
-    bytes: Whole = Field(ge=0)
+    bytes: Int64 = Field(ge=0)
     sha256: Digest
     content: Digest
 
@@ -63,7 +63,7 @@ class Manifest(BaseModel):
     reads: tuple[Ref, ...]
     files: tuple[File, ...]
     environment: dict[str, Any]
-    created: Moment
+    created: UtcTime
     seconds: float
     headline: Headline
     seal: str = ""
@@ -93,7 +93,7 @@ def read(folder: Path) -> Manifest:
     version does not know. Raises ArtifactError where it is missing, damaged or edited.
     """
     try:
-        stored = documents.read(folder / NAME)
+        stored = strict_json.read(folder / NAME)
         manifest = Manifest.model_validate(stored)
     except (OSError, ValueError):
         raise ArtifactError(f"{NAME} is missing or damaged") from None
@@ -117,8 +117,8 @@ def describe(folder: Path) -> tuple[File, ...]:
         File(
             path=path.name,
             bytes=path.stat().st_size,
-            sha256=contents.file_digest(path),
-            content=contents.content_digest(path),
+            sha256=digests.file_digest(path),
+            content=digests.content_digest(path),
         )
         for path in paths
     )
@@ -131,14 +131,14 @@ def digest(files: Sequence[File]) -> str:
 
 
 def problem(
-    folder: Path, manifest: Manifest, file_digest: Callable[[Path], str] = contents.file_digest
+    folder: Path, manifest: Manifest, file_digest: Callable[[Path], str] = digests.file_digest
 ) -> str:
     """Return what is wrong with an artifact's files, or "" if every one is as it was made."""
     return next(problems(folder, manifest, file_digest), "")
 
 
 def problems(
-    folder: Path, manifest: Manifest, file_digest: Callable[[Path], str] = contents.file_digest
+    folder: Path, manifest: Manifest, file_digest: Callable[[Path], str] = digests.file_digest
 ) -> Iterator[str]:
     """Yield what is wrong with each of an artifact's files, and what does not belong there."""
     if folder.is_symlink():

@@ -16,10 +16,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from cnn import files
 from cnn.errors import ArtifactError, StoreUnwritableError
-from cnn.memory import Memory
-from cnn.store import contents, layout, leases, manifests
+from cnn.io import atomic
+from cnn.io.digest_cache import DigestCache
+from cnn.store import digests, layout, leases, manifests
 from cnn.store.keys import Key
 from cnn.store.manifests import Headline, Manifest
 from cnn.store.refs import Kind, Ref
@@ -85,7 +85,7 @@ class Store:
         What was kept of trainings and searches that are done by now goes too.
         """
         for folder in layout.workplaces(self.root):
-            for path in files.sweep(folder):
+            for path in atomic.sweep(folder):
                 log.info("%s was left half-written by an interrupted run; removed", path)
         for folder in layout.entries(self.checkpoints):
             if layout.is_made(self.root, folder.name) and not leases.is_live(folder):
@@ -166,9 +166,9 @@ class Store:
         StoreUnwritableError where the disk is full or not writable.
         """
         store = self.root / "store"
-        with files.disk_faults(key.kind, self.root):
+        with atomic.disk_faults(key.kind, self.root):
             store.mkdir(parents=True, exist_ok=True)
-            with files.temporary_folder(store, f"{key.kind}-{key.digest[:12]}") as temporary:
+            with atomic.temporary_folder(store, f"{key.kind}-{key.digest[:12]}") as temporary:
                 started = time.monotonic()
                 headline = produce(temporary)
                 manifest = Manifest(
@@ -185,7 +185,7 @@ class Store:
                 text = manifest.model_dump_json(indent=2)
                 (temporary / manifests.NAME).write_text(text, encoding="utf-8")
                 for path in (*temporary.iterdir(), temporary):
-                    files.flush(path)
+                    atomic.flush(path)
                 return self._put(temporary, key, manifest, replace)
 
     def _put(self, temporary: Path, key: Key, manifest: Manifest, replace: bool) -> Manifest:
@@ -206,13 +206,13 @@ class Store:
             if there is None:
                 raise
             return there
-        files.flush(folder.parent)
+        atomic.flush(folder.parent)
         return manifest
 
     def _problem(self, folder: Path, manifest: Manifest) -> str:
-        memory = Memory(self.root / "store/.verified" / f"{manifest.kind}-{manifest.key}.json")
+        memory = DigestCache(self.root / "store/.verified" / f"{manifest.kind}-{manifest.key}.json")
         problem = manifests.problem(
-            folder, manifest, lambda path: memory.digest(path, path.name, contents.file_digest)
+            folder, manifest, lambda path: memory.digest(path, path.name, digests.file_digest)
         )
         if not problem:
             memory.keep()

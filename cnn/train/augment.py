@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from cnn.training import Training
+from cnn.config.training import Training
 
 
 def transform(images: Any, settings: Training, seed: Any) -> Any:

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from cnn import files
 from cnn.errors import ArtifactError, StoreUnwritableError
+from cnn.io import atomic
 from cnn.train.device import Device
 from cnn.train.fit import LogPoint, State
 
@@ -56,7 +56,7 @@ class Checkpoint:
     device: Device
 
 
-class Keeper:
+class CheckpointWriter:
     """Writes a training's checkpoints into its folder, every so many seconds.
 
     Fewer are written where they would take more than LARGEST_SHARE of the time.
@@ -107,8 +107,8 @@ def write(folder: Path, state: State, device: Device) -> Path:
     content = io.BytesIO()
     np.savez(content, **{_ABOUT: np.frombuffer(text.encode(), np.uint8)}, **arrays)  # type: ignore[arg-type]
     path = folder / _name(state.step, device)
-    with files.disk_faults("a checkpoint", folder):
-        files.replace(path, content.getvalue())
+    with atomic.disk_faults("a checkpoint", folder):
+        atomic.replace(path, content.getvalue())
         for old in _newest_first(folder, _suffix(device))[_N_KEPT:]:
             old.unlink(missing_ok=True)
     return path

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cnn.config import RuntimeConfig
+from cnn.config.run import RuntimeConfig
 from cnn.errors import ConfigError
 
 _NOISE = re.compile(

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnn import progress
+from cnn.config.training import Training
 from cnn.data.dataset import Dataset
 from cnn.errors import TrainingError
-from cnn.train import loop, model, schedule
-from cnn.training import Training
+from cnn.train import loop, networks, schedule
 
 log = logging.getLogger(__name__)
 
@@ -99,10 +99,10 @@ def fit(
     """
     train = dataset.splits["train"]
     _warn_of_large_batch(settings, len(train))
-    network = model.build(settings, dataset.image_shape, len(dataset.class_names), seed)
+    network = networks.build(settings, dataset.image_shape, len(dataset.class_names), seed)
     with _memory_faults(settings):
         training = loop.Loop(network, settings, seed, train.images, train.labels, xla)
-        run = _Run(dataset, settings, training, report)
+        run = _Trainer(dataset, settings, training, report)
         if state:
             run.restore(state)
         for first_step, n_steps in _blocks(settings, state.step if state else 0):
@@ -166,7 +166,7 @@ def _blocks(settings: Training, step: int) -> Iterator[tuple[int, int]]:
         step += n_steps
 
 
-class _Run:
+class _Trainer:
     """A training under way: sums since the last log point, and the history."""
 
     def __init__(

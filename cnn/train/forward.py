@@ -1,13 +1,13 @@
 """The network's forward pass in plain operations, as the training's graph has it.
 
-The saved model does the same with Keras layers (`cnn.train.model`), always in float32.
+The saved model does the same with Keras layers (`cnn.train.networks`), always in float32.
 """
 
 from collections.abc import Callable, Mapping
 from functools import reduce
 from typing import Any
 
-from cnn.training import Training
+from cnn.config.training import Training
 
 Drop = Callable[[Any], Any]
 

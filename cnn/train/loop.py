@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cnn.config.training import Training
 from cnn.errors import ArtifactError
 from cnn.train import augment, forward, optimizers, order, schedule
-from cnn.training import Training
 
 _DROPOUT_STREAM, _AUGMENT_STREAM, _N_STREAMS = 0, 1, 2
 _EVALUATION_BATCH = 1000

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cnn.training import Training
+from cnn.config.training import Training
 
 # The settings of each optimizer, beside learning rate and weight decay, which all have.
 USED = {

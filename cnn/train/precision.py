@@ -4,7 +4,7 @@ import logging
 import re
 from pathlib import Path
 
-from cnn.training import Training
+from cnn.config.training import Training
 
 log = logging.getLogger(__name__)
 

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from cnn.config import RecipeChoice, RecipeName
+from cnn.config.run import RecipeChoice, RecipeName
+from cnn.config.training import Training
 from cnn.errors import ConfigError
 from cnn.train import precision
 from cnn.train.optimizers import USED
-from cnn.training import Training
 
 NOTEBOOK = Training(
     steps=3000,

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn.training import Training
+from cnn.config.training import Training
 
 _LOWEST = 1 / 25  # of one-cycle's peak, where it starts
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cnn.config import DataConfig
+from cnn.config.run import DataConfig
 from cnn.data import sources
 from cnn.data.dataset import Dataset
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cnn.config import DataConfig
+from cnn.config.run import DataConfig
 from cnn.data import download, published, sources, transfer
 from cnn.data.transfer import Deadline
 from cnn.errors import UnreachableError

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cnn.config import DataConfig
-from cnn.data import folder, published, sources
+from cnn.config.run import DataConfig
+from cnn.data import idx_folder, published, sources
 from cnn.errors import UnreachableError
 from tests import hosts
 from tests.hosts import JSON, PAGE, Server
@@ -64,7 +64,7 @@ def test_it_is_set_aside_and_fetched_again_once(
     assert reason in caplog.text
 
 
-@pytest.mark.parametrize("role", folder.ROLES)
+@pytest.mark.parametrize("role", idx_folder.ROLES)
 @pytest.mark.parametrize("fault", ["html", "empty", "cut at 60 %", "wrong crc"])
 def test_offline_it_is_refused_with_its_reason(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch, fault: str, role: str

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cnn.config import DataConfig
+from cnn.config.run import DataConfig
 from cnn.data import published, sources
 from cnn.errors import UnreachableError
 from tests import hosts

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 PROCESS = """
 import hashlib, sys
 from pathlib import Path
-from cnn.config import DataConfig
+from cnn.config.run import DataConfig
 from cnn.data import published, sources
 published.KNOWN["mnist"], published.ADDRESSES["mnist"] = {digests!r}, {addresses!r}
 config, downloads = DataConfig(source="mnist"), Path(sys.argv[1])

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cnn.config import RuntimeConfig
-from cnn.store import exports
-from cnn.train import device, model, recipes
-from cnn.training import Training
+from cnn.config.run import RuntimeConfig
+from cnn.config.training import Training
+from cnn.model_io import exports
+from cnn.train import device, networks, recipes
 from tests.cases import inputs
 
 GOOD = inputs.good_set()
@@ -89,7 +89,7 @@ def test_the_choice_stands_in_the_metadata_of_the_model(tmp_path: Path) -> None:
         folder = tmp_path / prefix
         dataset = inputs.load(inputs.write_set(folder, LYING, prefix))
         small: Training = recipes.FAST.model_copy(update={"dense1_units": 4})
-        made = model.build(small, dataset.image_shape, len(dataset.class_names), seed=0)
+        made = networks.build(small, dataset.image_shape, len(dataset.class_names), seed=0)
         exports.save_model(folder, made, dataset)
         sidecar = json.loads((folder / exports.SIDECAR_NAME).read_text())
         assert sidecar["trained_on"]["transposed"] is (prefix != "own-")

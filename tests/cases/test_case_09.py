@@ -8,12 +8,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from cnn.config import RuntimeConfig
+from cnn.config.run import RuntimeConfig
 from cnn.data.dataset import Dataset
 from cnn.errors import DataError, ServerError
-from cnn.report import body
+from cnn.report.pages import body
 from cnn.train import device
-from flows import cli, start
+from flows import cli, local_run
 from tests.cases import inputs
 from tests.cnn.report.conftest import train_briefly, write_artifacts
 
@@ -197,7 +197,7 @@ def test_the_command_refuses_pictures_before_anything_is_written(
     tmp_path: Path, verb: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Exit code 3, one message that names the file, and Prefect was not started."""
-    monkeypatch.setattr(start, "train_and_explain", lambda *_: pytest.fail("a run was started"))
+    monkeypatch.setattr(local_run, "train_and_explain", lambda *_: pytest.fail("a run was started"))
     data = inputs.class_folders(tmp_path / "data", 3)
     (data / "left/0.png").write_bytes(b"")
     words = ["--data.source", "folder", "--data.path", str(data)]
@@ -217,7 +217,7 @@ def test_looking_at_the_data_before_a_run_warns_of_nothing(
         assert caplog.messages == []
         raise ServerError("far enough")
 
-    monkeypatch.setattr(start, "train_and_explain", begin)
+    monkeypatch.setattr(local_run, "train_and_explain", begin)
     for i in range(6):
         files = {f"{name}/{i}.png": 255 - inputs.glyph(i) for name in LABELS}
         inputs.write_pictures(tmp_path / "data", {n: inputs.png(a) for n, a in files.items()})

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cnn.config import RuntimeConfig
+from cnn.config.run import RuntimeConfig
 from cnn.data.dataset import Dataset
 from cnn.evaluate import evaluation
-from cnn.train import device, model, recipes
+from cnn.train import device, networks, recipes
 from tests.cases import inputs
 
 
@@ -75,7 +75,7 @@ def test_class_counts_of_both_parts_stand_in_the_metrics(tmp_path: Path, fractio
     device.prepare(RuntimeConfig())
     folder = inputs.write_set(tmp_path, ordered("sorted"))
     dataset = inputs.load(folder, validation_fraction=fraction)
-    network = model.build(
+    network = networks.build(
         recipes.FAST.model_copy(update={"dense1_units": 4}), dataset.image_shape, 10, seed=0
     )
     rows = evaluation.evaluate(network, dataset, 15).tables["metrics"]

@@ -12,10 +12,11 @@ import pandas as pd
 import pytest
 from prefect.testing.utilities import prefect_test_harness
 
-from cnn import config
-from cnn.config import RuntimeConfig
+from cnn import formatting
+from cnn.config import run as config
+from cnn.config.run import RuntimeConfig
 from cnn.errors import DataError
-from cnn.report import html, ui
+from cnn.report.pages import prefect_ui
 from cnn.train import device, fit, recipes
 from flows import cli, console
 from tests.cases import inputs
@@ -90,12 +91,12 @@ def test_a_rate_that_is_too_high_ends_the_training_in_that_epoch(tmp_path: Path)
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, None])
 def test_what_is_no_number_reads_not_available(value: float | None) -> None:
     """In words for tables and pages, whatever asks for it."""
-    for shown in (html.number(value), html.percent(value), html.seconds(value)):
+    for shown in (formatting.number(value), formatting.percent(value), formatting.seconds(value)):
         assert shown == "n/a"
     headline = dict.fromkeys(
         ("test_accuracy", "test_accuracy_ci_low", "test_accuracy_ci_high"), value
     )
-    (row,) = ui.metric_rows({**headline, "n_test": 3})
+    (row,) = prefect_ui.metric_rows({**headline, "n_test": 3})
     assert (row["accuracy"], row["95 % interval"]) == ("n/a", "n/a to n/a")
     assert strictly(json.dumps(row)) == row
 

@@ -19,14 +19,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cnn.config import RuntimeConfig
+from cnn.config.run import RuntimeConfig
 from cnn.data.dataset import Dataset
 from cnn.errors import ArtifactError
-from cnn.store import exports, tables
-from cnn.train import model as models
+from cnn.model_io import exports
+from cnn.tables import parquet
+from cnn.train import networks as models
 from cnn.train import recipes
+from tests import ROOT
 
-ROOT = Path(__file__).parents[2]
 TINY = recipes.FAST.model_copy(
     update={
         "precision": "float32",
@@ -263,7 +264,7 @@ def test_stock_keras_reproduces_the_stored_probabilities(digits: Dataset, tmp_pa
     trained = fit.fit(digits, TINY, seed=0)
     exports.save_model(tmp_path, trained.model, digits)
     measured = evaluation.evaluate(exports.load_model(tmp_path), digits, 15)
-    tables.write_rows(
+    parquet.write_rows(
         tmp_path / "predictions.parquet", "predictions", measured.tables["predictions"]
     )
     stored = pd.read_parquet(tmp_path / "predictions.parquet")

@@ -13,16 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from cnn import files
 from cnn.data.dataset import Dataset
 from cnn.errors import ArtifactError
-from cnn.store import exports
+from cnn.io import atomic
+from cnn.model_io import exports
 from cnn.store.keys import Key
 from cnn.store.store import Store
-from cnn.train import model as models
+from cnn.train import networks as models
 from cnn.train import recipes
+from tests import ROOT
 
-ROOT = Path(__file__).parents[2]
 N_KILLS = 20
 
 
@@ -57,12 +57,12 @@ while True:
 REPLACE = """
 import sys
 from pathlib import Path
-from cnn import files
+from cnn.io import atomic
 target, source = Path(sys.argv[1]) / "model.keras", Path(sys.argv[2]) / "model.keras"
 content = source.read_bytes()
 print("ready", flush=True)
 while True:
-    files.replace(target, content)
+    atomic.replace(target, content)
 """
 
 
@@ -80,7 +80,7 @@ def killed(code: str, *words: object, after: float) -> None:
 
 def leftovers(folder: Path) -> list[Path]:
     """Return what has a temporary name anywhere below a folder."""
-    return [path for path in folder.rglob("*") if path.suffix == files.SUFFIX]
+    return [path for path in folder.rglob("*") if path.suffix == atomic.SUFFIX]
 
 
 @pytest.mark.slow
@@ -124,7 +124,7 @@ def test_a_killed_replace_leaves_a_whole_file(saved: Path, tmp_path: Path) -> No
         assert [path.name for path in tmp_path.glob("*.keras")] == ["model.keras"]
         left = leftovers(tmp_path)
         interrupted += bool(left)
-        assert sorted(files.sweep(tmp_path)) == sorted(left)
+        assert sorted(atomic.sweep(tmp_path)) == sorted(left)
         assert [path.name for path in tmp_path.iterdir()] == ["model.keras"]
     assert interrupted > N_KILLS // 4
     assert exports.load_model(tmp_path).count_params() > 0

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests import ROOT
+
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[2]
 
 # Draws every kind of figure again and again in four threads; prints what a caller may notice.
 SCRIPT = """
@@ -25,9 +26,12 @@ import matplotlib
 before = (matplotlib.rcParams._get_backend_or_none(), dict(matplotlib.rcParams.copy()))
 import numpy as np
 import pandas as pd
+from tests import ROOT
 from cnn.data.dataset import Split
-from cnn.report import figures, layers, theme
-from cnn.report.layers import Layer
+from cnn.report.figures import overview
+from cnn.report.figures import layers
+from cnn.report.figures import theme
+from cnn.report.figures.layers import ExplainedLayer
 
 folder, n_figures = Path(sys.argv[1]), 200
 
@@ -39,7 +43,7 @@ def filters(rng):
     kernels = rng.normal(size=(25, 5, 5, 1)).astype(np.float32)
     rows = [{"filter": f, "dead": rng.random() < 0.1} for f in range(25)]
     pixels = np.zeros((25, 12, 5, 5, 1), np.uint8)
-    return layers.filters(Layer("conv1", rows, kernels, pixels, pixels, [], ()))
+    return layers.filters(ExplainedLayer("conv1", rows, kernels, pixels, pixels, [], ()))
 
 def history(rng):
     steps = np.arange(10, 200, 10)
@@ -48,7 +52,7 @@ def history(rng):
          "learning_rate": 1e-3, "status": "ok"}
         for s in steps for split in ("train", "validation")
     ]
-    return figures.history(pd.DataFrame(rows))
+    return overview.history(pd.DataFrame(rows))
 
 def calibration(rng):
     edges = np.linspace(0, 1, 16)
@@ -58,12 +62,12 @@ def calibration(rng):
         "accuracy": (edges[1:] + edges[:-1]) / 2, "ci_low": edges[:-1], "ci_high": edges[1:],
         "probability_low": edges[:-1], "probability_high": edges[1:],
     })
-    return figures.calibration(table, "test")
+    return overview.calibration(table, "test")
 
 def samples(rng):
     images = rng.integers(0, 256, (20, 28, 28, 1), dtype=np.uint8)
     split = Split(images, rng.integers(0, 10, 20), np.arange(20))
-    return figures.samples(split, tuple("0123456789"))
+    return overview.samples(split, tuple("0123456789"))
 
 KINDS = (filters, history, calibration, samples)
 sizes, lock = [], threading.Lock()

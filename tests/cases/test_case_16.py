@@ -22,27 +22,28 @@ import pyarrow.parquet as pq
 import pytest
 
 from cnn.errors import ArtifactError
-from cnn.store import tables
-from tests.cnn.store.test_tables import columns, put
+from cnn.tables import parquet, schemas
+from tests import ROOT
+from tests.cnn.tables.test_parquet import columns, put
 
-ROOT = Path(__file__).parents[2]
-every_table = pytest.mark.parametrize("name", tables.SCHEMAS)
+every_table = pytest.mark.parametrize("name", schemas.SCHEMAS)
 
 # Publishes artifacts and runs, and makes the index anew, until it is ended.
 WRITER = """
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from cnn.store import runs, tables
+from cnn.runs import folders
+from cnn.tables import parquet
 from cnn.store.keys import Key
-from cnn.store.runs import RunRecord
+from cnn.runs.records import RunRecord
 from cnn.store.store import Store
 store = Store(Path(sys.argv[1]))
 rows = [{"split": "test", "metric": f"m{i}", "value": i / 7, "ci_low": None, "ci_high": None,
          "n": i} for i in range(20_000)]
 def produce(folder):
     for name in ("metrics", "again"):
-        tables.write_rows(folder / f"{name}.parquet", "metrics", rows)
+        parquet.write_rows(folder / f"{name}.parquet", "metrics", rows)
     return {}
 print("ready", flush=True)
 n = 0
@@ -52,7 +53,7 @@ while True:
     record = RunRecord(run=f"20260301T000000Z-{sys.argv[2]}-{n}", created=datetime.now(UTC),
         status="completed", data="digits", recipe="fast", seed=n, config={}, training={}, steps=(),
         seconds=1)
-    runs.publish(store.runs, record, {"evaluation": store.open(ref)})
+    folders.publish(store.runs, record, {"evaluation": store.open(ref)})
 """
 
 
@@ -136,7 +137,7 @@ def test_every_table_is_documented() -> None:
     """docs/tables.md names all tables, and each one's columns and types in their order."""
     declared = {
         name: [(field.name, _words(field.type)) for field in schema]
-        for name, schema in tables.SCHEMAS.items()
+        for name, schema in schemas.SCHEMAS.items()
     }
     assert documented() == declared
 
@@ -146,10 +147,10 @@ def test_the_readme_names_columns_that_there_are() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `([\w/.]+)` \| one [^|]*\| (.*) \|$", text, re.MULTILINE)
     named = {name.replace("runs/index.parquet", "runs"): line for name, line in rows}
-    assert set(named) == set(tables.SCHEMAS)
+    assert set(named) == set(schemas.SCHEMAS)
     for name, line in named.items():
         written = re.findall(r"`(\w+)`", line)
-        assert written == [column for column in tables.SCHEMAS[name].names if column in written]
+        assert written == [column for column in schemas.SCHEMAS[name].names if column in written]
 
 
 def _seen(path: Path) -> dict[str, list[str]]:
@@ -175,7 +176,7 @@ def test_types_do_not_depend_on_the_rows(tmp_path: Path, name: str) -> None:
     """For each reader, a table without rows has the types of one with rows, or with nulls."""
     none, some = (put(tmp_path / f"{n}.parquet", name, n) for n in (0, 3))
     nulls = tmp_path / "nulls.parquet"
-    tables.write(nulls, name, {column: [None] * 2 for column in columns(name, 0)})
+    parquet.write(nulls, name, {column: [None] * 2 for column in columns(name, 0)})
 
     def types(path: Path) -> list[Any]:
         relation = duckdb.sql(f"select * from read_parquet('{path}')")
@@ -192,8 +193,8 @@ def test_filtered_rows_keep_the_columns(tmp_path: Path, name: str) -> None:
     frame = pd.read_parquet(path)
     filtered = frame[frame["schema_version"] < 0]
     assert len(filtered) == 0
-    assert list(filtered.columns) == tables.SCHEMAS[name].names
-    tables.write_rows(tmp_path / "again.parquet", name, filtered.to_dict("records"))
+    assert list(filtered.columns) == schemas.SCHEMAS[name].names
+    parquet.write_rows(tmp_path / "again.parquet", name, filtered.to_dict("records"))
     assert _seen(tmp_path / "again.parquet") == _seen(path)
 
 
@@ -216,7 +217,7 @@ def test_a_damaged_table_given_by_hand_is_refused(tmp_path: Path, damage: str) -
     path = put(tmp_path / "table.parquet", "metrics", 3)
     path.write_bytes(DAMAGE[damage](path.read_bytes()))
     with pytest.raises(ArtifactError, match=f"^{path}: not a complete parquet file") as caught:
-        tables.read(path)
+        parquet.read(path)
     assert "\n" not in str(caught.value)
 
 
@@ -224,7 +225,7 @@ def test_no_table_at_all_is_refused(tmp_path: Path) -> None:
     """A name without a file, and a folder in its place."""
     for path in (tmp_path / "none.parquet", tmp_path):
         with pytest.raises(ArtifactError, match="not a complete parquet file"):
-            tables.read(path)
+            parquet.read(path)
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 1, 0, 2), (1, 3, 2, 0)])
@@ -235,8 +236,8 @@ def test_among_many_the_damaged_are_left_out_with_one_warning(
     paths = [put(tmp_path / f"{n}.parquet", "metrics", n) for n in (3, 2, 4, 5)]
     paths[1].write_bytes(b"")
     paths[3].write_bytes(HALF)
-    read = tables.read_all([paths[i] for i in order], "metrics")
-    assert read.schema.equals(tables.SCHEMAS["metrics"])
+    read = parquet.read_all([paths[i] for i in order], "metrics")
+    assert read.schema.equals(schemas.SCHEMAS["metrics"])
     assert len(read) == 3 + 4
     (warning,) = caplog.records
     assert warning.levelno == logging.WARNING
@@ -249,10 +250,10 @@ def test_among_many_another_table_is_left_out(
 ) -> None:
     """A file of other columns is not mixed in, and no warning comes where nothing is wrong."""
     paths = [put(tmp_path / f"{name}.parquet", name, 2) for name in ("metrics", "history")]
-    assert len(tables.read_all(paths[:1], "metrics")) == 2
-    assert len(tables.read_all([], "metrics")) == 0
+    assert len(parquet.read_all(paths[:1], "metrics")) == 2
+    assert len(parquet.read_all([], "metrics")) == 0
     assert not caplog.records
-    assert len(tables.read_all(paths, "metrics")) == 2
+    assert len(parquet.read_all(paths, "metrics")) == 2
     assert "history.parquet: not a table metrics" in caplog.text
 
 
@@ -261,5 +262,5 @@ def test_a_folder_named_like_a_partition_adds_no_column(tmp_path: Path) -> None:
     folder = tmp_path / "seed=7"
     folder.mkdir()
     path = put(folder / "metrics.parquet", "metrics", 2)
-    assert tables.read(path).schema.equals(tables.SCHEMAS["metrics"])
-    assert isinstance(tables.read(path), pa.Table)
+    assert parquet.read(path).schema.equals(schemas.SCHEMAS["metrics"])
+    assert isinstance(parquet.read(path), pa.Table)

@@ -11,10 +11,10 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.testing.utilities import prefect_test_harness
 
-from cnn import config
-from cnn.store import runs
-from cnn.store.runs import RunRecord
-from cnn.store.steps import STEPS
+from cnn.config import run as config
+from cnn.pipeline.steps import STEPS
+from cnn.runs import records
+from cnn.runs.records import RunRecord
 from flows.train_and_explain import train_and_explain
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -81,7 +81,7 @@ def store(server: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(store: Path) -> tuple[RunRecord, dict[str, str]]:
     """Run again; return the record, and the name of each task run's state."""
-    record = runs.read(train_and_explain(SETTINGS, store=store))
+    record = records.read(train_and_explain(SETTINGS, store=store))
     with get_client(sync_client=True) as client:
         wanted = {"flow_runs": {"id": {"any_": [record.flow_run_id]}}}
         answer = client.request("POST", "/task_runs/filter", json=wanted)

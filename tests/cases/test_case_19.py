@@ -11,16 +11,17 @@ from typing import Any
 import pytest
 from prefect.exceptions import ParameterTypeError
 
-from cnn import refusals, wording
-from cnn.config import RunConfig
+from cnn.config import validation
+from cnn.config import values as words
+from cnn.config.run import RunConfig
 from cnn.data import published
 from cnn.errors import ConfigError
-from cnn.store import runs
-from flows import cli, start
+from cnn.runs import folders
+from flows import cli, local_run
 from flows.train_and_explain import train_and_explain
-from tasks.run import Run
+from tasks.runtime.context import RunContext
 
-EVERY_SETTING = dict(refusals.fields(RunConfig))
+EVERY_SETTING = dict(validation.fields(RunConfig))
 WRAPPED = {"value": "3", "__prefect_kind": "json"}
 
 # The public table: its names are placeholders, mapped to ours.
@@ -106,7 +107,7 @@ def started(monkeypatch: pytest.MonkeyPatch, words: list[str]) -> RunConfig:
         given.append(wanted)
         raise Started
 
-    monkeypatch.setattr(start, "train_and_explain", begin)
+    monkeypatch.setattr(local_run, "train_and_explain", begin)
     with pytest.raises(Started):
         cli.main(["run", *words])
     return given[0]
@@ -154,8 +155,8 @@ def test_an_accepted_value_is_that_value_in_the_runs_record(
     section, field = name.split(".")
     taken = getattr(getattr(settings, section), field)
     assert (taken, type(taken)) == (wanted, type(wanted))
-    run = Run(settings, tmp_path / "artifacts")
-    _, folder = runs.publish(run.store.runs, run.record({}), {})
+    run = RunContext(settings, tmp_path / "artifacts")
+    _, folder = folders.publish(run.store.runs, run.record({}), {})
     stored = json.loads((folder / "run.json").read_text())
     read = stored["config"][section][field]
     assert (read, type(read)) == (wanted, type(wanted))
@@ -170,7 +171,7 @@ def test_a_refused_value_is_named_with_what_is_allowed(
     """Parameter, value and range in one line, before any download; nothing is written."""
     message = refusal(door, name, value, capsys)
     assert f"{name}: " in message
-    assert f"is refused; expected {wording.allowed(EVERY_SETTING[name])}" in message
+    assert f"is refused; expected {words.allowed(EVERY_SETTING[name])}" in message
     shown = message.split(f"{name}: ")[1].split(" is refused")[0]
     assert shown in (repr(value), json.dumps(value), as_json(value))
     assert ("None" in shown, "True" in shown.replace("'True'", "")) == (False, False)
@@ -200,7 +201,7 @@ def test_one_bad_value_resets_no_other(capsys: pytest.CaptureFixture[str]) -> No
 def test_null_stands_for_the_recipes_value_of_an_override_only(door: Door) -> None:
     """The one meaning that null has, and every door says so in what is allowed."""
     assert door("train.steps", None).train.steps is None
-    assert wording.allowed(EVERY_SETTING["train.steps"]).endswith("(or null)")
+    assert words.allowed(EVERY_SETTING["train.steps"]).endswith("(or null)")
 
 
 def test_the_form_of_the_ui_has_every_setting_with_its_range() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cnn.config import RuntimeConfig
+from cnn.config.run import RuntimeConfig
 from cnn.data.dataset import Dataset
 from cnn.train import device, fit, recipes
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from prefect.utilities.callables import parameter_schema
 
-from cnn import config
+from cnn.config import run as config
 from deployments import automations, settings
 from deployments.settings import POOL, ROOT
 from flows.mine import mine

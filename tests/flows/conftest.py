@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from prefect.testing.utilities import prefect_test_harness
 
-from cnn import config
-from cnn.config import RunConfig
-from cnn.store import runs
-from cnn.store.runs import RunRecord
+from cnn.config import run as config
+from cnn.config.run import RunConfig
+from cnn.runs import records
+from cnn.runs.records import RunRecord
 from flows.train_and_explain import train_and_explain
 
 SHORT = {"data": {"source": "digits"}, "train": {"steps": 60, "log_every": 20}}
@@ -27,7 +27,7 @@ class Finished:
     @property
     def record(self) -> RunRecord:
         """What run.json says."""
-        return runs.read(self.folder)
+        return records.read(self.folder)
 
 
 @pytest.fixture(scope="session")

@@ -12,10 +12,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cnn.config import RuntimeConfig
+from cnn.config.run import RuntimeConfig
 from cnn.data import dataset as datasets
 from cnn.data import idx
-from cnn.store import exports
+from cnn.model_io import exports
 from cnn.train import device
 from tests.cnn.explain import oracle
 from tests.flows.conftest import Finished

@@ -12,10 +12,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cnn import config
-from cnn.report import html
-from cnn.store import layout, runs, verifying
-from cnn.store.runs import RunRecord
+from cnn.commands import verify
+from cnn.config import run as config
+from cnn.report.pages import html
+from cnn.runs import folders, records
+from cnn.runs.records import RunRecord
+from cnn.store import layout
 from cnn.store.store import Store
 from flows.train_and_explain import train_and_explain
 from tests.flows.conftest import SHORT, Finished
@@ -50,12 +52,12 @@ def copy(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def run(store: Path, **sections: Any) -> tuple[Path, RunRecord]:
     folder = train_and_explain(config.validate({**SHORT, **sections}), store=store)
     assert isinstance(folder, Path)
-    return folder, runs.read(folder)
+    return folder, records.read(folder)
 
 
 def both(store: Path) -> tuple[RunRecord, RunRecord]:
     """Return the records of the promoted run and of the other one."""
-    first, second, *_ = runs.records(store / "runs")
+    first, second, *_ = records.read_all(store / "runs")
     return first, second
 
 
@@ -67,7 +69,7 @@ def test_a_run_is_compared_with_the_promoted_model(store: Path) -> None:
     """Tables and pictures in its folder, a part of its page; gc and verify know of it."""
     promoted, record = both(store)
     folder = store / "runs" / record.run
-    assert record.compared == runs.Compared(run=promoted.run)
+    assert record.compared == records.ComparedWith(run=promoted.run)
     assert record.steps[-1].step == "compare_models"
     assert promoted.compared is None
     rows = pd.read_parquet(folder / "tables/matches.parquet")
@@ -75,13 +77,13 @@ def test_a_run_is_compared_with_the_promoted_model(store: Path) -> None:
         for side in ("filter_before", "filter_after"):
             numbers = rows[rows["layer"] == layer][side].dropna()
             assert sorted(numbers) == list(range(n))
-    text = (folder / runs.REPORT_NAME).read_text()
+    text = (folder / records.REPORT_NAME).read_text()
     assert f"Compared with the promoted model of {promoted.run}" in text
     for layer in ("conv1", "conv2"):
         picture = (folder / f"figures/matches-{layer}.png").read_bytes()
         assert html.data_uri(picture) in text
     assert html.data_uri((folder / "figures/changed.png").read_bytes()) in text
-    assert not verifying.verify(Store(store)).broken
+    assert not verify.verify(Store(store)).broken
 
 
 def test_the_changed_predictions_are_those_of_both_tables(store: Path) -> None:
@@ -108,7 +110,7 @@ def test_the_promoted_model_itself_is_not_compared(copy: Path, finished: Finishe
     folder, record = run(copy, **sections)
     assert record.compared is None
     assert "compare_models" not in states(record)
-    assert "Compared with" not in (folder / runs.REPORT_NAME).read_text()
+    assert "Compared with" not in (folder / records.REPORT_NAME).read_text()
 
 
 def runs_promoted(store: Path) -> str:
@@ -172,7 +174,7 @@ def test_a_promoted_model_that_cannot_be_opened_does_not_fail_a_run(copy: Path) 
     assert record.status == "completed"
     assert record.compared is not None
     assert "model.keras" in record.compared.problem
-    assert "It could not be compared: " in (folder / runs.REPORT_NAME).read_text()
+    assert "It could not be compared: " in (folder / records.REPORT_NAME).read_text()
     assert not (folder / "tables/matches.parquet").exists()
 
 
@@ -257,10 +259,10 @@ def test_runs_that_cannot_be_compared_are_refused(command: Command, copy: Path) 
     assert (code, "no run of that name" in said) == (2, True)
     code, said = refused(first, first)
     assert (code, "cannot be compared with itself; name another run" in said) == (2, True)
-    failed = runs.read(copy / "runs" / first).model_copy(
+    failed = records.read(copy / "runs" / first).model_copy(
         update={"status": "failed", "run": f"{first}-failed", "steps": ()}
     )
-    runs.publish(copy / "runs", failed, {})
+    folders.publish(copy / "runs", failed, {})
     code, said = refused(failed.run, second)
     assert (code, "has no model: it failed; choose a run that completed" in said) == (1, True)
     shutil.rmtree(copy / "store/dataset")

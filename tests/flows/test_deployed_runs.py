@@ -7,12 +7,12 @@ from uuid import uuid4
 import pytest
 from prefect.client.schemas.objects import FlowRun
 
-from cnn import config
+from cnn.config import run as config
 from cnn.data import published
 from cnn.errors import DataError, UnreachableError
 from flows.train_and_explain import train_and_explain
-from tasks import deployed
 from tasks.data import load_dataset
+from tasks.runtime import deployment as deployed
 from tests import hosts
 
 LONG = 120.0  # seconds

@@ -6,8 +6,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from cnn import config
-from cnn.store import manifests, runs
+from cnn.config import run as config
+from cnn.runs import records
+from cnn.store import manifests
 from cnn.train import device, fit, precision
 from cnn.train.device import Device
 from flows.train_and_explain import train_and_explain
@@ -47,7 +48,7 @@ def test_device_and_precision_are_recorded_and_emulation_is_said(
     assert {tuple(row) for row in history[columns].to_numpy()} == {
         (kind, "Some device", "bfloat16")
     }
-    made = {step.ref.kind: step.ref for step in runs.read(folder).steps if step.ref}
+    made = {step.ref.kind: step.ref for step in records.read(folder).steps if step.ref}
     found = {
         name: manifests.read(tmp_path / "artifacts/store" / name / made[name].key).environment
         for name in ("model", "evaluation")

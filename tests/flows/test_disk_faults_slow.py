@@ -13,13 +13,15 @@ from shutil import copytree
 import pytest
 from prefect.settings import get_current_settings
 
-from cnn import config
+from cnn.commands import verify
+from cnn.config import run as config
 from cnn.data import idx
 from cnn.data.dataset import Dataset
-from cnn.store import planning, runs, verifying
+from cnn.pipeline import planning
+from cnn.runs import records
 from cnn.store.refs import Kind
 from cnn.store.store import Store
-from tests.cnn.store import filled
+from tests.cnn.commands import filled_store
 from tests.flows.conftest import SHORT, Finished
 
 pytestmark = pytest.mark.slow
@@ -105,14 +107,14 @@ def assert_refused(done: Done, what: str, where: Path) -> None:
 
 def assert_whole(store: Path) -> None:
     """Nothing is broken and nothing temporary is left."""
-    assert verifying.verify(Store(store)).broken == []
+    assert verify.verify(Store(store)).broken == []
     assert [str(path) for path in store.rglob(".*.part")] == []
 
 
 def assert_completes(done: Done, store: Path, finished: Finished) -> None:
     """The run ended well, with what the undisturbed run made."""
     assert done.returncode == 0, done.stderr
-    record, _ = runs.find(Store(store).runs, "latest")
+    record, _ = records.find(Store(store).runs, "latest")
     assert [step.ref for step in record.steps] == [step.ref for step in finished.record.steps]
     assert_whole(store)
 
@@ -123,8 +125,10 @@ def prefilled(disk: Disk, finished: Finished, n_kinds: int) -> Path:
     (store / "store").mkdir(parents=True)
     (store / "runs").mkdir()
     for kind in KINDS[:n_kinds]:
-        ref = filled.ref_of(finished.record, kind)
-        copytree(filled.artifact_path(Store(finished.store), ref), store / "store" / kind / ref.key)
+        ref = filled_store.ref_of(finished.record, kind)
+        copytree(
+            filled_store.artifact_path(Store(finished.store), ref), store / "store" / kind / ref.key
+        )
     time.sleep(2.1)  # until digests may be remembered, which takes room too
     planning.plan(Store(store), config.validate(SHORT))
     return store
@@ -160,14 +164,14 @@ def test_a_full_disk_ends_a_run_with_a_message_and_the_next_run_completes(
     """Whatever was to be written: earlier artifacts stay as they were, nothing is half there."""
     n_kinds, rooms, what, place = PHASES[phase]
     store = prefilled(disk, finished, n_kinds)
-    before = filled.contents(store / "store")
+    before = filled_store.contents(store / "store")
     for room in rooms(finished):
         disk.leave(room)
         assert_refused(command(environment, store), what, store / place)
         assert_whole(store)
-        after = filled.contents(store / "store")
+        after = filled_store.contents(store / "store")
         assert {name: after[name] for name in before} == before
-        assert list(runs.records(store / "runs")) == []
+        assert list(records.read_all(store / "runs")) == []
     disk.leave(96_000_000)
     assert_completes(command(environment, store), store, finished)
 
@@ -195,7 +199,7 @@ def test_a_store_that_is_read_only_is_read_but_not_written(
     store = disk.path / "artifacts"
     copytree(finished.store, store)
     disk.read_only()
-    before = filled.contents(store)
+    before = filled_store.contents(store)
     done = command(environment, store, "--train.seed", "1")
     assert (done.returncode, done.stderr.splitlines()[-1]) == (
         2,
@@ -207,7 +211,7 @@ def test_a_store_that_is_read_only_is_read_but_not_written(
         assert (told.returncode, told.stderr) == (0, "")
     for words, what in ((("gc", "--apply"), "gc's changes"), (("pin",), "the pin")):
         assert_refused(command(environment, store, words=words), what, store)
-    assert filled.contents(store) == before
+    assert filled_store.contents(store) == before
 
 
 def test_only_the_store_and_prefects_home_are_written(

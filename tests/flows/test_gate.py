@@ -10,10 +10,11 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 
-from cnn import config
+from cnn.config import run as config
 from cnn.errors import GateError
-from cnn.store import promoted, runs
-from cnn.store.runs import RunRecord
+from cnn.promotion import registry
+from cnn.runs import folders, index, records
+from cnn.runs.records import RunRecord
 from cnn.store.store import Store
 from flows.train_and_explain import train_and_explain
 from tests.flows.conftest import SHORT, Finished
@@ -39,11 +40,11 @@ def run(store: Path, **sections: dict[str, Any]) -> tuple[Path, RunRecord]:
     values = {name: {**SHORT.get(name, {}), **section} for name, section in sections.items()}
     folder = train_and_explain(config.validate({**SHORT, **values}), store=store)
     assert isinstance(folder, Path)
-    return folder, runs.read(folder)
+    return folder, records.read(folder)
 
 
 def in_force(store: Path, track: str = "digits") -> str:
-    current = promoted.current(store, track)
+    current = registry.current(store, track)
     return current.run if current else ""
 
 
@@ -77,7 +78,7 @@ def test_the_first_run_is_promoted_and_the_same_again_is_kept(
         first.run,
         first.run,
     )
-    assert [row["gate"] for row in runs.index_rows(store / "runs")] == ["promoted", "kept"]
+    assert [row["gate"] for row in index.rows(store / "runs")] == ["promoted", "kept"]
 
 
 def test_a_rejected_run_completes_and_changes_nothing(store: Path) -> None:
@@ -103,7 +104,7 @@ def test_a_rejection_fails_the_run_where_the_settings_say_so(
     """Exit code 4 and state Failed, with the run's folder in place."""
     with pytest.raises(GateError, match="rejected on track digits: accuracy: "):
         run(store, train={"steps": 2}, gate={"fail": True})
-    record = list(runs.records(store / "runs"))[-1]
+    record = list(records.read_all(store / "runs"))[-1]
     assert record.gate is not None
     assert record.gate.outcome == "rejected"
     assert flow_run(record).state_name == "Failed"
@@ -143,7 +144,7 @@ def test_a_person_may_promote_whatever_completed_and_go_back(command: Command, s
     assert command("promote", first, "--because", "shown", "--track", "show")[0] == 0
     assert in_force(store, "show") == first
     assert command("gc", "--keep", "0", "--apply")[0] == 0
-    assert {record.run for record in runs.records(store / "runs")} == {first, rejected.run}
+    assert {record.run for record in records.read_all(store / "runs")} == {first, rejected.run}
     assert command("verify")[0] == 0
 
 
@@ -163,10 +164,10 @@ def test_what_cannot_be_promoted_is_refused(command: Command, store: Path) -> No
     code, _, errors = command("promote", name, "--because", "x", "--track", "b")
     assert (code, "metrics.parquet is not what the run made" in errors) == (1, True)
     metrics.write_bytes(whole)
-    failed = runs.read(store / "runs" / name).model_copy(
+    failed = records.read(store / "runs" / name).model_copy(
         update={"status": "failed", "run": f"{name}-2"}
     )
-    runs.publish(store / "runs", failed, {})
+    folders.publish(store / "runs", failed, {})
     code, _, errors = command("promote", f"{name}-2", "--because", "x")
     assert (code, "failed; a completed run is needed" in errors) == (2, True)
     assert in_force(store) == name
@@ -179,19 +180,19 @@ def test_there_is_something_to_do_where_the_gate_may_decide_otherwise(
     """Other limits, or another model in force by now."""
     record = finished.record
     limits = finished.config.gate
-    assert promoted.stands(store, record, limits)
+    assert registry.stands(store, record, limits)
     stricter = limits.model_copy(update={"min_accuracy": 0.99})
-    assert not promoted.stands(store, record, stricter)
-    assert not promoted.stands(store, record.model_copy(update={"gate": None}), limits)
+    assert not registry.stands(store, record, stricter)
+    assert not registry.stands(store, record.model_copy(update={"gate": None}), limits)
     (store / "promoted/digits").unlink()
-    assert not promoted.stands(store, record, limits)
+    assert not registry.stands(store, record, limits)
     assert record.gate is not None
     rejected = record.gate.model_copy(update={"outcome": "rejected", "model_in_force": ""})
     was_rejected = record.model_copy(update={"gate": rejected})
-    assert promoted.stands(store, was_rejected, limits)
+    assert registry.stands(store, was_rejected, limits)
     failing = limits.model_copy(update={"fail": True})
     config_of_it = {**record.config, "gate": failing.model_dump(mode="json")}
-    assert not promoted.stands(
+    assert not registry.stands(
         store, was_rejected.model_copy(update={"config": config_of_it}), failing
     )
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from cnn.store import collecting, runs, verifying
+from cnn.commands import gc, verify
+from cnn.runs import folders, records
 from cnn.store.store import Store
 from flows.train_and_explain import train_and_explain
-from tests.cnn.store import filled
+from tests.cnn.commands import filled_store
 from tests.flows.conftest import Finished
 from tests.flows.test_cli import Command, command
 
@@ -20,15 +21,15 @@ __all__ = ["command"]
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     """The store that the command finds, with three runs on one data set."""
-    monkeypatch.setattr(verifying, "SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(verify, "SETTLE_SECONDS", 0.0)
     store = Store(tmp_path / "artifacts")
     for seed in range(1, 4):
-        filled.add_run(store, seed)
+        filled_store.add_run(store, seed)
     return store
 
 
 def first(store: Store) -> str:
-    return next(runs.records(store.runs)).run
+    return next(records.read_all(store.runs)).run
 
 
 def test_verify_ends_with_0_and_says_what_it_looked_at(command: Command, store: Store) -> None:
@@ -49,12 +50,12 @@ def test_verify_ends_with_1_and_a_line_for_each_broken_thing(
     command: Command, store: Store
 ) -> None:
     """Path and what is wrong with it, and what to do; nothing is changed."""
-    model = filled.artifact_path(
-        store, filled.ref_of(runs.read(store.runs / first(store)), "model")
+    model = filled_store.artifact_path(
+        store, filled_store.ref_of(records.read(store.runs / first(store)), "model")
     )
     (model / "model.json").write_text("model 9")
     (store.runs / first(store) / "figures" / "history.png").write_text("edited")
-    before = filled.contents(store.root)
+    before = filled_store.contents(store.root)
     code, output, errors = command("verify")
     assert (code, errors) == (1, "")
     lines = output.splitlines()
@@ -69,12 +70,12 @@ def test_verify_ends_with_1_and_a_line_for_each_broken_thing(
     broken = json.loads(output)["broken"]
     assert code == 1
     assert broken[0] == {"path": str(model), "what": "model.json was changed"}
-    assert filled.contents(store.root) == before
+    assert filled_store.contents(store.root) == before
 
 
 def test_gc_only_says_what_it_would_free(command: Command, store: Store) -> None:
     """Each thing with its size and why it goes, and the totals; --apply does it."""
-    before = filled.contents(store.root)
+    before = filled_store.contents(store.root)
     code, output, _ = command("gc", "--keep", "2")
     assert code == 0
     assert f"{store.runs / first(store)}  (completed; not among the last)" in output
@@ -82,12 +83,12 @@ def test_gc_only_says_what_it_would_free(command: Command, store: Store) -> None
     assert "3 things, " in output
     assert "would be freed; gc --apply does it" in output
     assert "7 things, " in output
-    assert filled.contents(store.root) == before
+    assert filled_store.contents(store.root) == before
     code, output, _ = command("gc", "--keep", "2", "--apply")
     assert code == 0
     assert " freed\n" in output
     assert "bytes are free on the disk; before, " in output
-    assert [record.seed for record in runs.records(store.runs)] == [2, 3]
+    assert [record.seed for record in records.read_all(store.runs)] == [2, 3]
     assert command("verify")[0] == 0
     assert "0 things, 0 bytes would be freed" in command("gc", "--keep", "2")[1]
 
@@ -111,9 +112,9 @@ def test_gc_tells_machines_the_same(command: Command, store: Store) -> None:
 def test_gc_keeps_ten_runs_unless_told_otherwise(command: Command, store: Store) -> None:
     """And refuses a number that is none."""
     for seed in range(4, 13):
-        filled.add_run(store, seed)
+        filled_store.add_run(store, seed)
     command("gc", "--apply")
-    assert [record.seed for record in runs.records(store.runs)] == list(range(3, 13))
+    assert [record.seed for record in records.read_all(store.runs)] == list(range(3, 13))
     for word in ("-1", "1.5", "many", "1e3", "²"):
         code, _, errors = command("gc", "--keep", word)
         assert code == 2
@@ -131,7 +132,7 @@ def test_a_pinned_run_is_shown_as_such_and_stays(command: Command, store: Store)
     pinned = {item["run"]: item["pinned"] for item in json.loads(command("runs", "--json")[1])}
     assert [run for run, is_pinned in pinned.items() if is_pinned] == [name]
     command("gc", "--keep", "1", "--apply")
-    assert [record.seed for record in runs.records(store.runs)] == [1, 3]
+    assert [record.seed for record in records.read_all(store.runs)] == [1, 3]
     assert command("verify")[0] == 0
     code, _, errors = command("unpin", name)
     assert (code, errors) == (0, f"{name} is not pinned\n")
@@ -155,7 +156,7 @@ def test_after_gc_a_plan_for_a_kept_run_is_all_cached(
     root = tmp_path / "artifacts"
     shutil.copytree(finished.store, root, symlinks=True)
     shutil.rmtree(root / "promoted")  # a promoted run stays whatever is kept
-    filled.age(root)
+    filled_store.age(root)
     words = ["--data.source", "digits", "--train.steps", "60", "--train.log-every", "20", "--json"]
     for keep, state in (("1", "cached"), ("0", "run")):
         assert command("gc", "--keep", keep, "--apply")[0] == 0
@@ -173,19 +174,19 @@ def test_gc_takes_nothing_from_a_run_under_way(
     shutil.copytree(finished.store, root, symlinks=True)
     for name in ("runs", "promoted"):
         shutil.rmtree(root / name)
-    filled.age(root)
-    publish = runs.publish
+    filled_store.age(root)
+    publish = folders.publish
     seen: list[set[str]] = []
 
     def after_gc(*arguments: Any, **more: Any) -> Any:
-        seen.append({item.why for item in collecting.collect(Store(root), 0).kept})
+        seen.append({item.why for item in gc.collect(Store(root), 0).kept})
         return publish(*arguments, **more)
 
-    monkeypatch.setattr(runs, "publish", after_gc)
+    monkeypatch.setattr(folders, "publish", after_gc)
     folder = train_and_explain(finished.config, store=root)
     assert seen == [{"in use"}]
-    assert [step.state for step in runs.read(folder).steps] == ["cached"] * 6
-    assert verifying.verify(Store(root)).broken == []
+    assert [step.state for step in records.read(folder).steps] == ["cached"] * 6
+    assert verify.verify(Store(root)).broken == []
     shutil.rmtree(root / "promoted")
-    filled.age(root)
-    assert len(collecting.collect(Store(root), 0).freed) >= 7
+    filled_store.age(root)
+    assert len(gc.collect(Store(root), 0).freed) >= 7

@@ -11,8 +11,14 @@ import pytest
     [
         ("import flows.train_and_explain", {"tensorflow", "keras", "matplotlib.pyplot"}),
         ("import flows.cli", {"tensorflow", "keras", "prefect", "matplotlib"}),
-        ("from cnn.store import planning, runs", {"tensorflow", "keras", "prefect", "matplotlib"}),
-        ("from cnn.report import body, figures", {"tensorflow", "keras", "matplotlib.pyplot"}),
+        (
+            "from cnn.pipeline import planning\nfrom cnn.runs import records",
+            {"tensorflow", "keras", "prefect", "matplotlib"},
+        ),
+        (
+            "from cnn.report.pages import body\nfrom cnn.report.figures import overview",
+            {"tensorflow", "keras", "matplotlib.pyplot"},
+        ),
         ("import cnn.train.fit, cnn.explain.patches, cnn.evaluate.evaluation", {"tensorflow"}),
     ],
 )

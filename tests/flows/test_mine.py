@@ -11,11 +11,12 @@ import pytest
 from PIL import Image
 from prefect.client.orchestration import get_client
 
-from cnn import config
-from cnn.config import MineConfig
+from cnn.config import run as config
+from cnn.config.run import MineConfig
 from cnn.data import idx
 from cnn.errors import ConfigError
-from cnn.store import mined, runs, tables
+from cnn.runs import records, searches
+from cnn.tables import parquet, schemas
 from flows.mine import mine
 from tests.flows.conftest import Finished
 
@@ -50,7 +51,7 @@ def test_a_layer_over_the_runs_own_images_is_what_the_run_found(
     pd.testing.assert_frame_equal(rows, of_run[of_run["layer"] == "conv2"].reset_index(drop=True))
     for name in ("patches-conv2.npy", "projections-conv2.npy"):
         assert (folder / name).read_bytes() == (finished.folder / "arrays" / name).read_bytes()
-    record = mined.read(folder)
+    record = searches.read(folder)
     assert folder == store / "mined" / f"{finished.record.run}-conv2-{record.patches.key[:8]}"
     assert (record.run, record.data, record.n_patches) == (finished.record.run, "digits", len(rows))
     for name in ("patches-conv2.png", "projections-conv2.png"):
@@ -92,13 +93,13 @@ def test_other_images_are_searched_with_their_own_labels(store: Path, tmp_path: 
     assert set(best[best["n_tied"] == 0]["image_id"]) == {7}
     assert set(rows["label_name"]) <= {"0", "1"}
     assert len(set(rows.groupby(["filter", "image_id"]).size())) == 1, "each image once a filter"
-    record = mined.read(next((store / "mined").iterdir()))
+    record = searches.read(next((store / "mined").iterdir()))
     assert record.data == "folder"
     assert record.dataset.key not in {s.ref.key for s in _record(store).steps if s.ref}
 
 
-def _record(store: Path) -> runs.RunRecord:
-    return next(iter(runs.records(store / "runs")))
+def _record(store: Path) -> records.RunRecord:
+    return next(iter(records.read_all(store / "runs")))
 
 
 def test_the_lowest_activations_are_those_before_the_relu(store: Path) -> None:
@@ -182,4 +183,4 @@ def test_a_run_that_came_to_no_model_is_refused(store: Path) -> None:
 def test_the_table_is_the_declared_one(store: Path) -> None:
     """No rows, or many: one schema."""
     folder, _ = _mine(store, layer="conv1", patches_per_filter=1)
-    assert tables.read(folder / "patches.parquet").schema.equals(tables.SCHEMAS["patches"])
+    assert parquet.read(folder / "patches.parquet").schema.equals(schemas.SCHEMAS["patches"])

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests import ROOT
+
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 SHELL = [body for kind, body in BLOCKS if kind == "sh"]
 PYTHON = [body for kind, body in BLOCKS if kind == "python"]
@@ -43,10 +44,10 @@ def test_every_command_and_block_of_the_readme_works(tmp_path: Path) -> None:
 
 def test_the_readme_lists_the_columns_that_tables_have() -> None:
     """Every column of every schema stands in the README, and every table has a row."""
-    from cnn.store import tables
+    from cnn.tables import schemas
 
     text = (ROOT / "README.md").read_text()
-    for name, schema in tables.SCHEMAS.items():
+    for name, schema in schemas.SCHEMAS.items():
         assert f"`{name}`" in text or f"`{name}/index.parquet`" in text
         if name == "runs":
             continue

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from prefect.settings import get_current_settings
 
-from cnn.store import runs
+from cnn.runs import records
 from tests import commands
 from tests.commands import COMMAND, SMALL, Command
 from tests.flows.conftest import Finished
@@ -133,7 +133,7 @@ def test_with_an_api_the_run_is_recorded_there(
     environment = commands.environment(tmp_path, PREFECT_API_URL=url)
     said = commands.finish(tmp_path / "log", (COMMAND, *WORDS), environment)
     assert "nothing to do" not in said
-    record = runs.find(again / "runs", "latest")[0]
+    record = records.find(again / "runs", "latest")[0]
     assert record.run != finished.folder.name
     assert record.flow_run_id
     states = {name: run.state_name for name, run in _task_runs(record.flow_run_id).items()}

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from prefect.flow_engine import FlowRunTimeoutError
 
-from cnn import config
+from cnn.config import run as config
 from flows.train_and_explain import TIMEOUT_SECONDS, train_and_explain
 
 pytestmark = pytest.mark.slow

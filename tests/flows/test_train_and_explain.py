@@ -16,13 +16,14 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.client.schemas.objects import Artifact, TaskRun
 
-from cnn import config
+from cnn.config import run as config
 from cnn.data import dataset as datasets
 from cnn.errors import ConfigError, DataError
-from cnn.store import tables
 from cnn.store.refs import Ref
+from cnn.tables import schemas
 from cnn.train.fit import DivergedError
 from flows.train_and_explain import train_and_explain
+from tests import ROOT
 from tests.flows.conftest import SHORT, Finished
 
 ARRAYS = ("filters", "patches", "projections")
@@ -65,7 +66,7 @@ def test_a_run_folder_holds_everything_a_consumer_needs(finished: Finished) -> N
     names = ("samples", "history", "confusion", "calibration", "mistakes")
     arrays = [f"{what}-{layer}" for what in ARRAYS for layer in ("conv1", "conv2")]
     names += (*arrays, "health-conv1", "health-conv2")
-    written = set(tables.SCHEMAS) - {"runs", *COMPARED}
+    written = set(schemas.SCHEMAS) - {"runs", *COMPARED}
     assert present == {
         "report.html",
         "run.json",
@@ -101,13 +102,13 @@ def test_the_accuracy_reported_is_that_of_the_predictions(finished: Finished) ->
     assert accuracy > 0.8
 
 
-@pytest.mark.parametrize("name", sorted(set(tables.SCHEMAS) - {"runs", *COMPARED}))
+@pytest.mark.parametrize("name", sorted(set(schemas.SCHEMAS) - {"runs", *COMPARED}))
 def test_pandas_polars_and_duckdb_read_every_table_alike(finished: Finished, name: str) -> None:
     """Names, order and number of rows are the same, and the names are those declared."""
     path = finished.folder / "tables" / f"{name}.parquet"
     read = pd.read_parquet(path)
     relation = duckdb.sql(f"select * from '{path}'")
-    assert list(read.columns) == tables.SCHEMAS[name].names
+    assert list(read.columns) == schemas.SCHEMAS[name].names
     assert list(read.columns) == pl.read_parquet(path).columns == relation.columns
     assert len(read) == len(pl.read_parquet(path)) == len(relation.fetchall()) > 0
 
@@ -128,7 +129,7 @@ def test_the_model_opens_where_the_project_is_not_importable(
     hidden = (
         "import sys\n"
         "sys.meta_path = [f for f in sys.meta_path if 'editable' not in repr(f).lower()]\n"
-        f"sys.path = [p for p in sys.path if p != {str(Path(config.__file__).parents[1])!r}]\n"
+        f"sys.path = [p for p in sys.path if p != {str(ROOT)!r}]\n"
     )
     subprocess.run([sys.executable, "-I", "-c", hidden + script], cwd=tmp_path, check=True)
     stored = pd.read_parquet(finished.folder / "tables/predictions.parquet")

@@ -18,11 +18,12 @@ from cnn.data import dataset as datasets
 from cnn.data import idx
 from cnn.data.dataset import Dataset, Split
 from cnn.errors import ArtifactError, DataError
-from cnn.store import archives, tables
+from cnn.model_io import archives
 from cnn.store.keys import Key
 from cnn.store.manifests import Headline
 from cnn.store.store import Store
-from tests.cnn.store.test_contents import CONFIG, keras_file
+from cnn.tables import parquet
+from tests.cnn.store.test_digests import CONFIG, keras_file
 from tests.properties.fuzzing import damaged_bytes, damaged_json, fuzz
 
 CODES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
@@ -106,10 +107,10 @@ def test_a_damaged_table_is_refused_or_read(
 ) -> None:
     """Whatever the parquet library makes of the bytes, it ends as a table or as ArtifactError."""
     path = tmp_path_factory.getbasetemp() / "metrics.parquet"
-    tables.write(path, "metrics", COLUMNS)
+    parquet.write(path, "metrics", COLUMNS)
     path.write_bytes(data.draw(damaged_bytes(path.read_bytes())))
     try:
-        tables.read(path)
+        parquet.read(path)
     except ArtifactError as error:
         assert str(error).startswith(f"{path}: not a complete parquet file")
         assert "\n" not in str(error)
@@ -138,9 +139,9 @@ def test_a_damaged_archive_says_the_same_or_is_refused(
 
 
 def archives_digest(path: Path) -> str:
-    from cnn.store import contents
+    from cnn.store import digests
 
-    return contents.content_digest(path)
+    return digests.content_digest(path)
 
 
 @fuzz

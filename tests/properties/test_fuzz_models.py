@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from cnn.data.dataset import Dataset
 from cnn.errors import ArtifactError
-from cnn.store import exports
-from cnn.train import model as models
+from cnn.model_io import exports
+from cnn.train import networks as models
 from cnn.train import recipes
 from tests.properties.fuzzing import damaged_json, fuzz
 

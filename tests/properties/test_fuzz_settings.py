@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnn import config, refusals
-from cnn.config import RunConfig
+from cnn.config import run as config
+from cnn.config import validation
+from cnn.config.run import RunConfig
 from cnn.errors import ConfigError
 from flows import cli
 from tests.properties.fuzzing import TOKENS, damaged_bytes, damaged_json, fuzz
 
-EVERY_SETTING = dict(refusals.fields(RunConfig))
+EVERY_SETTING = dict(validation.fields(RunConfig))
 DOCUMENT: dict[str, Any] = json.loads(RunConfig().model_dump_json())
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 

@@ -12,13 +12,16 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from cnn.errors import ArtifactError, ConfigError
-from cnn.store import keys, planning, runs, tables
+from cnn.pipeline import planning
+from cnn.pipeline.steps import STEPS
+from cnn.runs import folders, index, records
+from cnn.runs.records import RunRecord, StepOutcome
+from cnn.store import keys
 from cnn.store.keys import Key
 from cnn.store.manifests import Headline
 from cnn.store.refs import Ref
-from cnn.store.runs import RunRecord, StepOutcome
-from cnn.store.steps import STEPS
 from cnn.store.store import Store
+from cnn.tables import parquet
 from tests.properties.fuzzing import damaged_bytes, damaged_json, fuzz
 
 STEP = STEPS[1]
@@ -152,7 +155,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two runs; the record of the first is damaged again and again."""
     folder = tmp_path_factory.mktemp("fuzz") / "artifacts" / "runs"
     for name in ("first", "second"):
-        runs.publish(folder, RECORD.model_copy(update={"run": name}), {})
+        folders.publish(folder, RECORD.model_copy(update={"run": name}), {})
     return folder
 
 
@@ -166,18 +169,18 @@ def test_a_damaged_run_record_hides_no_other_run(folder: Path, data: st.DataObje
         text = data.draw(damaged_bytes(json.dumps(whole).encode()))
     (folder / "first" / "run.json").write_bytes(text)
     try:
-        known = {"second", runs.read(folder / "first").run}
+        known = {"second", records.read(folder / "first").run}
         assert known == {"first", "second"}
     except ArtifactError as error:
         assert "\n" not in str(error)
         known = {"second"}
-    assert {record.run for record in runs.records(folder)} == known
-    runs.rebuild_index(folder)
-    index = tables.read(folder / "index.parquet")
-    assert set(index.column("run").to_pylist()) == known
+    assert {record.run for record in records.read_all(folder)} == known
+    index.rebuild(folder)
+    rows = parquet.read(folder / "index.parquet")
+    assert set(rows.column("run").to_pylist()) == known
     for name in ("latest", "first", "../../outside", "/etc"):
         try:
-            record, path = runs.find(folder, name)
+            record, path = records.find(folder, name)
             assert path.parent == folder
             json.dumps(record.model_dump(mode="json"), allow_nan=False)
         except ConfigError:

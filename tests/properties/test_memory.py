@@ -14,10 +14,10 @@ import pytest
 
 from cnn.store.keys import Key
 from cnn.store.store import Store
+from tests import ROOT
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[2]
 GIGABYTE = 1 << 30
 KEY = Key("model", {"step": "train_model"})
 
@@ -27,7 +27,8 @@ import resource, sys
 from pathlib import Path
 from cnn.data import idx
 from cnn.errors import FilterscopeError
-from cnn.store import archives, runs
+from cnn.model_io import archives
+from cnn.runs import records
 from cnn.store.keys import Key
 from cnn.store.store import Store
 import h5py, numpy

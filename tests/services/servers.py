@@ -15,11 +15,11 @@ from typing import Any
 import httpx
 
 from deployments.settings import complete
+from tests import ROOT
 from tests.services.asking import asked
 from tests.services.databases import Database, database, free_port
 
 BIN = Path(sys.executable).parent
-ROOT = Path(__file__).parents[2]
 POOL = "machine"
 LONGEST = 180.0  # seconds until something that is waited for must have come
 FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")

@@ -23,7 +23,7 @@ pytestmark = [
 
 RUN = """
 import json, sys
-from cnn.config import RunConfig
+from cnn.config.run import RunConfig
 from flows import prefect_settings
 prefect_settings.apply()
 from flows.train_and_explain import train_and_explain

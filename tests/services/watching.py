@@ -27,7 +27,9 @@ def pages_of(server: Server, store: Path) -> Iterator[Environment]:
         "FILTERSCOPE_PAGES_PORT": port,
         "FILTERSCOPE_PAGES_URL": address,
     }
-    serving = subprocess.Popen([sys.executable, "-m", "flows.pages"], env=environment, cwd=ROOT)
+    serving = subprocess.Popen(
+        [sys.executable, "-m", "flows.report_server"], env=environment, cwd=ROOT
+    )
     try:
         wait_until(lambda: _answers(address), f"the page server at {address}")
         yield environment

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from cnn import files
 from cnn.data import download, idx, transfer
 from cnn.data.transfer import Deadline, Wanted
 from cnn.errors import DataError, StoreUnwritableError, UnreachableError
+from cnn.io import atomic
 from tests.hosts import ARRAYS, IMAGES, JSON, LABELS, PAGE, Server, serving
 
 
@@ -272,7 +272,7 @@ def test_what_a_killed_download_left_is_removed_and_nothing_that_is_in_use(
     """A later fetch sweeps the folder, also where it has nothing to fetch."""
     for _ in range(2):
         (tmp_path / f".{IMAGES}.0123.part").write_bytes(b"half")
-        with files.temporary_file(tmp_path / IMAGES) as in_use:
+        with atomic.temporary_file(tmp_path / IMAGES) as in_use:
             download.fetch(wanted, server.at("good"), tmp_path, Deadline.after(20))
             parts = [path for path in tmp_path.iterdir() if path.suffix == ".part"]
             assert parts == [in_use]
@@ -356,12 +356,12 @@ def test_the_free_bytes_are_those_beside_what_was_written(
     tmp_path: Path, server: Server, wanted: dict[str, Wanted], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Counted once the part is gone, they would belie the disk that is full."""
-    monkeypatch.setattr(files, "free_bytes", lambda folder: len(list(folder.glob(".*.part"))))
+    monkeypatch.setattr(atomic, "free_bytes", lambda folder: len(list(folder.glob(".*.part"))))
 
     def full(path: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files, "flush", full)
+    monkeypatch.setattr(atomic, "flush", full)
     with pytest.raises(StoreUnwritableError, match="No space left on device; 1 bytes are free"):
         download.fetch(wanted, server.at("good"), tmp_path, Deadline.after(20))
 
@@ -381,7 +381,7 @@ def test_a_disk_that_fails_is_named(
 
     download.fetch({LABELS: wanted[LABELS]}, server.at("good"), tmp_path, Deadline.after(20))
     with monkeypatch.context() as patched, pytest.raises(StoreUnwritableError) as caught:
-        patched.setattr(files, "flush", fail)
+        patched.setattr(atomic, "flush", fail)
         download.fetch(wanted, server.at("good", "moved"), tmp_path, Deadline.after(20))
     assert f"could not be written to {tmp_path}: the disk says no; " in str(caught.value)
     assert server.asked["moved"] == 0
@@ -421,6 +421,6 @@ def test_files_that_are_there_are_only_read(
 
     download.fetch(wanted, server.at("good"), tmp_path, Deadline.after(20))
     for name in ("temporary_file", "flush", "replace"):
-        monkeypatch.setattr(files, name, refuse)
+        monkeypatch.setattr(atomic, name, refuse)
     monkeypatch.setattr(Path, "replace", refuse)
     download.fetch(wanted, [], tmp_path, Deadline.after(20))

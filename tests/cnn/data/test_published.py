@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cnn import memory
-from cnn.config import DataConfig, RunConfig
-from cnn.data import folder, idx, published, sources
+from cnn.config.run import DataConfig, RunConfig
+from cnn.data import idx, idx_folder, published, sources
 from cnn.data.dataset import Dataset
 from cnn.errors import UnreachableError
-from cnn.store import planning
-from cnn.store.steps import LOAD_DATASET
+from cnn.io import digest_cache
+from cnn.pipeline import planning
+from cnn.pipeline.steps import LOAD_DATASET
 from cnn.store.store import Store
 from tests.hosts import Server, serving, small_set, written
 
@@ -91,7 +91,7 @@ def test_the_digests_of_unchanged_files_are_remembered(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A second plan reads none of them; a file that changed is read and judged again."""
-    monkeypatch.setattr(memory, "_SETTLED", 0)
+    monkeypatch.setattr(digest_cache, "_SETTLED", 0)
     store = Store(tmp_path / "artifacts")
     (store.root / "store").mkdir(parents=True)
     LOAD_DATASET.fetch(CONFIG, store.downloads)
@@ -183,7 +183,7 @@ def test_each_set_has_two_hosts_that_tls_vouches_for() -> None:
 @pytest.mark.real_mnist
 def test_no_real_file_is_longer_than_its_limit(mnist_dir: Path) -> None:
     """Packed, unpacked, or packed without compression."""
-    for role in folder.ROLES:
+    for role in idx_folder.ROLES:
         (path,) = mnist_dir.glob(published.FILE_NAMES[role])
         unpacked = gzip.decompress(path.read_bytes())
         largest = max(len(unpacked), len(gzip.compress(unpacked, 0)), path.stat().st_size)

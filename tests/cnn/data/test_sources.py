@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cnn.config import DataConfig
-from cnn.data import folder, idx, published, sources
+from cnn.config.run import DataConfig
+from cnn.data import idx, idx_folder, published, sources
 from cnn.data.dataset import Dataset
 from cnn.errors import ConfigError, DataError, UnreachableError
 
 NAMES = dict(
     zip(
-        folder.ROLES,
+        idx_folder.ROLES,
         (
             "train-images-idx3-ubyte.gz",
             "train-labels-idx1-ubyte.gz",
@@ -36,7 +36,7 @@ def arrays() -> dict[str, NDArray[Any]]:
     images = pixels.astype(np.uint8)
     labels = np.arange(3, dtype=np.uint8)
     parts = (images[:60], labels.repeat(20), images[60:], labels.repeat(4))
-    return dict(zip(folder.ROLES, parts, strict=True))
+    return dict(zip(idx_folder.ROLES, parts, strict=True))
 
 
 def put(path: Path, arrays: dict[str, NDArray[Any]], prefix: str = "") -> DataConfig:
@@ -226,13 +226,13 @@ def test_bright_borders_are_warned_of_once_and_left_alone(
     images = 255 - images if inverted else images
     labels = np.arange(20, dtype=np.uint8) % 2
     parts = (images, labels, images, labels)
-    dataset = load(put(tmp_path, dict(zip(folder.ROLES, parts, strict=True))), tmp_path)
+    dataset = load(put(tmp_path, dict(zip(idx_folder.ROLES, parts, strict=True))), tmp_path)
     found = [message for message in caplog.messages if "looks inverted" in message]
     assert len(found) == n_warnings
     np.testing.assert_array_equal(dataset.splits["test"].images[..., 0], images)
 
 
-@pytest.mark.parametrize("role", folder.ROLES)
+@pytest.mark.parametrize("role", idx_folder.ROLES)
 def test_a_file_that_changed_since_it_was_identified_is_refused(
     tmp_path: Path, arrays: dict[str, NDArray[Any]], role: str
 ) -> None:
@@ -373,7 +373,7 @@ def test_reading_takes_the_memory_of_the_files_and_little_more(
     shades = np.arange(n)[:, None, None] % 250
     labels = np.arange(n, dtype=np.uint8) % 2
     images = np.broadcast_to(shades, (n, 100, 100)).astype(kind)
-    arrays = dict(zip(folder.ROLES, (images, labels, images[:10], labels[:10]), strict=True))
+    arrays = dict(zip(idx_folder.ROLES, (images, labels, images[:10], labels[:10]), strict=True))
     config = put(tmp_path, arrays, prefix)
     tracemalloc.start()
     try:

@@ -10,9 +10,10 @@ import pytest
 
 from cnn.data.dataset import Dataset
 from cnn.errors import ArtifactError
-from cnn.evaluate import evaluation, metrics, predict
+from cnn.evaluate import evaluation, metrics
+from cnn.evaluate import predictions as predicting
 from cnn.progress import Progress
-from cnn.train import fit, model, recipes
+from cnn.train import fit, networks, recipes
 
 pytestmark = pytest.mark.usefixtures("prepared")
 
@@ -149,7 +150,7 @@ def test_a_last_batch_of_three_images_is_counted(trained: fit.Fitted, digits: Da
 def test_an_image_is_measured_alike_in_any_company(trained: fit.Fitted, digits: Dataset) -> None:
     """Logits are the same bytes whether an image comes alone or among others."""
     images = digits.splits["test"].images
-    logits = predict.logits_of(trained.model)
+    logits = predicting.logits_of(trained.model)
     together = logits(images)
     assert together.shape == (257, 10)
     assert together.dtype == np.float32
@@ -205,7 +206,7 @@ def test_damaged_weights_are_refused(
     digits: Dataset, recipe: str, layer: str, damage: float
 ) -> None:
     """One weight that is no number, in any layer: ReLU must not hide it from the check."""
-    network = model.build(recipes.RECIPES[recipe], (28, 28, 1), 10, seed=0)
+    network = networks.build(recipes.RECIPES[recipe], (28, 28, 1), 10, seed=0)
     kernel, *rest = network.get_layer(layer).get_weights()
     kernel.flat[0] = damage
     network.get_layer(layer).set_weights([kernel, *rest])
@@ -222,6 +223,6 @@ def test_progress_counts_the_splits(trained: fit.Fitted, digits: Dataset) -> Non
 
 def test_probabilities_do_not_overflow() -> None:
     """Logits of a thousand give probabilities of 0 and 1 and finite losses."""
-    found, logs = predict.probabilities(np.array([[1000, 0], [0, -1000]], np.float32))
+    found, logs = predicting.probabilities(np.array([[1000, 0], [0, -1000]], np.float32))
     np.testing.assert_array_equal(found, [[1, 0], [1, 0]])
     np.testing.assert_array_equal(logs, [[0, -1000], [0, -1000]])

@@ -12,8 +12,8 @@ from cnn.data.dataset import Dataset
 from cnn.errors import ArtifactError
 from cnn.explain import activations, filters
 from cnn.progress import Progress
-from cnn.store import tables
-from cnn.train import fit, model, recipes
+from cnn.tables import parquet
+from cnn.train import fit, networks, recipes
 from tests.cnn.explain import oracle
 
 pytestmark = pytest.mark.usefixtures("prepared")
@@ -50,7 +50,7 @@ def _planted(dataset: Dataset, layer: str = "conv1", n_filters: int = 6) -> Any:
     settings = recipes.SPEC.model_copy(
         update={"conv_bias": False, "conv2_filters": 2, f"{layer}_filters": n_filters}
     )
-    network = model.build(settings, dataset.image_shape, len(dataset.class_names), seed=0)
+    network = networks.build(settings, dataset.image_shape, len(dataset.class_names), seed=0)
     (kernel,) = network.get_layer(layer).get_weights()
     if n_filters > 1:
         kernel[..., 0] = -np.abs(kernel[..., 0])
@@ -88,8 +88,8 @@ def test_every_column_of_the_table_is_there_in_its_type(
 ) -> None:
     """Rows are written as they are; figures that are not defined are null, none is NaN."""
     rows = described[layer].rows
-    tables.write_rows(tmp_path / "filters.parquet", "filters", rows)
-    read = tables.read(tmp_path / "filters.parquet").drop_columns("schema_version").to_pylist()
+    parquet.write_rows(tmp_path / "filters.parquet", "filters", rows)
+    read = parquet.read(tmp_path / "filters.parquet").drop_columns("schema_version").to_pylist()
     assert read == [{name: row[name] for name in read[0]} for row in rows]
     assert set(read[0]) == set(rows[0])
     assert len(rows[0]["histogram"]) == 20
@@ -322,7 +322,7 @@ def test_a_single_filter_has_no_nearest(digits: Dataset) -> None:
 @every_layer
 def test_a_filter_that_is_its_bias_alone_is_on_everywhere(digits: Dataset, layer: str) -> None:
     """It says nothing of any image: it is not selective, and correlates with no other."""
-    network = model.build(recipes.SPEC, digits.image_shape, 10, seed=0)
+    network = networks.build(recipes.SPEC, digits.image_shape, 10, seed=0)
     kernel, bias = network.get_layer(layer).get_weights()
     kernel[..., 5], bias[5] = 0, 0.1
     network.get_layer(layer).set_weights([kernel, bias])

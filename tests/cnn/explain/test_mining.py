@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from cnn.explain import mining
 from cnn.explain.activations import Batch
-from cnn.explain.mining import Best, Rule
+from cnn.explain.mining import MiningOptions, TopK
 
 Place = tuple[int, int, int]
 Found = tuple[list[float], list[Place], int]
 
 
-def _kept_apart(fires: list[tuple[float, Place]], rule: Rule) -> list[tuple[float, Place]]:
+def _kept_apart(fires: list[tuple[float, Place]], rule: MiningOptions) -> list[tuple[float, Place]]:
     """Return the strongest positions that no stronger one of their image keeps away."""
     kept: list[tuple[float, Place]] = []
     for value, (image, y, x) in fires:
@@ -33,7 +33,7 @@ def _kept_apart(fires: list[tuple[float, Place]], rule: Rule) -> list[tuple[floa
     return kept
 
 
-def _sorted(values: NDArray[np.float32], rule: Rule) -> list[Found]:
+def _sorted(values: NDArray[np.float32], rule: MiningOptions) -> list[Found]:
     """Return each filter's strengths, places and n_tied, by sorting plain tuples."""
     found: list[Found] = []
     for f in range(values.shape[-1]):
@@ -49,7 +49,7 @@ def _sorted(values: NDArray[np.float32], rule: Rule) -> list[Found]:
     return found
 
 
-def _plain(best: Best, sides: tuple[int, int]) -> list[Found]:
+def _plain(best: TopK, sides: tuple[int, int]) -> list[Found]:
     found = []
     for f, n_tied in enumerate(best.n_tied.tolist()):
         of_filter = best.filters == f
@@ -60,11 +60,13 @@ def _plain(best: Best, sides: tuple[int, int]) -> list[Found]:
     return found
 
 
-def _rule(values: NDArray[np.float32], k: int, **changes: Any) -> Rule:
-    return Rule(k, np.ones(values.shape[-1], bool), **changes)
+def _rule(values: NDArray[np.float32], k: int, **changes: Any) -> MiningOptions:
+    return MiningOptions(k, np.ones(values.shape[-1], bool), **changes)
 
 
-def _mine(values: NDArray[np.float32], lengths: list[int], rule: Rule, first: int = 0) -> Best:
+def _mine(
+    values: NDArray[np.float32], lengths: list[int], rule: MiningOptions, first: int = 0
+) -> TopK:
     """Mine images in batches of these lengths; the first image has the index `first`."""
     starts = np.cumsum([0, *lengths[:-1]]).tolist()
     parts = [
@@ -87,9 +89,9 @@ def _maps(draw: st.DrawFn) -> tuple[NDArray[np.float32], list[int]]:
 
 
 @st.composite
-def _rules(draw: st.DrawFn, n_filters: int, most: int) -> Rule:
+def _rules(draw: st.DrawFn, n_filters: int, most: int) -> MiningOptions:
     """Return any rule: k, the lowest too, some of the filters, one per image, a radius."""
-    return Rule(
+    return MiningOptions(
         draw(st.integers(1, most)),
         np.array(draw(st.lists(st.booleans(), min_size=n_filters, max_size=n_filters))),
         draw(st.sampled_from([0.0, -np.inf])),
@@ -208,7 +210,7 @@ def test_a_filter_that_never_fires_has_nothing() -> None:
 
 def test_no_images_give_nothing() -> None:
     """A split without images has no patches."""
-    nothing = mining.mine([], Rule(5, np.ones(3, bool)))
+    nothing = mining.mine([], MiningOptions(5, np.ones(3, bool)))
     assert _plain(nothing, (1, 1)) == [([], [], 0)] * 3
 
 

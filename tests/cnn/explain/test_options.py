@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cnn.config import MiningConfig
+from cnn.config.run import MiningConfig
 from cnn.data.dataset import Dataset, Split
 from cnn.explain import activations, patches
-from cnn.train import model, recipes
+from cnn.train import networks, recipes
 from tests.cnn.explain import oracle
 
 pytestmark = pytest.mark.usefixtures("prepared")
@@ -30,7 +30,7 @@ def network(prepared: object) -> Any:
     settings = recipes.SPEC.model_copy(
         update={"conv1_filters": 3, "conv2_filters": 4, "dense1_units": 8}
     )
-    built = model.build(settings, (28, 28, 1), 10, seed=0)
+    built = networks.build(settings, (28, 28, 1), 10, seed=0)
     for name, rare in (("conv1", -14), ("conv2", -30)):
         layer = built.get_layer(name)
         bias = rng.integers(-3, 4, layer.bias.shape)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cnn.config import DataConfig, MiningConfig
+from cnn.config.run import DataConfig, MiningConfig
 from cnn.data import sources
 from cnn.data.dataset import Dataset
 from cnn.explain import filters, patches

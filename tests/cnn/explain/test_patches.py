@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cnn.config import MiningConfig
+from cnn.config.run import MiningConfig
 from cnn.data.dataset import Dataset, Split
 from cnn.errors import ArtifactError, ConfigError
 from cnn.explain import patches
 from cnn.progress import Progress
-from cnn.train import fit, model, recipes
+from cnn.train import fit, networks, recipes
 from tests.cnn.explain import oracle
 
 pytestmark = pytest.mark.usefixtures("prepared")
@@ -149,7 +149,7 @@ def test_the_split_is_a_setting(trained: fit.Fitted, digits: Dataset, split: str
 def two_filters(digits: Dataset, prepared: object) -> Any:
     """A network of two filters without bias: the first never fires, the second on any light."""
     changes = {"conv1_filters": 2, "conv2_filters": 2, "dense1_units": 4, "conv_bias": False}
-    network = model.build(recipes.SPEC.model_copy(update=changes), (28, 28, 1), 10, seed=0)
+    network = networks.build(recipes.SPEC.model_copy(update=changes), (28, 28, 1), 10, seed=0)
     kernel = np.stack([np.full((12, 12, 1), -0.1), np.full((12, 12, 1), 0.1)], axis=-1)
     network.get_layer("conv1").set_weights([kernel])
     return network
@@ -214,7 +214,7 @@ def test_patches_of_colour_images_keep_their_channels(
 ) -> None:
     """float32 RGB images of another size: the pixels are the crop, in the images' own type."""
     images = rng.uniform(0, 255, (20, 24, 30, 3)).astype(np.float32)
-    network = model.build(recipes.SPEC, (24, 30, 3), 10, seed=0)
+    network = networks.build(recipes.SPEC, (24, 30, 3), 10, seed=0)
     dataset = _with_test(digits, images)
     mined = _mine(network, "conv1", dataset, patches_per_filter=4)
     assert (mined.pixels.shape, mined.pixels.dtype) == ((25, 4, 12, 12, 3), np.float32)
@@ -242,7 +242,7 @@ def test_images_beyond_the_first_batch_are_searched(two_filters: Any, digits: Da
 @pytest.mark.parametrize("damage", [np.nan, np.inf])
 def test_damaged_weights_are_refused(digits: Dataset, damage: float) -> None:
     """A kernel that is no number gives no patches, and is not taken for a dead filter."""
-    network = model.build(recipes.SPEC, (28, 28, 1), 10, seed=0)
+    network = networks.build(recipes.SPEC, (28, 28, 1), 10, seed=0)
     kernel, bias = network.get_layer("conv1").get_weights()
     kernel[0, 0, 0, 2] = damage
     network.get_layer("conv1").set_weights([kernel, bias])

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cnn.config import MiningConfig
+from cnn.config.run import MiningConfig
 from cnn.data.dataset import Dataset, Split
 from cnn.explain import patches
-from cnn.train import fit, model, recipes
+from cnn.train import fit, networks, recipes
 from tests.cnn.explain import oracle
 
 pytestmark = pytest.mark.usefixtures("prepared")
@@ -122,7 +122,7 @@ def test_a_projection_of_the_pool_is_that_of_the_place_that_won(
 def sparse(digits: Dataset, prepared: object) -> tuple[Any, Dataset]:
     """A network of a dead and a positive filter; of three images one has one lit pixel."""
     changes = {"conv1_filters": 2, "conv2_filters": 2, "dense1_units": 4, "conv_bias": False}
-    network = model.build(recipes.SPEC.model_copy(update=changes), (28, 28, 1), 10, seed=0)
+    network = networks.build(recipes.SPEC.model_copy(update=changes), (28, 28, 1), 10, seed=0)
     kernel = np.stack([np.full((12, 12, 1), -0.1), np.full((12, 12, 1), 0.1)], axis=-1)
     network.get_layer("conv1").set_weights([kernel])
     images = np.zeros((3, 28, 28, 1), np.uint8)

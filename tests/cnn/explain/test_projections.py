@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from cnn.errors import ConfigError
-from cnn.explain import projections, receptive
+from cnn.explain import projections, receptive_field
 from cnn.explain.projections import Seed
 
 pytestmark = pytest.mark.usefixtures("prepared")
@@ -182,8 +182,8 @@ def test_projections_equal_a_reference_in_float64(layers: list[dict[str, Any]], 
 
 def _outside(network: Any, last: int, unit: Seed, projection: NDArray[Any]) -> float:
     """Return the largest value of a projection outside of the unit's clipped box."""
-    along_y, along_x = receptive.windows(network, f"layer{last}")
-    box_y, box_x = receptive.span(along_y, unit.y), receptive.span(along_x, unit.x)
+    along_y, along_x = receptive_field.windows(network, f"layer{last}")
+    box_y, box_x = receptive_field.span(along_y, unit.y), receptive_field.span(along_x, unit.x)
     rest = projection.copy()
     rest[box_y.clipped_start : box_y.clipped_stop, box_x.clipped_start : box_x.clipped_stop] = 0
     return float(np.abs(rest).max())

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from cnn.config import MiningConfig
+from cnn.config.run import MiningConfig
 from cnn.data.dataset import Dataset, Split
 from cnn.errors import ArtifactError, ConfigError
 from cnn.explain import activations, patches
-from cnn.train import model, recipes
+from cnn.train import networks, recipes
 from tests.cnn.explain import oracle
 
 pytestmark = pytest.mark.usefixtures("prepared")
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("prepared")
 @pytest.fixture(scope="module")
 def network(prepared: object) -> Any:
     """The network of the recipe `spec`, untrained."""
-    return model.build(recipes.SPEC, (28, 28, 1), 10, seed=0)
+    return networks.build(recipes.SPEC, (28, 28, 1), 10, seed=0)
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_weights_that_are_no_numbers_are_refused_by_layer(
     digits: Dataset, damaged: str, value: float
 ) -> None:
     """In a layer before the mined one, in itself, and in one behind it: the labels need it."""
-    network = model.build(recipes.SPEC, (28, 28, 1), 10, seed=0)
+    network = networks.build(recipes.SPEC, (28, 28, 1), 10, seed=0)
     kernel, bias = network.get_layer(damaged).get_weights()
     bias[1] = value
     network.get_layer(damaged).set_weights([kernel, bias])
@@ -146,7 +146,7 @@ def test_activations_beyond_float32_are_refused(
     digits: Dataset, large: str, settings: dict[str, Any]
 ) -> None:
     """Finite weights can overflow: what is infinite minus infinite a ReLU would turn into 0."""
-    network = model.build(recipes.SPEC, (28, 28, 1), 10, seed=0)
+    network = networks.build(recipes.SPEC, (28, 28, 1), 10, seed=0)
     kernel, bias = network.get_layer(large).get_weights()
     kernel[..., 1] = 3e38
     network.get_layer(large).set_weights([kernel, bias])
@@ -157,7 +157,7 @@ def test_activations_beyond_float32_are_refused(
 
 def test_large_weights_that_cannot_overflow_are_mined(digits: Dataset) -> None:
     """Activations of 1e15 are numbers like others."""
-    network = model.build(recipes.SPEC, (28, 28, 1), 10, seed=0)
+    network = networks.build(recipes.SPEC, (28, 28, 1), 10, seed=0)
     kernel, bias = network.get_layer("conv1").get_weights()
     network.get_layer("conv1").set_weights([kernel * np.float32(1e15), bias])
     rows = _mine(network, digits, np.full((2, 28, 28, 1), 255, np.uint8), layer="conv1").rows

@@ -10,14 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnn.config import MiningConfig
+from cnn.config.run import MiningConfig
 from cnn.data import dataset as datasets
 from cnn.data.dataset import Dataset
-from cnn.errors import ConfigError
 from cnn.explain import activations, patches, shards
-from cnn.explain.mining import Best
+from cnn.explain.mining import TopK
 from cnn.explain.shards import Search, Shard
-from cnn.store import contents, exports, parts, tables
+from cnn.model_io import exports
+from cnn.store import digests, partial_results
+from cnn.tables import parquet
 from cnn.train import fit, recipes
 
 pytestmark = pytest.mark.usefixtures("prepared")
@@ -48,15 +49,13 @@ def artifacts(
 def _search(artifacts: tuple[Path, Path], **settings: Any) -> Search:
     model, dataset = artifacts
     wanted = MiningConfig(**{"layer": "conv1", **settings})
-    return Search(
-        model, contents.content_digest(model / "model.keras"), dataset, wanted, shards.code()
-    )
+    return Search(model, digests.content_digest(model / "model.keras"), dataset, wanted)
 
 
-def _table(trained: fit.Fitted, many: Dataset, best: Best, layer: str, path: Path) -> bytes:
+def _table(trained: fit.Fitted, many: Dataset, best: TopK, layer: str, path: Path) -> bytes:
     settings = MiningConfig(layer=layer)
     found = patches.describe(trained.model, many, settings, best, many.class_names)
-    tables.write_rows(path, "patches", found.rows)
+    parquet.write_rows(path, "patches", found.rows)
     return path.read_bytes()
 
 
@@ -76,13 +75,15 @@ def test_one_two_and_seven_shards_in_any_order_give_the_same_bytes(
     for ends in ([8], [5, 8], [1, 2, 3, 4, 5, 6, 8]):
         cut = _cut_at(ends)
         for shard in cut:
-            parts.keep(tmp_path / shards.name(layer, shard), vars(shards.work(search, shard)))
+            partial_results.keep(
+                tmp_path / shards.name(layer, shard), vars(shards.work(search, shard))
+            )
         for _ in range(3):
             paths = [tmp_path / shards.name(layer, shard) for shard in rng.permutation(cut)]
-            best = shards.merged((Best(**(parts.kept(path) or {})) for path in paths), 12)
+            best = shards.merged((TopK(**(partial_results.kept(path) or {})) for path in paths), 12)
             written.add(_table(trained, many, best, layer, tmp_path / "table.parquet"))
     whole = patches.mine(trained.model, many, MiningConfig(layer=layer), many.class_names)
-    tables.write_rows(tmp_path / "whole.parquet", "patches", whole.rows)
+    parquet.write_rows(tmp_path / "whole.parquet", "patches", whole.rows)
     assert written == {(tmp_path / "whole.parquet").read_bytes()}
     assert any(row["n_tied"] for row in whole.rows)
 
@@ -121,13 +122,6 @@ def test_a_worker_reports_the_images_of_its_shard(artifacts: tuple[Path, Path]) 
     shard = Shard(5000, N_IMAGES)
     shards.work(_search(artifacts), shard, lambda now: said.append((now.done, now.total)))
     assert said == [(1000, 2300), (2000, 2300), (2300, 2300)]
-
-
-def test_other_code_is_refused(artifacts: tuple[Path, Path]) -> None:
-    """A worker elsewhere with another version would give other bytes under the same key."""
-    search = replace(_search(artifacts), code={"cnn.explain.mining": "another"})
-    with pytest.raises(ConfigError, match="a worker has other code than this run"):
-        shards.work(search, Shard(0, 1000))
 
 
 def test_a_shards_name_tells_it_from_any_other() -> None:

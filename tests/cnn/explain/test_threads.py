@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from cnn.config import DataConfig, MiningConfig, RuntimeConfig
+from cnn.config.run import DataConfig, MiningConfig, RuntimeConfig
 from cnn.data import sources
 from cnn.explain import activations, filters, patches
-from cnn.train import device, model, recipes
+from cnn.train import device, networks, recipes
 
 pytestmark = pytest.mark.slow
 
@@ -22,7 +22,7 @@ def main(n_threads: int, downloads: Path) -> None:
     device.prepare(RuntimeConfig(threads=n_threads))
     config = DataConfig(source="digits")
     digits = sources.load(sources.identify(config, downloads), config, downloads)
-    network = model.build(recipes.SPEC, digits.image_shape, 10, seed=0)
+    network = networks.build(recipes.SPEC, digits.image_shape, 10, seed=0)
     images = digits.splits["train"].images[:700]
     found = {}
     for layer in ("conv1", "conv2"):

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cnn.config import MiningConfig
+from cnn.config.run import MiningConfig
 from cnn.data import dataset as datasets
 from cnn.data.dataset import Dataset
 from cnn.evaluate import evaluation
 from cnn.explain import filters, patches
-from cnn.report import body
-from cnn.report.body import Material
-from cnn.store import tables
+from cnn.report.pages import body
+from cnn.report.pages.body import Material
 from cnn.store.refs import Kind
+from cnn.tables import parquet
 from cnn.train import fit, recipes
 
 Assemble = Callable[..., Material]
@@ -32,12 +32,12 @@ def write_artifacts(root: Path, dataset: Dataset, fitted: fit.Fitted) -> dict[Ki
     datasets.write(folders["dataset"], dataset)
     on = {"device": "cpu", "device_name": "a processor", "precision": "float32"}
     history = [asdict(point) | on for point in fitted.history]
-    tables.write_rows(folders["model"] / "history.parquet", "history", history)
+    parquet.write_rows(folders["model"] / "history.parquet", "history", history)
     settings = {"seed": 0, **recipes.FAST.model_dump()}
     (folders["model"] / "training.json").write_text(json.dumps(settings), encoding="utf-8")
     measured = evaluation.evaluate(fitted.model, dataset, calibration_bins=15)
     for name, rows in measured.tables.items():
-        tables.write_rows(folders["evaluation"] / f"{name}.parquet", name, rows)
+        parquet.write_rows(folders["evaluation"] / f"{name}.parquet", name, rows)
     rows: dict[str, list[Any]] = {"filters": [], "patches": []}
     for layer in patches.LAYERS:
         described = filters.describe(fitted.model, layer, dataset)
@@ -48,7 +48,7 @@ def write_artifacts(root: Path, dataset: Dataset, fitted: fit.Fitted) -> dict[Ki
         np.save(folders["patches"] / f"patches-{layer}.npy", mined.pixels)
         np.save(folders["patches"] / f"projections-{layer}.npy", mined.projections)
     for kind in ("filters", "patches"):
-        tables.write_rows(folders[kind] / f"{kind}.parquet", kind, rows[kind])
+        parquet.write_rows(folders[kind] / f"{kind}.parquet", kind, rows[kind])
     return folders
 
 

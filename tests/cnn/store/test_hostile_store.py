@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from cnn.errors import ArtifactError, ConfigError
-from cnn.store import runs, tables
+from cnn.runs import index, records
 from cnn.store.keys import Key
 from cnn.store.store import Store
+from cnn.tables import parquet, schemas
+from tests.cnn.runs.test_runs import indexed, publish, record
 from tests.cnn.store.test_later_versions import write_sealed
-from tests.cnn.store.test_runs import index, publish, record
 
 KEY = Key("model", {"step": "train_model"})
 
@@ -82,14 +83,14 @@ def test_a_run_is_called_as_its_folder_is(tmp_path: Path) -> None:
     for name in ("../outside", str(outside), "other"):
         path = runs_folder / item.run / "run.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | {"run": name}))
-        found, folder = runs.find(runs_folder, "latest")
+        found, folder = records.find(runs_folder, "latest")
         assert (found.run, folder) == (item.run, runs_folder / item.run)
         with pytest.raises(ConfigError, match="no run of that name"):
-            runs.find(runs_folder, name)
+            records.find(runs_folder, name)
     (runs_folder / item.run).rename(runs_folder / "the good one")
-    assert runs.find(runs_folder, "the good one")[1] == runs_folder / "the good one"
-    runs.rebuild_index(runs_folder)
-    assert [row["run"] for row in index(runs_folder)] == ["the good one"]
+    assert records.find(runs_folder, "the good one")[1] == runs_folder / "the good one"
+    index.rebuild(runs_folder)
+    assert [row["run"] for row in indexed(runs_folder)] == ["the good one"]
 
 
 def test_a_run_whose_folder_is_a_link_is_left_out(
@@ -99,7 +100,7 @@ def test_a_run_whose_folder_is_a_link_is_left_out(
     item = publish(tmp_path / "runs", record())
     (tmp_path / "runs" / item.run).rename(tmp_path / "elsewhere")
     (tmp_path / "runs" / item.run).symlink_to(tmp_path / "elsewhere")
-    assert list(runs.records(tmp_path / "runs")) == []
+    assert list(records.read_all(tmp_path / "runs")) == []
     assert "is a link, which is not followed" in caplog.text
 
 
@@ -125,9 +126,9 @@ def test_a_planted_record_costs_only_itself(
     path = tmp_path / bad.run / "run.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | PLANTED[what]))
     caplog.clear()
-    assert [item.run for item in runs.records(tmp_path)] == [good.run]
-    runs.rebuild_index(tmp_path)
-    assert [row["run"] for row in index(tmp_path)] == [good.run]
+    assert [item.run for item in records.read_all(tmp_path)] == [good.run]
+    index.rebuild(tmp_path)
+    assert [row["run"] for row in indexed(tmp_path)] == [good.run]
     assert all(str(path) in item.getMessage() for item in caplog.records)
     assert "\n" not in caplog.records[0].getMessage()
 
@@ -135,9 +136,9 @@ def test_a_planted_record_costs_only_itself(
 def test_words_where_a_number_belongs_are_no_number(tmp_path: Path) -> None:
     """A headline may hold text; a column of numbers stays one."""
     item = publish(tmp_path, record(headline={"test_accuracy": "high", "validation_accuracy": 1}))
-    (row,) = index(tmp_path)
+    (row,) = indexed(tmp_path)
     assert (row["run"], row["test_accuracy"], row["validation_accuracy"]) == (item.run, None, 1.0)
-    assert tables.read(tmp_path / "index.parquet").schema.equals(tables.SCHEMAS["runs"])
+    assert parquet.read(tmp_path / "index.parquet").schema.equals(schemas.SCHEMAS["runs"])
 
 
 def test_a_folder_of_no_text_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -145,8 +146,8 @@ def test_a_folder_of_no_text_is_left_out(tmp_path: Path, caplog: pytest.LogCaptu
     item = publish(tmp_path, record("bad"))
     good = publish(tmp_path, record("good"))
     (tmp_path / item.run).rename(tmp_path / "\udcff-bad")
-    runs.rebuild_index(tmp_path)
-    assert [row["run"] for row in index(tmp_path)] == [good.run]
+    index.rebuild(tmp_path)
+    assert [row["run"] for row in indexed(tmp_path)] == [good.run]
     assert "left out" in caplog.text
 
 

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from cnn.errors import ArtifactError
-from cnn.store import manifests, runs
+from cnn.runs import index, records
+from cnn.runs.records import RunRecord, StepOutcome
+from cnn.store import manifests
 from cnn.store.keys import Key
 from cnn.store.manifests import File, Manifest
-from cnn.store.runs import RunRecord, StepOutcome
 from cnn.store.store import Store
 
 DATA = Path(__file__).parent / "data" / "v1"
@@ -61,11 +62,11 @@ def test_an_artifact_of_the_first_version_is_found(store: Store, path: Path) -> 
 
 def test_a_run_of_the_first_version_is_listed(store: Store) -> None:
     """Its record is read whole, and stands in the index."""
-    (record,) = runs.records(store.runs)
-    assert runs.find(store.runs, "latest") == (record, store.runs / RUN)
+    (record,) = records.read_all(store.runs)
+    assert records.find(store.runs, "latest") == (record, store.runs / RUN)
     assert (record.run, record.headline["test_accuracy"], record.seconds) == (RUN, 0.98, 12.5)
     assert record.steps[0].ref in [manifest.ref for manifest in store.manifests("model")]
-    runs.rebuild_index(store.runs)
+    index.rebuild(store.runs)
 
 
 def test_new_fields_break_no_old_seal(
@@ -119,14 +120,14 @@ def test_a_record_of_a_later_version_is_read(store: Store) -> None:
     """More fields in a run and in its steps are passed over; fewer optional ones are filled."""
     path = store.runs / RUN / "run.json"
     values = stored(path)
-    before = runs.read(path.parent)
+    before = records.read(path.parent)
     values["cost"] = 3
     values["steps"][0]["attempts"] = 2
     path.write_text(json.dumps(values))
-    assert runs.read(path.parent) == before
+    assert records.read(path.parent) == before
     optional = [name for name, field in RunRecord.model_fields.items() if not field.is_required()]
     path.write_text(json.dumps({k: v for k, v in values.items() if k not in optional}))
-    assert runs.read(path.parent).steps == before.steps
+    assert records.read(path.parent).steps == before.steps
 
 
 def test_every_field_that_was_added_since_has_a_default() -> None:

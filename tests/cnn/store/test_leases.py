@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from cnn import files
 from cnn.errors import StoreUnwritableError
+from cnn.io import atomic
 from cnn.store import leases
 
 # Starts, at each line that it reads, a process that holds a lease; prints its pid.
@@ -213,7 +213,7 @@ def test_of_many_that_race_for_dead_owners_leases_one_holds_each_at_a_time(
     """Five processes, forty leases, each first held by somebody dead: no two at once, ever."""
     folders = [tmp_path / "race" / str(i) for i in range(40)]
     for folder in folders:
-        files.replace(folder / leases.NAME, forged(pid=2**22 + 1))
+        atomic.replace(folder / leases.NAME, forged(pid=2**22 + 1))
     names = [str(folder) for folder in folders]
     pids = [nursery.start(poll=0.001, seconds=0.001, folders=names) for _ in range(5)]
     until(lambda: sum(entry[2] == "out" for entry in nursery.entries()) == 200)
@@ -269,7 +269,7 @@ def test_an_owner_on_another_host_is_waited_for_until_the_expiry(
 ) -> None:
     """Its pid means nothing here; its heartbeats do. The wait is by this machine's clock."""
     lease = folder / leases.NAME
-    files.replace(lease, forged(**ELSEWHERE))
+    atomic.replace(lease, forged(**ELSEWHERE))
     os.utime(lease, (1, 1))  # by the other's clock it is 1970
     clock = Clock()
     monkeypatch.setattr(leases, "time", clock)
@@ -284,7 +284,7 @@ def test_an_owner_on_another_host_that_beats_is_not_replaced(
 ) -> None:
     """Ten expiries pass with a heartbeat in each; only the last silence counts."""
     lease = folder / leases.NAME
-    files.replace(lease, forged(**ELSEWHERE))
+    atomic.replace(lease, forged(**ELSEWHERE))
     heartbeats = iter(range(10))
 
     def at_sleep() -> None:
@@ -322,7 +322,7 @@ def test_a_lease_that_cannot_be_read_is_waited_for_as_anyones(
     folder: Path, content: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may be a newer version's: it is taken when it stood still for long enough."""
-    files.replace(folder / leases.NAME, content)
+    atomic.replace(folder / leases.NAME, content)
     assert not leases.is_live(folder)
     clock = Clock()
     monkeypatch.setattr(leases, "time", clock)
@@ -341,7 +341,7 @@ def test_a_process_that_is_not_the_owner_any_more_is_dead(
     folder: Path, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A pid alone proves nothing: it must have started when the owner did."""
-    files.replace(folder / leases.NAME, forged(**changes))
+    atomic.replace(folder / leases.NAME, forged(**changes))
     clock = Clock()
     monkeypatch.setattr(leases, "time", clock)
     assert not leases.is_live(folder)
@@ -375,7 +375,7 @@ def test_other_files_stay_in_the_folder(folder: Path) -> None:
 def test_an_interrupted_wait_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C while waiting: the owner's lease is as it was, and nothing else is there."""
     content = forged()
-    files.replace(folder / leases.NAME, content)
+    atomic.replace(folder / leases.NAME, content)
 
     def interrupt() -> None:
         raise KeyboardInterrupt
@@ -400,7 +400,7 @@ def test_a_disk_without_locks_is_said(folder: Path, monkeypatch: pytest.MonkeyPa
     def no_locks(handle: int, how: int) -> None:
         raise OSError(37, os.strerror(37))
 
-    monkeypatch.setattr(files.fcntl, "flock", no_locks)
+    monkeypatch.setattr(atomic.fcntl, "flock", no_locks)
     with (
         pytest.raises(StoreUnwritableError, match=r"a lease could not be written.*No locks"),
         leases.held(folder, never),
@@ -416,7 +416,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(
     def full(target: Path, content: bytes) -> None:
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr(files, "replace", full)
+    monkeypatch.setattr(atomic, "replace", full)
     with (
         pytest.raises(StoreUnwritableError, match=r"a lease could not.*No space.*bytes are free"),
         leases.held(folder, never),
@@ -440,7 +440,7 @@ def test_who_waits_says_for_whom(
 ) -> None:
     """Once, with the process and the host; and so does who takes over."""
     caplog.set_level("INFO")
-    files.replace(folder / leases.NAME, forged(**ELSEWHERE))
+    atomic.replace(folder / leases.NAME, forged(**ELSEWHERE))
     monkeypatch.setattr(leases, "time", Clock())
     with leases.held(folder, never):
         pass
@@ -455,7 +455,7 @@ def test_a_leased_folder_is_discarded_by_nobody_else(folder: Path) -> None:
     with leases.held(folder, never):
         leases.discard(folder)
         assert leases.is_live(folder)
-        files.replace(folder / leases.NAME, forged(pid=2**22 + 1))
+        atomic.replace(folder / leases.NAME, forged(pid=2**22 + 1))
         leases.discard(folder)
         assert not folder.exists()
 

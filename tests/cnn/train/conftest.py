@@ -2,8 +2,8 @@
 
 import pytest
 
+from cnn.config.training import Training
 from cnn.train import recipes
-from cnn.training import Training
 
 
 @pytest.fixture(scope="session")

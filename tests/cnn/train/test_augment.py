@@ -7,8 +7,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage, optimize
 
+from cnn.config.training import Training
 from cnn.train import augment, recipes
-from cnn.training import Training
 
 pytestmark = pytest.mark.usefixtures("prepared")
 

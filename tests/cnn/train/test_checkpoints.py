@@ -17,8 +17,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cnn import files
 from cnn.errors import ArtifactError
+from cnn.io import atomic
 from cnn.train import checkpoints
 from cnn.train.device import Device
 from cnn.train.fit import LogPoint, State
@@ -328,7 +328,7 @@ def test_a_temporary_checkpoint_has_another_name(
     """A reader of the folder never meets half of one; what a killed process leaves is swept."""
     checkpoints.write(folder, state_at(25), CPU)
     seen: list[str] = []
-    monkeypatch.setattr(files, "flush", lambda path: seen.extend(names(folder)))
+    monkeypatch.setattr(atomic, "flush", lambda path: seen.extend(names(folder)))
     checkpoints.write(folder, state_at(50), CPU)
     temporary = {name for name in seen if not name.startswith("step-")}
     assert len(temporary) == 1
@@ -371,7 +371,7 @@ def train(
         clock.now += taken
 
     monkeypatch.setattr(checkpoints, "write", write)
-    keeper = checkpoints.Keeper(Path("unused"), CPU, every)
+    keeper = checkpoints.CheckpointWriter(Path("unused"), CPU, every)
     array = np.zeros(int(megabytes * 250_000), np.float32)
     state = State(1, [array], (0.0, 0, 0), [])
     while clock.now < began + seconds:
@@ -432,8 +432,8 @@ def test_a_disk_that_takes_none_ends_no_training(
     def broken(path: Path) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(files, "flush", broken)
-    keeper = checkpoints.Keeper(folder, CPU, 1)
+    monkeypatch.setattr(atomic, "flush", broken)
+    keeper = checkpoints.CheckpointWriter(folder, CPU, 1)
     for _ in range(20):
         clock.now += 100
         keeper.offer(lambda: state_at(25))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cnn.config import RuntimeConfig
+from cnn.config.run import RuntimeConfig
 from cnn.errors import ConfigError
 from cnn.train import device
 
@@ -16,10 +16,14 @@ pytestmark = pytest.mark.usefixtures("prepared")
 _START = """
 import json, sys
 import numpy as np
-from cnn.config import RuntimeConfig
+from cnn.config.run import RuntimeConfig
 from cnn.data.dataset import Dataset, Split
 from cnn.errors import TrainingError
-from cnn.train import device, fit, loop, model, recipes
+from cnn.train import device
+from cnn.train import fit
+from cnn.train import loop
+from cnn.train import networks
+from cnn.train import recipes
 
 rng = np.random.default_rng(0)
 images = rng.integers(0, 256, (200, 28, 28, 1), np.uint8)
@@ -37,7 +41,7 @@ settings = recipes.SPEC.model_copy(
 found = []
 for name in ("CPU:0", "CPU:1"):
     with tf.device(name):
-        network = model.build(settings, (28, 28, 1), 10, 0)
+        network = networks.build(settings, (28, 28, 1), 10, 0)
         training = loop.Loop(network, settings, 0, images, labels)
         losses = training.run(0, 3).losses.tolist()
         held = loop.hold(images, labels)

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cnn.config import DataConfig
+from cnn.config.run import DataConfig
+from cnn.config.training import Training
 from cnn.data import sources
 from cnn.data.dataset import Dataset, Split
 from cnn.progress import Progress
-from cnn.train import fit, loop, model, order, recipes, schedule
-from cnn.training import Training
+from cnn.train import fit, loop, networks, order, recipes, schedule
 
 pytestmark = pytest.mark.usefixtures("prepared")
 
@@ -43,8 +43,9 @@ def test_two_runs_give_the_same_bytes_and_another_seed_others(
 
 SCRIPT = """
 import hashlib, pathlib, sys, tempfile
-from cnn.config import DataConfig, RuntimeConfig
-from cnn.training import Training
+from cnn.config.run import DataConfig
+from cnn.config.run import RuntimeConfig
+from cnn.config.training import Training
 from cnn.data import sources
 from cnn.train import device, fit
 device.prepare(RuntimeConfig())
@@ -115,7 +116,7 @@ def test_logged_batch_figures_are_those_of_the_steps_since_the_last_log_point(
     """Accuracy is hits over images, loss the mean over steps, of steps 1-4, 5-8 and 9-10."""
     settings, fitted = logged
     train = digits.splits["train"]
-    network = model.build(settings, digits.image_shape, 10, 0)
+    network = networks.build(settings, digits.image_shape, 10, 0)
     block = loop.Loop(network, settings, 0, train.images, train.labels).run(0, 10)
     rows = [row for row in fitted.history if row.split == "train"]
     for row, part in zip(rows, (slice(0, 4), slice(4, 8), slice(8, 10)), strict=True):

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cnn.train import forward, loop, model, recipes
-from cnn.training import Training
+from cnn.config.training import Training
+from cnn.train import forward, loop, networks, recipes
 
 pytestmark = pytest.mark.usefixtures("prepared")
 
@@ -16,7 +16,7 @@ def _both(settings: Training, shape: tuple[int, int, int]) -> tuple[Any, Any]:
     import keras
 
     rng = np.random.default_rng(0)
-    network = model.build(settings, shape, 7, seed=1)
+    network = networks.build(settings, shape, 7, seed=1)
     network.set_weights([rng.normal(0, 0.2, w.shape) for w in network.get_weights()])
     images = rng.integers(0, 256, (9, *shape), np.uint8)
     head = keras.Model(network.inputs[0], network.get_layer("logits").output)
@@ -75,7 +75,7 @@ def test_the_pool_for_xla_is_the_stock_one(shape: tuple[int, ...]) -> None:
 
 def test_the_recipes_are_covered() -> None:
     """Every layer of the whole network has its weights under the names used here."""
-    network = model.build(recipes.SPEC, (28, 28, 1), 10, seed=0)
+    network = networks.build(recipes.SPEC, (28, 28, 1), 10, seed=0)
     layers = ("conv1", "conv2", "dense1", "logits")
     wanted = {f"{layer}/{name}" for layer in layers for name in ("kernel", "bias")}
     assert set(loop.by_name(network)) == wanted

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from cnn.config.training import Training
 from cnn.data.dataset import Dataset, Split
-from cnn.train import loop, model, optimizers, order, recipes, schedule
-from cnn.training import Training
+from cnn.train import loop, networks, optimizers, order, recipes, schedule
 
 pytestmark = pytest.mark.usefixtures("prepared")
 
@@ -16,7 +16,7 @@ SEED = 3
 
 
 def _network(settings: Training, n_classes: int = 10) -> Any:
-    return model.build(settings, (28, 28, 1), n_classes, SEED)
+    return networks.build(settings, (28, 28, 1), n_classes, SEED)
 
 
 def _run(

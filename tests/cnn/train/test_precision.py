@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from cnn.config.training import Training
 from cnn.train import precision, recipes
-from cnn.training import Training
 
 
 def _cpuinfo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str) -> None:

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cnn.config.training import Training
 from cnn.data.dataset import Dataset
 from cnn.errors import ArtifactError
-from cnn.train import checkpoints, fit, loop, model, order, precision, recipes
+from cnn.train import checkpoints, fit, loop, networks, order, precision, recipes
 from cnn.train.device import Device
-from cnn.training import Training
 
 pytestmark = pytest.mark.usefixtures("prepared")
 
@@ -110,8 +110,8 @@ def keep_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     A state that were not complete would let the one training show through in the next.
     """
     made: dict[str, Any] = {}
-    build, make = model.build, loop.Loop
-    monkeypatch.setattr(fit.model, "build", lambda *a: made.setdefault("model", build(*a)))
+    build, make = networks.build, loop.Loop
+    monkeypatch.setattr(fit.networks, "build", lambda *a: made.setdefault("model", build(*a)))
     monkeypatch.setattr(
         fit.loop,
         "Loop",
@@ -231,8 +231,9 @@ def test_a_state_of_another_network_is_refused(digits: Dataset, small: Training)
 
 SCRIPT = """
 import hashlib, json, pathlib, sys, tempfile
-from cnn.config import DataConfig, RuntimeConfig
-from cnn.training import Training
+from cnn.config.run import DataConfig
+from cnn.config.run import RuntimeConfig
+from cnn.config.training import Training
 from cnn.data import sources
 from cnn.train import checkpoints, device, fit
 device.prepare(RuntimeConfig(threads=2))

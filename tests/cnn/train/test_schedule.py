@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cnn.config.training import Training
 from cnn.train import recipes, schedule
-from cnn.training import Training
 
 
 def _settings(kind: str, steps: int, warmup_fraction: float, peak: float = 1.0) -> Training:

@@ -1,0 +1,1 @@
+"""What the command does beside running a flow: gc, verify, doctor, promote, compare."""

@@ -1,0 +1,57 @@
+"""Promotes a run because a person says so: a newer one, or an earlier one again."""
+
+from pathlib import Path
+
+from cnn.config.run import GateConfig
+from cnn.errors import ArtifactError, ConfigError
+from cnn.promotion import candidate as candidates
+from cnn.promotion import gate, registry
+from cnn.promotion.candidate import Candidate
+from cnn.runs import folders, records
+from cnn.runs.records import RunRecord
+from cnn.store import digests
+from cnn.store.refs import Kind, Ref
+from cnn.store.store import Store
+
+
+def promote(store: Store, name: str, because: str, track: str | None) -> tuple[RunRecord, str]:
+    """Put a run in force and return it with its track, the one it was judged on by default.
+
+    It must be whole, be for the track's data and classes, and its model must answer in a
+    fresh process as it was evaluated. Raises ConfigError or ArtifactError where it is not.
+    """
+    if not because.strip():
+        raise ConfigError("--because is empty; say why, for those who read the history")
+    record, folder = records.find(store.runs, name)
+    refs = _refs(record)
+    track = track or (record.gate.track if record.gate else registry.track_name(record.data))
+    artifacts = {kind: store.open(ref) for kind, ref in refs.items()}
+    candidate = Candidate(artifacts, refs["model"], record.data, record.headline)
+    _refuse_changed(store, record, folder)
+    with registry.deciding(store.root, track):
+        incumbent = registry.current(store.root, track)
+        if incumbent and incumbent.run == record.run:
+            raise ConfigError(f"{record.run} is promoted on track {track} already")
+        if incumbent:
+            candidates.refuse_other_task(candidate, incumbent)
+        if failed := gate.failed(candidates.answers(candidate, GateConfig())):
+            raise ArtifactError(f"{record.run} is not promoted: {failed}")
+        line = registry.now(record, because.strip(), refs["model"].digest)
+        registry.promote(store.root, track, folder, artifacts["dataset"], line)
+    return record, track
+
+
+def _refs(record: RunRecord) -> dict[Kind, Ref]:
+    """Return what a run made by kind; raises ConfigError where it did not come to an end."""
+    refs = {step.ref.kind: step.ref for step in record.steps if step.ref}
+    if record.status != "completed" or not {"dataset", "model", "evaluation"} <= refs.keys():
+        raise ConfigError(f"{record.run} failed; a completed run is needed")
+    return {kind: refs[kind] for kind in ("dataset", "model", "evaluation")}
+
+
+def _refuse_changed(store: Store, record: RunRecord, folder: Path) -> None:
+    """Raise ArtifactError where a file of the run's folder is not what the run made."""
+    for name, sha256 in folders.copies(store, record):
+        path = folder / name
+        if not path.is_file() or digests.file_digest(path) != sha256:
+            raise ArtifactError(f"{path} is not what the run made; run it again")

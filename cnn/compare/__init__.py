@@ -1,0 +1,1 @@
+"""Two models on the same images: which filters match, which predictions changed."""

@@ -1,0 +1,233 @@
+"""Two trainings on the same images: which filters are which, and which predictions changed.
+
+Classes are told apart by name: two models may count them differently.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnn import progress
+from cnn.compare import matching
+from cnn.compare.matching import Match, Pair
+from cnn.config.run import MiningConfig, SplitName
+from cnn.data.dataset import Dataset
+from cnn.errors import ArtifactError, ConfigError
+from cnn.explain import activations, filters, patches
+from cnn.explain.patches import Patches
+from cnn.formatting import size_words
+from cnn.model_io import weight_checks
+
+SPLIT: SplitName = "test"
+N_PATCHES = 4  # of each filter, for people to look at
+Names = NDArray[np.str_]
+
+
+@dataclass(frozen=True)
+class ModelOnData:
+    """One of the two: a keras.Model and the names of its classes."""
+
+    model: Any
+    class_names: Sequence[str]
+
+    def predict(self, images: NDArray[Any]) -> Names:
+        """Return the name of each image's predicted class, (n,)."""
+        return np.array(self.class_names)[activations.predict(self.model, images)]
+
+
+@dataclass(frozen=True)
+class LayerView:
+    """What a layer of one model shows: kernels (filters, h, w, channels), strongest patches."""
+
+    kernels: NDArray[np.float32]
+    patches: Patches
+
+    @property
+    def of_image(self) -> bool:
+        """Whether the kernels weigh the image's pixels."""
+        return self.kernels.shape[1:] == self.patches.pixels.shape[2:]
+
+    @property
+    def largest(self) -> list[float]:
+        """Largest activation of each filter, 0 for one that never fires."""
+        found = {row["filter"]: row["activation"] for row in self.patches.rows if row["rank"] == 1}
+        return [float(found.get(i, 0.0)) for i in range(len(self.kernels))]
+
+
+@dataclass(frozen=True)
+class MatchedLayer:
+    """A layer's filters matched, and what they look like before and after."""
+
+    match: Match
+    before: LayerView
+    after: LayerView
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Names of the predicted classes of the same images, and of the true ones, each (n,)."""
+
+    labels: Names
+    before: Names
+    after: Names
+
+    @property
+    def right_before(self) -> NDArray[np.bool_]:
+        """Which images the first model has right."""
+        return np.equal(self.before, self.labels)
+
+    @property
+    def right_after(self) -> NDArray[np.bool_]:
+        """Which images the second model has right."""
+        return np.equal(self.after, self.labels)
+
+    @property
+    def changed(self) -> NDArray[np.int64]:
+        """Indices of the images whose prediction is another now."""
+        return np.flatnonzero(np.not_equal(self.before, self.after))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two models on the images of a split.
+
+    left_out: why a layer could not be compared, by its name. matches, changed: rows of the
+    tables `matches` and `changed_predictions`.
+    """
+
+    layers: list[MatchedLayer]
+    left_out: Mapping[str, str]
+    predictions: Predictions
+    matches: list[dict[str, Any]]
+    changed: list[dict[str, Any]]
+
+    def summary(self) -> dict[str, Any]:
+        """Return the counts of it all, as JSON may have them."""
+        said, rows = self.predictions, self.predictions.changed
+        return {
+            "split": SPLIT,
+            "n_images": len(said.labels),
+            "n_changed_predictions": len(rows),
+            "n_became_right": int(said.right_after[rows].sum()),
+            "n_became_wrong": int(said.right_before[rows].sum()),
+            "layers": [{"layer": layer.match.layer, **_counts(layer)} for layer in self.layers],
+            "left_out": dict(self.left_out),
+        }
+
+
+def compare(
+    before: ModelOnData,
+    after: ModelOnData,
+    dataset: Dataset,
+    report: progress.Report = progress.ignore,
+) -> Comparison:
+    """Return how two models differ on the test images of a data set.
+
+    Raises ConfigError where a model does not read such images or there are none, ArtifactError
+    where a model is damaged or not ours. A layer that cannot be compared does not fail the others.
+    """
+    images = dataset.splits[SPLIT].images
+    for name, side in (("first", before), ("second", after)):
+        _refuse_unsuited(name, side, images)
+    layers, left_out = [], {}
+    for layer in filters.LAYERS:
+        try:
+            layers.append(_layer(before, after, layer, dataset, report))
+        except ConfigError as error:
+            left_out[layer] = str(error)
+    said = predictions(before, after, dataset, SPLIT)
+    matches = [row for layer in layers for row in _match_rows(layer)]
+    return Comparison(layers, left_out, said, matches, _changed_rows(said, dataset))
+
+
+def predictions(
+    before: ModelOnData, after: ModelOnData, dataset: Dataset, split: str
+) -> Predictions:
+    """Return what both models say of the images of a split."""
+    images, labels = dataset.splits[split].images, dataset.splits[split].labels
+    names = np.array(dataset.class_names)[labels]
+    return Predictions(names, before.predict(images), after.predict(images))
+
+
+def _refuse_unsuited(name: str, side: ModelOnData, images: NDArray[Any]) -> None:
+    """Raise ConfigError or ArtifactError where a model cannot be asked about these images."""
+    wanted, found = tuple(side.model.inputs[0].shape[1:]), tuple(images.shape[1:])
+    if wanted != found:
+        raise ConfigError(
+            f"the {name} model reads images of {size_words(wanted)} pixels, the data set has "
+            f"{size_words(found)}; choose runs on images of one size"
+        )
+    if not len(images):
+        raise ConfigError(f"the data set has no {SPLIT} images to compare on")
+    outputs = {layer.name: layer.output.shape[-1] for layer in side.model.layers}
+    if outputs.get("logits") != len(side.class_names):
+        raise ArtifactError(
+            f"the {name} model is not one that filterscope made: it has no layer logits with an "
+            f"output for each of {len(side.class_names)} classes"
+        )
+    weight_checks.refuse_damaged(side.model)
+
+
+def _layer(
+    before: ModelOnData, after: ModelOnData, layer: str, dataset: Dataset, report: progress.Report
+) -> MatchedLayer:
+    for name, side in (("first", before), ("second", after)):
+        if layer not in {item.name for item in side.model.layers}:
+            raise ConfigError(f"layer {layer}: the {name} model has none of that name")
+    match = matching.match(before.model, after.model, layer, dataset.splits[SPLIT].images, report)
+    return MatchedLayer(match, *(_look(side, layer, dataset, report) for side in (before, after)))
+
+
+def _look(side: ModelOnData, layer: str, dataset: Dataset, report: progress.Report) -> LayerView:
+    settings = MiningConfig(layer=layer, split=SPLIT, patches_per_filter=N_PATCHES)
+    mined = patches.mine(side.model, dataset, settings, side.class_names, report)
+    return LayerView(activations.kernels(side.model, layer), mined)
+
+
+def _counts(layer: MatchedLayer) -> dict[str, Any]:
+    """Return how many pairs have each status, and the correlation of unrelated filters."""
+    found = [pair.status for pair in layer.match.pairs]
+    counts = {str(status): found.count(status) for status in matching.STATUSES}
+    return {**counts, "null_correlation": layer.match.null}
+
+
+def _match_rows(layer: MatchedLayer) -> list[dict[str, Any]]:
+    largest = layer.before.largest, layer.after.largest
+
+    def row(pair: Pair) -> dict[str, Any]:
+        return {
+            "layer": layer.match.layer,
+            "filter_before": pair.before,
+            "filter_after": pair.after,
+            "status": pair.status,
+            "correlation": pair.correlation,
+            "null_correlation": layer.match.null,
+            "max_activation_before": None if pair.before is None else largest[0][pair.before],
+            "max_activation_after": None if pair.after is None else largest[1][pair.after],
+        }
+
+    return [row(pair) for pair in layer.match.pairs]
+
+
+def _changed_rows(said: Predictions, dataset: Dataset) -> list[dict[str, Any]]:
+    """Return a row for each image whose prediction is another now, in the split's order."""
+    split = dataset.splits[SPLIT]
+    numbers = {name: i for i, name in enumerate(dataset.class_names)}
+    return [
+        {
+            "image_id": int(split.ids[i]),
+            "split": SPLIT,
+            "label": int(split.labels[i]),
+            "prediction_before": numbers.get(str(said.before[i])),
+            "prediction_after": numbers.get(str(said.after[i])),
+            "label_name": str(said.labels[i]),
+            "prediction_before_name": str(said.before[i]),
+            "prediction_after_name": str(said.after[i]),
+            "right_before": bool(said.right_before[i]),
+            "right_after": bool(said.right_after[i]),
+        }
+        for i in said.changed
+    ]

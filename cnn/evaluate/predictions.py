@@ -1,0 +1,46 @@
+"""Predictions of a trained model for many images."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnn.model_io import weight_checks
+
+_BATCH = 1000
+
+
+Predict = Callable[[NDArray[Any]], NDArray[np.float32]]
+
+
+def logits_of(model: Any) -> Predict:
+    """Return what computes the logits (n, classes) of images (n, h, w, c), pixels 0..255.
+
+    model: a keras.Model with a layer `logits`. The last batch is padded, so that every image
+    is computed in a batch of one size. Raises ArtifactError where a weight is not finite.
+    """
+    import keras
+    import tensorflow as tf
+
+    weight_checks.refuse_damaged(model)
+    head = keras.Model(model.inputs, model.get_layer("logits").output)
+    forward = tf.function(lambda batch: head(tf.cast(batch, tf.float32), training=False))
+
+    def logits(images: NDArray[Any]) -> NDArray[np.float32]:
+        values = np.empty((len(images), head.output_shape[-1]), np.float32)
+        for start in range(0, len(images), _BATCH):
+            batch = images[start : start + _BATCH]
+            missing = _BATCH - len(batch)
+            padded = np.pad(batch, [(0, missing), (0, 0), (0, 0), (0, 0)]) if missing else batch
+            values[start : start + _BATCH] = forward(tf.constant(padded)).numpy()[: len(batch)]
+        return values
+
+    return logits
+
+
+def probabilities(values: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return probabilities and their logarithms, (n, classes), from logits."""
+    shifted = values.astype(np.float64) - values.max(axis=1, keepdims=True, initial=-np.inf)
+    logs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return np.exp(logs), logs

@@ -1,0 +1,1 @@
+"""Saved models: written, checked before they are opened, loaded."""

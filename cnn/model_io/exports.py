@@ -1,0 +1,89 @@
+"""Trained models as files that stock Keras opens, and back."""
+
+import json
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from cnn.data.dataset import Dataset
+from cnn.errors import ArtifactError
+from cnn.io import strict_json
+from cnn.model_io import archives
+
+MODEL_NAME, SIDECAR_NAME = "model.keras", "model.json"
+_LONGEST_REASON = 300  # characters
+
+
+def save_model(folder: Path, model: Any, dataset: Dataset) -> None:
+    """Write model.keras, of stock layers only, and model.json, which says how to use it."""
+    model.save(folder / MODEL_NAME)
+    sidecar = {
+        "input": {
+            "shape": list(dataset.image_shape),
+            "pixels": "0..255, any numeric type; the model scales them itself",
+        },
+        "output": "probabilities, one per class",
+        "class_names": list(dataset.class_names),
+        "trained_on": dict(dataset.origin),
+        "n_weights": int(model.count_params()),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("tensorflow", "keras", "numpy")},
+        },
+    }
+    (folder / SIDECAR_NAME).write_text(json.dumps(sidecar, indent=2), encoding="utf-8")
+
+
+def class_names(folder: Path) -> tuple[str, ...]:
+    """Return the names of the classes that a model tells apart; raises ArtifactError."""
+    path = folder / SIDECAR_NAME
+    try:
+        return tuple(strict_json.read(path)["class_names"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{path} cannot be read ({error})") from None
+
+
+def layer_kinds(folder: Path) -> dict[str, str]:
+    """Return the kind of each layer of a model, by its name, without TensorFlow.
+
+    Raises ArtifactError where it is no complete archive of stock layers.
+    """
+    config = archives.read(folder / MODEL_NAME).config
+    archives.refuse_foreign(config)
+    layers = config["config"]["layers"]
+    return {layer["config"]["name"]: layer["class_name"] for layer in layers}
+
+
+def load_model(folder: Path) -> Any:
+    """Return the keras.Model of an artifact's folder, opened in Keras's safe mode.
+
+    Raises ArtifactError, with the versions, where it is no complete archive, names anything
+    but stock layers, or this Keras cannot open it.
+    """
+    archive = archives.read(folder / MODEL_NAME)
+    try:
+        archives.refuse_foreign(archive.config)
+        archive.refuse_odd_weights()
+        return _opened(archive.path)
+    except ArtifactError:
+        raise
+    except Exception as error:  # Keras raises whatever the archive's content leads to
+        raise ArtifactError(
+            f"{archive.path}: written by Keras {archive.keras_version}, and Keras "
+            f"{version('keras')} cannot open it: {_in_a_line(error)}; open it with the Keras that "
+            "wrote it, or train the model again"
+        ) from None
+
+
+def _opened(path: Path) -> Any:
+    import keras
+
+    return keras.saving.load_model(path, compile=False, safe_mode=True)
+
+
+def _in_a_line(error: Exception) -> str:
+    """Return what an error says in the end; Keras puts the whole config before that."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    *_, last = text.split("Exception encountered: ")
+    return last if len(last) <= _LONGEST_REASON else f"{last[:_LONGEST_REASON]}..."

@@ -1,0 +1,82 @@
+"""Opens a saved model in a process of its own, as a consumer will, and predicts with it."""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnn.errors import ArtifactError, FilterscopeError
+from cnn.evaluate import predictions
+from cnn.model_io import exports
+
+_LONGEST = 900.0  # seconds; a model that takes longer is of no use
+_N_TIMED = 50
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Probabilities (n, classes) of n images, and the median time for one image, in ms."""
+
+    probabilities: NDArray[np.float64]
+    milliseconds: float
+
+
+def answer(model: Path, images: NDArray[Any]) -> Answer:
+    """Return what the model in a folder says of some images.
+
+    images: (n, h, w, c), pixels 0..255. Raises ArtifactError where the model does not open or
+    does not answer, with the reason.
+    """
+    with tempfile.TemporaryDirectory(prefix="filterscope-") as name:
+        folder = Path(name)
+        np.save(folder / "images.npy", images, allow_pickle=False)
+        command = [sys.executable, "-m", __name__, str(model), name]
+        try:
+            done = subprocess.run(command, capture_output=True, timeout=_LONGEST, check=False)
+        except subprocess.TimeoutExpired:
+            raise ArtifactError(f"{model}: no answer within {_LONGEST:.0f} s") from None
+        if done.returncode:
+            said = done.stderr.decode(errors="replace").strip().splitlines()
+            reason = said[-1] if said else f"its process ended with {done.returncode}"
+            raise ArtifactError(f"{model}: does not answer in a fresh process: {reason}")
+        timing = json.loads((folder / "timing.json").read_text(encoding="utf-8"))
+        values = np.load(folder / "probabilities.npy", allow_pickle=False)
+        return Answer(values, timing["milliseconds"])
+
+
+def _serve(model_folder: Path, folder: Path) -> None:
+    """Answer in this process: read images.npy, write probabilities.npy and timing.json."""
+    images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
+    model = exports.load_model(model_folder)
+    values, _ = predictions.probabilities(predictions.logits_of(model)(images))
+    np.save(folder / "probabilities.npy", values, allow_pickle=False)
+    timing = {"milliseconds": _milliseconds(model, images[:1])}
+    (folder / "timing.json").write_text(json.dumps(timing), encoding="utf-8")
+
+
+def _milliseconds(model: Any, image: NDArray[Any]) -> float:
+    """Return the median time for the prediction of one image, in a compiled graph."""
+    import tensorflow as tf
+
+    forward = tf.function(lambda batch: model(batch, training=False))
+    batch = tf.constant(image, tf.float32)
+    times = []
+    for _ in range(_N_TIMED + 1):
+        started = time.perf_counter()
+        forward(batch).numpy()
+        times.append(time.perf_counter() - started)
+    return 1000 * float(np.median(times[1:]))  # the first one traces the graph
+
+
+if __name__ == "__main__":
+    try:
+        _serve(Path(sys.argv[1]), Path(sys.argv[2]))
+    except FilterscopeError as error:
+        sys.exit(str(error))

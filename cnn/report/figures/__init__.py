@@ -1,0 +1,1 @@
+"""Figures: each takes tables and arrays and returns a matplotlib Figure."""

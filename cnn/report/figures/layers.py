@@ -1,0 +1,209 @@
+"""Contact sheets of a layer: its kernels, what most activates its filters, the projections."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from cnn.formatting import size_words
+from cnn.report.figures import contact_sheet, theme
+from cnn.report.figures.contact_sheet import Sheet, Tile
+from cnn.report.filter_status import Row
+
+MOST_ROWS = 64  # filters of a sheet with a row for each; more do not make a picture
+_MOST_KERNELS, _MOST_COLUMNS = 144, 12  # smaller ones and their numbers could not be read
+_N_RANKS = 12
+_CAPTION = 64  # pixels below a patch
+_N_PROJECTED = 9  # patches of a filter beside their projections
+
+
+@dataclass(frozen=True)
+class ExplainedLayer:
+    """All that is shown of one layer's filters.
+
+    rows: of the filters table, by filter, null where not known. patches: rows of that table,
+    by filter and rank. kernels (f, h, w, c), pixels (f, k, h, w, c), projected likewise; a
+    pool's kernels are none, (0, 0, 0, 0). only: the numbers of the filters that are shown; all
+    where it is None. lowest: whether the patches are those that activate a filter least.
+    """
+
+    name: str
+    rows: Sequence[Row]
+    kernels: NDArray[np.float32]
+    pixels: NDArray[Any]
+    projected: NDArray[np.float32]
+    patches: Sequence[Row]
+    class_names: Sequence[str]
+    only: Sequence[int] | None = None
+    lowest: bool = False
+
+    @property
+    def shown(self) -> Sequence[int]:
+        """The numbers of the filters that are shown."""
+        return range(len(self.pixels)) if self.only is None else self.only
+
+    @property
+    def of_image(self) -> bool:
+        """Whether the kernels weigh the image's pixels."""
+        return self.kernels.shape[1:] == self.pixels.shape[2:]
+
+    @property
+    def scale(self) -> float:
+        """The largest weight: where the colours of all kernels end."""
+        return float(np.abs(self.kernels).max()) or 1.0
+
+    @property
+    def kernel_words(self) -> str:
+        """How the kernels are drawn."""
+        n_channels = self.kernels.shape[-1]
+        if self.of_image and n_channels == 3:
+            return "weights for red, green and blue as one colour, grey is 0"
+        if self.of_image and n_channels == 1:
+            return "red weights raise the activation where the image is bright, blue ones lower it"
+        return (
+            f"a small square for each of the {n_channels} channels below, in rows; red weights "
+            "raise the activation, blue ones lower it"
+        )
+
+    def kernel_picture(self, f: int) -> NDArray[np.uint8]:
+        """Return a filter's kernel on the scale of the layer."""
+        return contact_sheet.kernel_picture(self.kernels[f], self.scale, self.of_image)
+
+
+def filters(layer: ExplainedLayer) -> Figure:
+    """Return a layer's kernels on one symmetric scale with zero in the middle."""
+    tiles = [
+        Tile(
+            layer.kernel_picture(row["filter"]),
+            [f"{row['filter']} dead" if row["dead"] else str(row["filter"])],
+            theme.RED if row["dead"] else theme.INK,
+        )
+        for row in layer.rows[:_MOST_KERNELS]
+    ]
+    n_columns = min(int(np.ceil(np.sqrt(len(tiles)))), _MOST_COLUMNS)
+    size = size_words(layer.kernels.shape[1:3])
+    note = (
+        f"{_part(tiles, layer)}{len(tiles)} kernels of {size} weights, one scale for all; "
+        f"filter number below\n{layer.kernel_words}"
+    )
+    title = f"Filters of {layer.name}"
+    has_scale = not (layer.of_image and layer.kernels.shape[-1] == 3)
+    rows = contact_sheet.grid(tiles, n_columns)
+    made = Sheet(title, note, rows, room_right=122 if has_scale else 0).draw()
+    if has_scale:
+        _add_scale(made, layer)
+    return made
+
+
+def _part(shown: Sequence[Any], layer: ExplainedLayer) -> str:
+    n_filters = len(layer.shown)
+    return f"the first {len(shown)} of {n_filters} filters; " if len(shown) < n_filters else ""
+
+
+def _add_scale(made: Figure, layer: ExplainedLayer) -> None:
+    axes = made.add_axes((0.885, 0.1, 0.022, 0.75))
+    bar = made.colorbar(contact_sheet.scale(layer.scale), cax=axes)
+    label = "weight (per pixel of 0..1)" if layer.of_image else "weight"
+    bar.set_label(label, fontsize=theme.TEXT, color=theme.INK)
+    bar.ax.tick_params(labelsize=theme.TEXT)
+    bar.ax.yaxis.set_major_locator(MaxNLocator(7))
+    bar.ax.yaxis.set_major_formatter("{x:.2g}")
+
+
+def patches(layer: ExplainedLayer, most: int = MOST_ROWS) -> Figure:
+    """Return each filter's most activating patches, filters as rows; at most so many filters.
+
+    The kernel stands before them where it weighs the pixels themselves.
+    """
+    by_place = {(row["filter"], row["rank"]): row for row in layer.patches}
+    k, *size, _ = layer.pixels.shape[1:]
+    ranks = range(1, min(k, _N_RANKS) + 1)
+    nothing = Tile(np.full((*size, 3), 255, np.uint8), ["never fires"], theme.RED)
+    rows: list[list[Tile | None]] = []
+    for f in layer.shown[:most]:
+        tiles = [_patch_tile(layer.pixels, by_place, f, rank) for rank in ranks]
+        if (f, 1) not in by_place:
+            tiles[0] = nothing
+        kernel = [Tile(layer.kernel_picture(f))] if layer.of_image else []
+        rows.append([*kernel, *tiles])
+    split = layer.patches[0]["split"] if layer.patches else ""
+    extreme, much = ("lowest", "least") if layer.lowest else ("strongest", "most")
+    note = (
+        f"{_part(rows, layer)}the {len(ranks)} {extreme} patches of {size_words(size)} "
+        f"pixels in the {split} images, pixels 0..255; below each: activation and label"
+    )
+    return Sheet(
+        f"What {much} activates each filter of {layer.name}",
+        note,
+        rows,
+        [str(f) for f in layer.shown[:most]],
+        ["kernel"] * layer.of_image + ["rank 1", *(str(rank) for rank in ranks[1:])],
+        gaps={1: 10} if layer.of_image else {},
+        most_lines=2,
+    ).draw()
+
+
+def _patch_tile(pixels: NDArray[Any], by_place: Any, f: int, rank: int) -> Tile | None:
+    row = by_place.get((f, rank))
+    if row is None:
+        return None
+    activation, name = f"{row['activation']:.2f}", theme.named(row["label_name"], row["label"])
+    one_line = f"{activation}   {name}"
+    fits = theme.width(one_line, theme.SMALL) < _CAPTION
+    return Tile(
+        contact_sheet.picture(pixels[f, rank - 1]), [one_line] if fits else [activation, name]
+    )
+
+
+def projections(layer: ExplainedLayer, most: int = MOST_ROWS) -> Figure:
+    """Return each filter's nine strongest patches and, beside them, their projections.
+
+    At most so many filters. As in Zeiler and Fergus 2014, figure 2.
+    """
+    by_filter: dict[int, list[Row]] = {}
+    for row in layer.patches:
+        by_filter.setdefault(row["filter"], []).append(row)
+    tiles = [
+        _projections_tile(
+            layer.pixels[f], layer.projected[f], f, by_filter.get(f, [])[:_N_PROJECTED]
+        )
+        for f in layer.shown[:most]
+    ]
+    note = (
+        f"{_part(tiles, layer)}left: the nine strongest patches; right: projection, not "
+        "explanation: each activation carried down to the pixels,\neach on its own scale, "
+        "red above zero, blue below (grey is zero in colour); under it: filter, activations, labels"
+    )
+    title = f"Patches and projections of {layer.name}"
+    return Sheet(title, note, contact_sheet.grid(tiles, 3), most_lines=2).draw()
+
+
+def _projections_tile(
+    pixels: NDArray[Any], projected: NDArray[np.float32], f: int, rows: Sequence[Row]
+) -> Tile:
+    """Return one filter's patches and, right of them, their projections."""
+    shown = [contact_sheet.picture(pixels[row["rank"] - 1]) for row in rows]
+    back = [projection_picture(projected[row["rank"] - 1]) for row in rows]
+    left, right = (
+        contact_sheet.mosaic(_filled(part), 3, pixels.shape[1:3]) for part in (shown, back)
+    )
+    gap = np.full((len(left), 3, 3), 255, np.uint8)
+    span = f": {rows[0]['activation']:.2f} to {rows[-1]['activation']:.2f}" if rows else ""
+    labels = Counter(theme.named(row["label_name"], row["label"]) for row in rows)
+    words = ", ".join(f"{name} ({n})" for name, n in labels.most_common()) or "never fires"
+    lines = [f"filter {f}{span}", words]
+    return Tile(np.hstack([left, gap, right]), lines, theme.INK if rows else theme.RED)
+
+
+def _filled(pictures: list[NDArray[np.uint8]]) -> list[NDArray[np.uint8] | None]:
+    return [*pictures, *[None] * (_N_PROJECTED - len(pictures))]
+
+
+def projection_picture(projection: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return a projection (h, w, c) as (h, w, 3), on a scale of its own."""
+    return contact_sheet.kernel_picture(projection, float(np.abs(projection).max()) or 1.0)

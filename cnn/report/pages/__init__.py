@@ -1,0 +1,1 @@
+"""Pages: the HTML report, and markdown for Prefect's UI."""

@@ -1,0 +1,120 @@
+"""The page of each filter in the report: what its template, filter_pages.html, shows."""
+
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from cnn.report import filter_status
+from cnn.report.figures import contact_sheet, layers
+from cnn.report.figures.layers import ExplainedLayer
+from cnn.report.filter_status import FilterStatus, Row
+from cnn.report.pages import html
+
+MOST_PAGES = 256  # of a layer; more would make the report too big to send
+_SIDE = 80  # pixels at most of a patch's picture, which is enlarged by a whole number
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture as an address, and its size in pixels on the page."""
+
+    uri: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Patch:
+    """One patch with its projection and its row of the patches table."""
+
+    picture: Picture
+    projection: Picture
+    row: Row
+
+
+@dataclass(frozen=True)
+class Page:
+    """One filter's page."""
+
+    layer: ExplainedLayer
+    row: Row
+    verdict: FilterStatus
+    kernel: Picture
+    patches: list[Patch]
+    n_mined: int
+    n_tied: int
+
+    @property
+    def largest_mean(self) -> float:
+        """The largest mean activation over the images of a class."""
+        return max((mean for mean in self.row["class_means"] if _is_known(mean)), default=0.0)
+
+    @property
+    def classes(self) -> list[tuple[str, float | None]]:
+        """Name, and mean activation as a share of the largest, null without images."""
+        largest = self.largest_mean or 1.0
+        means = self.row["class_means"]
+        shares = [mean / largest if _is_known(mean) else None for mean in means]
+        return list(zip(self.layer.class_names, shares, strict=True))
+
+    @property
+    def bars(self) -> list[tuple[int, float]]:
+        """Number of positions, and height of the bar in per cent, of each bin."""
+        counts = [int(n) for n in self.row["histogram"]]
+        most = math.log1p(max(counts)) or 1.0
+        return [(n, 100 * math.log1p(n) / most) for n in counts]
+
+
+def anchor(layer: str, number: float | None) -> str:
+    """Return the name of a filter's page within the report."""
+    return f"filter-{layer}-{number:.0f}"
+
+
+def of(layer: ExplainedLayer) -> list[Page]:
+    """Return the pages of a layer's filters, at most MOST_PAGES."""
+    by_filter: dict[int, list[Row]] = {}
+    for patch in layer.patches:
+        by_filter.setdefault(patch["filter"], []).append(patch)
+    return [_page(layer, row, by_filter.get(row["filter"], [])) for row in layer.rows[:MOST_PAGES]]
+
+
+def _page(layer: ExplainedLayer, row: Row, mined: Sequence[Row]) -> Page:
+    """Return a filter's page; mined: its rows of the patches table, by rank."""
+    f = row["filter"]
+    patches = [
+        Patch(
+            _picture(
+                _without_colour(contact_sheet.picture(layer.pixels[f, patch["rank"] - 1])), _SIDE
+            ),
+            _picture(layers.projection_picture(layer.projected[f, patch["rank"] - 1]), _SIDE),
+            patch,
+        )
+        for patch in mined[: layer.projected.shape[1]]
+    ]
+    kernel = _picture(layer.kernel_picture(f), 2 * _SIDE)
+    n_tied = mined[0]["n_tied"] if mined else 0
+    return Page(layer, row, filter_status.of(row), kernel, patches, len(mined), n_tied)
+
+
+def _picture(pixels: NDArray[np.uint8], side: int) -> Picture:
+    """Return a picture that the page enlarges to `side` pixels at most."""
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    height, width = pixels.shape[:2]
+    zoom = max(1, side // max(height, width))
+    return Picture(html.data_uri(stream.getvalue()), zoom * width, zoom * height)
+
+
+def _without_colour(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return a grey picture as (h, w), which is a third of the bytes."""
+    is_grey = (picture == picture[..., :1]).all()
+    return np.ascontiguousarray(picture[..., 0] if is_grey else picture)
+
+
+def _is_known(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)

@@ -1,0 +1,1 @@
+"""Run folders, their records and their index; folders of searches."""

@@ -1,0 +1,1 @@
+"""The parquet tables: their schemas, and how they are written and read."""

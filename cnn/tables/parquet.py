@@ -1,0 +1,71 @@
+"""The parquet tables: each schema declared once, the same for 0 rows and for 10 million."""
+
+import io
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.json as pa_json
+import pyarrow.parquet as pq
+
+from cnn.errors import ArtifactError
+from cnn.tables.schemas import SCHEMA_VERSION, SCHEMAS
+
+log = logging.getLogger(__name__)
+
+
+def write(path: Path, name: str, columns: Mapping[str, Any]) -> None:
+    """Write the table `name` from its columns, all but schema_version, all of one length."""
+    length = len(next(iter(columns.values())))
+    versions = {"schema_version": [SCHEMA_VERSION] * length}
+    pq.write_table(pa.table({**versions, **columns}, schema=SCHEMAS[name]), path)
+
+
+def write_rows(path: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write the table `name` from rows, each without schema_version."""
+    columns = SCHEMAS[name].names[1:]
+    write(path, name, {column: [row[column] for row in rows] for column in columns})
+
+
+def write_records(path: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write the table `name` from rows of plain values, without importing pandas.
+
+    pyarrow imports it, which takes half a second, as soon as it is handed Python lists.
+    """
+    lines = [json.dumps({"schema_version": SCHEMA_VERSION, **row}, default=str) for row in rows]
+    options = pa_json.ParseOptions(explicit_schema=SCHEMAS[name], unexpected_field_behavior="error")
+    source = io.BytesIO("\n".join(lines).encode())
+    table = pa_json.read_json(source, parse_options=options) if rows else None
+    pq.write_table(table or SCHEMAS[name].empty_table(), path)
+
+
+def read(path: Path) -> pa.Table:
+    """Return a table, read whole; raises ArtifactError where a file is no complete parquet."""
+    try:
+        with pq.ParquetFile(path) as file:
+            return file.read()
+    except (OSError, ValueError, pa.ArrowException) as error:
+        reason = str(error).splitlines()[0]
+        raise ArtifactError(f"{path}: not a complete parquet file ({reason})") from None
+
+
+def read_all(paths: Iterable[Path], name: str) -> pa.Table:
+    """Return the rows of many files of the table `name` as one; files that are none are left out.
+
+    One warning names those that were left out.
+    """
+    whole, faults = [SCHEMAS[name].empty_table()], []
+    for path in paths:
+        try:
+            table = read(path)
+            if not table.schema.equals(SCHEMAS[name]):
+                raise ArtifactError(f"{path}: not a table {name} of version {SCHEMA_VERSION}")
+            whole.append(table)
+        except ArtifactError as error:
+            faults.append(str(error))
+    if faults:
+        log.warning("%s; left out", "; ".join(faults))
+    return pa.concat_tables(whole)

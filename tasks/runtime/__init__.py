@@ -1,0 +1,1 @@
+"""Prefect's plumbing: how a step becomes a task, what the tasks of a run share."""

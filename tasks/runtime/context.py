@@ -1,0 +1,142 @@
+"""One run of a flow: where its artifacts are, what it was asked for, what became of each step."""
+
+import logging
+import sys
+import threading
+import time
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+from cnn.config.run import RunConfig, StepName
+from cnn.io import atomic
+from cnn.pipeline.steps import COMPARE_MODELS, STEPS, with_followers
+from cnn.runs.records import ComparedWith, RunRecord, StepOutcome, folder_name
+from cnn.store import in_use
+from cnn.store.keys import Key
+from cnn.store.refs import Kind, Ref
+from cnn.store.store import Store, default_root
+from cnn.train import recipes
+from tasks.runtime import logs, workers
+from tasks.runtime.progress import Bars
+from tasks.runtime.workers import Workers
+
+log = logging.getLogger("cnn.run")
+
+
+class RunContext:
+    """What the tasks of one flow run share; safe to use from several threads.
+
+    It lasts as long as its `with` block: what it uses is not freed meanwhile.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        store: Path | None,
+        refresh: Collection[StepName] | None = None,
+        note: str = "",
+    ) -> None:
+        """Begin a run.
+
+        Raises StoreUnwritableError, and ConfigError for a setting without effect, or a GPU or
+        Dask that is not there.
+        """
+        logs.prepare()
+        self.config = config
+        self._training = recipes.resolve(config.train)
+        self.store = Store(store or default_root())
+        self.bars = Bars()
+        self.compared: ComparedWith | None = None
+        self.refresh = with_followers(refresh or ())
+        self.created = datetime.now(UTC)
+        self._note = note
+        self._started = time.monotonic()
+        self._outcomes: dict[str, StepOutcome] = {}
+        self._lock = threading.Lock()
+        self._device: Any = None
+        self._workers: Workers | None = None
+        self._held = ExitStack()
+        self.store.ensure_writable()
+        self.store.sweep()
+        workers.refuse_missing(config.runtime)
+        if config.runtime.device == "gpu":
+            self.device()  # where there is none, nothing is to be fetched first
+        if note:
+            log.warning("%s", note)
+
+    def __enter__(self) -> Self:
+        """Begin to list what is used; raises StoreUnwritableError."""
+        self._uses = self._held.enter_context(in_use.listed(self.store.root))
+        return self
+
+    def __exit__(self, *exc_info: Any) -> None:
+        """Let go of what was used, and of workers, at once where the run has failed."""
+        self._held.__exit__(*exc_info)
+
+    def uses(self, key: Key) -> None:
+        """Keep the artifact of a key, made already or not, until the run is over."""
+        self._uses.add(key)
+
+    def workers(self) -> Workers:
+        """Return who works on the parts of a search, until the run is over."""
+        with self._lock:
+            if self._workers is None:
+                engaged = workers.engaged(self.config.runtime)
+                self._workers = self._held.enter_context(engaged)
+            return self._workers
+
+    def device(self, threads: int | None = None) -> Any:
+        """Return what computes; imports TensorFlow on the first call, here and now.
+
+        threads: per operation, where the settings name none and TensorFlow did not start yet.
+        """
+        from cnn.train import device
+
+        with self._lock:
+            if self._device is None:
+                runtime = self.config.runtime
+                if runtime.threads is None and "tensorflow" not in sys.modules:
+                    runtime = runtime.model_copy(update={"threads": threads})
+                self._device = device.prepare(runtime)
+            return self._device
+
+    def add(self, outcome: StepOutcome) -> None:
+        """Note what became of a step."""
+        with self._lock:
+            self._outcomes[outcome.step] = outcome
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """Yield an empty folder in the store's root that is gone afterwards."""
+        with atomic.temporary_folder(self.store.root, "scratch") as folder:
+            yield folder
+
+    def record(self, refs: Mapping[Kind, Ref], error: str = "", **more: Any) -> RunRecord:
+        """Return the run's record as of now; the refs say what it made."""
+        with self._lock:
+            names = [step.name for step in (*STEPS, COMPARE_MODELS)]
+            outcomes = [self._outcomes[name] for name in names if name in self._outcomes]
+        manifests = {kind: self.store.manifest(ref) for kind, ref in refs.items()}
+        loaded = manifests["dataset"].headline["name"] if "dataset" in manifests else None
+        data, choice = str(loaded or self.config.data.source), self.config.train
+        return RunRecord(
+            run=folder_name(self.created, f"{data}-{choice.recipe}-seed{choice.seed}"),
+            created=self.created,
+            status="failed" if error else "completed",
+            data=data,
+            note=self._note,
+            recipe=choice.recipe,
+            seed=choice.seed,
+            config=self.config.model_dump(mode="json"),
+            training=self._training.model_dump(),
+            steps=tuple(outcomes),
+            headline=manifests["evaluation"].headline if "evaluation" in manifests else {},
+            seconds=time.monotonic() - self._started,
+            environment=manifests["model"].environment if "model" in manifests else {},
+            compared=self.compared,
+            error=error,
+            **more,
+        )

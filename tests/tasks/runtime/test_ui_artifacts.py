@@ -1,0 +1,64 @@
+"""What is told of the gate's decision."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cnn.report.pages import html
+from cnn.runs import records
+from cnn.store import layout
+from cnn.tables import parquet
+from tasks.runtime import ui_artifacts
+from tests.cnn.report.pages.test_prefect_ui import judged
+from tests.plain_record import PLAIN
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The events that were emitted."""
+    events: list[dict[str, Any]] = []
+    monkeypatch.setattr(ui_artifacts, "emit_event", lambda **event: events.append(event))
+    monkeypatch.setenv(ui_artifacts.PAGES, "http://127.0.0.1:4201/")
+    return events
+
+
+@pytest.mark.parametrize("outcome", ["promoted", "rejected"])
+def test_a_decision_is_told_in_plain_values(told: list[dict[str, Any]], outcome: str) -> None:
+    """As JSON, with the track as its resource and the report's address."""
+    record = PLAIN.model_copy(update={"gate": judged(outcome), "headline": {"test_accuracy": 0.9}})
+    ui_artifacts.tell(record, Path("/store/runs/now"))
+    (event,) = told
+    assert event["event"] == f"filterscope.{outcome}"
+    assert event["resource"]["prefect.resource.id"] == "filterscope.track.main"
+    payload = event["payload"]
+    assert json.loads(json.dumps(payload, allow_nan=False)) == payload
+    assert payload["report"] == "http://127.0.0.1:4201/now/report.html"
+    assert (payload["outcome"], payload["because"]) == (outcome, "so")
+    assert payload["test_accuracy"] == 0.9
+
+
+def test_nothing_is_told_of_a_model_that_is_promoted_already(told: list[dict[str, Any]]) -> None:
+    """Nothing happened."""
+    ui_artifacts.tell(PLAIN.model_copy(update={"gate": judged("kept", "before")}), Path("/x"))
+    assert told == []
+
+
+def test_a_comparison_is_shown_only_where_there_is_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Under its own key, with the reason where it failed."""
+    (tmp_path / html.PICTURES_NAME).touch()
+    parquet.write_rows(tmp_path / layout.INDEX_NAME, "runs", [])
+    made: dict[str, Any] = {}
+    for name in ("create_markdown_artifact", "create_table_artifact"):
+        monkeypatch.setattr(
+            ui_artifacts, name, lambda *content, **more: made.update({more["key"]: content})
+        )
+    ui_artifacts.show(PLAIN, tmp_path / "now", tmp_path, None)
+    assert "comparison" not in made
+    compared = records.ComparedWith(run="before", problem="damaged")
+    record = PLAIN.model_copy(update={"compared": compared})
+    ui_artifacts.show(record, tmp_path / "now", tmp_path, None)
+    assert "damaged" in made["comparison"][0]
