@@ -26,7 +26,7 @@ def up(settings: Settings, names: Sequence[str]) -> int:
     parts = _named(all_parts(settings), names)
     checks.state(settings.state)
     checks.store(settings.store)
-    with atomic.exclusive(settings.state / "lock"):
+    with atomic.exclusive_lock(settings.state / "lock"):
         _check_ports(settings, parts)
         for part in parts:
             if part.name == "server":
@@ -42,7 +42,7 @@ def down(settings: Settings, names: Sequence[str]) -> int:
 
     if not settings.state.is_dir():
         return 0
-    with atomic.exclusive(settings.state / "lock"):
+    with atomic.exclusive_lock(settings.state / "lock"):
         for part in reversed(_named(all_parts(settings), names)):
             if part.name == "worker":
                 cancelling.cancel_runs(settings, part.process, _tell)

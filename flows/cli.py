@@ -66,7 +66,7 @@ def run(
     wanted, names, root = _read(config, words), _steps(refresh), Store(store or default_root())
     root.ensure_writable()
     preflight.refuse_missing_gpu(wanted.runtime)
-    data, note = preflight.without_auto(wanted.data, root)
+    data, note = preflight.resolve_auto(wanted.data, root)
     chosen = wanted.model_copy(update={"data": data})
     planned = planning.plan(root, chosen, names)
     with preflight.without_warnings():  # the run repeats them in its log
@@ -123,7 +123,7 @@ def mine(
     root.ensure_writable()
     records.find(root.runs, wanted.run)
     if wanted.data:
-        data, _ = preflight.without_auto(wanted.data, root)
+        data, _ = preflight.resolve_auto(wanted.data, root)
         wanted = wanted.model_copy(update={"data": data})
     preflight.refuse_missing_gpu(wanted.runtime)
     from flows import local_run

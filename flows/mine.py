@@ -6,7 +6,7 @@ from prefect import flow
 
 from cnn.config.run import MineConfig
 from tasks.data import load_dataset
-from tasks.mine import made_by, publish_mined
+from tasks.mine import find_run, publish_search
 from tasks.patches import mine_layer
 from tasks.runtime import deployment, flow_run
 from tasks.runtime.context import RunContext
@@ -30,7 +30,7 @@ def mine(config: MineConfig, store: Path | None = None) -> Path:
     """
     deployment.prepare(config.of_run, store)
     with RunContext(config.of_run, store) as run:
-        made = made_by(run, config.run, config.layer)
+        made = find_run(run, config.run, config.layer)
         dataset = load_dataset(run, settings=config.data) if config.data else made.dataset
         patches = mine_layer(run, made.model, dataset, settings=config.search)
-        return publish_mined(run, config, made, dataset, patches)
+        return publish_search(run, config, made, dataset, patches)

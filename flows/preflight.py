@@ -25,7 +25,7 @@ def nothing_to_do(
     if len(refs) < len(planned) or prefect_settings.api_is_configured():
         return None
     found = records.latest_of(store.runs, refs)
-    if found is None or not registry.stands(store.root, found[0], chosen.gate):
+    if found is None or not registry.decision_holds(store.root, found[0], chosen.gate):
         return None
     index.complete(store.runs)
     steps = tuple(
@@ -64,7 +64,7 @@ def refuse_missing_gpu(runtime: RuntimeConfig) -> None:
         device.prepare(runtime)
 
 
-def without_auto(wanted: DataConfig, store: Store) -> tuple[DataConfig, str]:
+def resolve_auto(wanted: DataConfig, store: Store) -> tuple[DataConfig, str]:
     """Return the data with `auto` resolved, and what a person should know about it."""
     if wanted.source == "auto":
         console.tell(f"looking for MNIST, for {sources.AUTO_SECONDS:.0f} s at most")

@@ -45,7 +45,7 @@ def train_and_explain(
         note: what a reader of the report should know about this run.
 
     """
-    if overtaken := deployment.skipped():
+    if overtaken := deployment.superseded():
         return overtaken
     deployment.prepare(config, store)
     config = flow_run.dated(config)

@@ -24,7 +24,7 @@ from tasks.runtime.context import RunContext
 
 
 @dataclass(frozen=True)
-class Made:
+class EarlierRun:
     """An earlier run: its name, its folder, the model and the data set that it made."""
 
     run: str
@@ -33,7 +33,7 @@ class Made:
     dataset: Ref
 
 
-def made_by(run: RunContext, name: str, layer: str) -> Made:
+def find_run(run: RunContext, name: str, layer: str) -> EarlierRun:
     """Return what an earlier run made, whose model has that layer.
 
     Raises ConfigError where there is no such run, it came to no model, or the layer is none of
@@ -46,11 +46,11 @@ def made_by(run: RunContext, name: str, layer: str) -> Made:
     for ref in (refs["model"], refs["dataset"]):
         run.uses(Key(ref.kind, run.store.manifest(ref).components))
     receptive_field.refuse_unknown(layer, exports.layer_kinds(run.store.open(refs["model"])))
-    return Made(record.run, folder, refs["model"], refs["dataset"])
+    return EarlierRun(record.run, folder, refs["model"], refs["dataset"])
 
 
-def publish_mined(
-    run: RunContext, config: MineConfig, made: Made, dataset: Ref, patches: Ref
+def publish_search(
+    run: RunContext, config: MineConfig, made: EarlierRun, dataset: Ref, patches: Ref
 ) -> Path:
     """Return the folder of a search, in place, with its pictures in the UI."""
     state: Any = _publish(run, config, made, dataset, patches, return_state=True)
@@ -62,10 +62,10 @@ def publish_mined(
     name="publish_mined", task_run_name="publish_mined", cache_policy=NO_CACHE, persist_result=False
 )
 def _publish(
-    run: RunContext, config: MineConfig, made: Made, dataset: Ref, patches: Ref
+    run: RunContext, config: MineConfig, made: EarlierRun, dataset: Ref, patches: Ref
 ) -> State[Path]:
     found = run.store.open(patches)
-    record = searches.now(
+    record = searches.record_of(
         run=made.run,
         layer=config.layer,
         data=run.store.manifest(dataset).headline["name"],
@@ -83,6 +83,6 @@ def _publish(
         pictures.draw(folder, config.layer, config.filters, kernels)
 
     folder = searches.publish(run.store.root, record, fill)
-    ui_artifacts.show_mined(record, folder)
+    ui_artifacts.show_search(record, folder)
     get_run_logger().info("%d patches of %s: %s", record.n_patches, config.layer, folder)
     return Completed(message=f"{record.n_patches:,} patches of {config.layer}", data=folder)

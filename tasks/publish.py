@@ -51,16 +51,16 @@ def _publish(run: RunContext, refs: tuple[Ref, ...]) -> State[Path]:
 
     def accept(record: RunRecord, folder: Path) -> None:
         if verdict.outcome == "promoted":
-            line = registry.now(record, verdict.because, candidate.model.digest)
+            line = registry.promotion_of(record, verdict.because, candidate.model.digest)
             registry.promote(run.store.root, track, folder, artifacts["dataset"], line)
 
-    with registry.deciding(run.store.root, track):
+    with registry.locked(run.store.root, track):
         verdict = _verdict(run, candidate, track)
         record = started.model_copy(update={"gate": verdict})
         composed = page.compose(record, text, artifacts, section)
         record, folder = folders.publish(run.store.runs, record, artifacts, composed, accept)
-    ui_artifacts.show(record, folder, artifacts["report"], section)
-    ui_artifacts.tell(record, folder)
+    ui_artifacts.show_run(record, folder, artifacts["report"], section)
+    ui_artifacts.emit_decision(record, folder)
     return _said(run, record, folder)
 
 

@@ -32,7 +32,7 @@ def search(folder: str, layer: str = "conv1") -> Callable[[int], Found]:
         best = patches.search(Forward(model, layer), pixels[: n * BATCH], settings)
         found: Found = [{} for _ in best.n_tied]
         for number, place, strength in zip(
-            best.filters.tolist(), best.places.tolist(), best.strengths.tolist(), strict=True
+            best.filters.tolist(), best.positions.tolist(), best.activations.tolist(), strict=True
         ):
             found[number][place] = strength
         return found

@@ -86,7 +86,7 @@ def collect(store: Store, n_last: int) -> Survey:
     if not root.is_dir():
         return Survey((), (), ())
     with atomic.disk_faults("gc's changes", root):
-        with in_use.settled(root):
+        with in_use.exclusive_lock(root):
             found = survey(store, n_last)
             taken = {_take_away(root, item) for item in found.freed}
         for folder in layout.workplaces(root):

@@ -28,15 +28,15 @@ def promote(store: Store, name: str, because: str, track: str | None) -> tuple[R
     artifacts = {kind: store.open(ref) for kind, ref in refs.items()}
     candidate = Candidate(artifacts, refs["model"], record.data, record.headline)
     _refuse_changed(store, record, folder)
-    with registry.deciding(store.root, track):
+    with registry.locked(store.root, track):
         incumbent = registry.current(store.root, track)
         if incumbent and incumbent.run == record.run:
             raise ConfigError(f"{record.run} is promoted on track {track} already")
         if incumbent:
             candidates.refuse_other_task(candidate, incumbent)
-        if failed := gate.failed(candidates.answers(candidate, GateConfig())):
+        if failed := gate.failed(candidates.isolation_checks(candidate, GateConfig())):
             raise ArtifactError(f"{record.run} is not promoted: {failed}")
-        line = registry.now(record, because.strip(), refs["model"].digest)
+        line = registry.promotion_of(record, because.strip(), refs["model"].digest)
         registry.promote(store.root, track, folder, artifacts["dataset"], line)
     return record, track
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 
-from cnn.data.image_folder import N_THREADS, Picture, PictureFolder
+from cnn.data.image_folder import N_THREADS, ImageFile, ImageFolder
 from cnn.errors import DataError
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")
@@ -26,7 +26,7 @@ _ONE_AT_A_TIME = threading.Lock()
 Size = tuple[int, int]
 
 
-def read(found: PictureFolder, size: Size | None, channels: int) -> NDArray[np.uint8]:
+def read(found: ImageFolder, size: Size | None, channels: int) -> NDArray[np.uint8]:
     """Return all pictures as (n, h, w, channels), pixels 0..255, in the order they are listed.
 
     Colours become gray by their luma (ITU-R BT.601), 16 bits are divided by 257, what is
@@ -40,7 +40,7 @@ def read(found: PictureFolder, size: Size | None, channels: int) -> NDArray[np.u
         height, width = size or _one_size(found, sizes)
         images = _room_for(len(sizes), height, width, channels)
 
-        def fill(picture: Picture, i: int) -> None:
+        def fill(picture: ImageFile, i: int) -> None:
             with _in_turn(sizes[i]):
                 images[i] = _decode(picture, (height, width), channels)
 
@@ -58,10 +58,10 @@ def _room_for(*shape: int) -> NDArray[np.uint8]:
         ) from None
 
 
-def _of_each(work: Callable[..., Any], pictures: Iterable[Picture], *more: Iterable[Any]) -> Any:
+def _of_each(work: Callable[..., Any], pictures: Iterable[ImageFile], *more: Iterable[Any]) -> Any:
     """Return what several threads make of each picture; raises one DataError for up to ten."""
 
-    def attempt(picture: Picture, *others: Any) -> Any:
+    def attempt(picture: ImageFile, *others: Any) -> Any:
         try:
             return work(picture, *others)
         except DataError as error:
@@ -114,7 +114,7 @@ def _too_large(path: Path) -> DataError:
     )
 
 
-def _size(picture: Picture) -> Size:
+def _size(picture: ImageFile) -> Size:
     """Return height and width as the picture will be shown, from its header alone."""
     with _opened(picture.path) as (image, _):
         width, height = image.size
@@ -138,7 +138,7 @@ def _is_sideways(image: Image.Image) -> bool:
     return image.getexif().get(_ORIENTATION) in _SIDEWAYS
 
 
-def _one_size(found: PictureFolder, sizes: list[Size]) -> Size:
+def _one_size(found: ImageFolder, sizes: list[Size]) -> Size:
     """Return the size of all pictures; raises DataError with a table where there are several."""
     by_size: dict[Size, list[str]] = defaultdict(list)
     for picture, size in zip(found.pictures, sizes, strict=True):
@@ -171,7 +171,7 @@ def _one_size(found: PictureFolder, sizes: list[Size]) -> Size:
     return size
 
 
-def _decode(picture: Picture, size: Size, channels: int) -> NDArray[np.uint8]:
+def _decode(picture: ImageFile, size: Size, channels: int) -> NDArray[np.uint8]:
     with _opened(picture.path) as (image, stream):
         image.load()
         made = _plain(ImageOps.exif_transpose(image), channels, picture.path)
@@ -182,7 +182,7 @@ def _decode(picture: Picture, size: Size, channels: int) -> NDArray[np.uint8]:
         return np.asarray(made).reshape(*size, channels)
 
 
-def _refuse_changed(picture: Picture, stream: IO[bytes]) -> None:
+def _refuse_changed(picture: ImageFile, stream: IO[bytes]) -> None:
     sha256 = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
     if sha256 != picture.sha256:
         raise DataError(

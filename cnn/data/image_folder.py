@@ -34,7 +34,7 @@ _TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 @dataclass(frozen=True)
-class Picture:
+class ImageFile:
     """One file: its path, its name below the data folder, its class and its SHA-256."""
 
     path: Path
@@ -44,7 +44,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class PictureFolder:
+class ImageFolder:
     """The pictures of a data set by part, class and name; their index is their image id.
 
     The first `n_train` are for training; where it is 0, the folder does not say which.
@@ -53,7 +53,7 @@ class PictureFolder:
 
     root: Path
     class_names: tuple[str, ...]
-    pictures: tuple[Picture, ...]
+    pictures: tuple[ImageFile, ...]
     n_train: int
     left_out: tuple[str, ...]
 
@@ -72,7 +72,7 @@ class _Part:
     left_out: list[Path] = field(default_factory=list)
 
 
-def are_in(folder: Path) -> bool:
+def holds_classes(folder: Path) -> bool:
     """Return whether a folder has sub-folders that may be classes."""
     try:
         return bool(_folders(folder))
@@ -80,7 +80,7 @@ def are_in(folder: Path) -> bool:
         return False
 
 
-def find(root: Path) -> PictureFolder:
+def find(root: Path) -> ImageFolder:
     """Return the pictures that lie in a folder, one folder for each class.
 
     Raises DataError where the folders are nested otherwise, a class has too few pictures,
@@ -99,14 +99,14 @@ def find(root: Path) -> PictureFolder:
         with ThreadPoolExecutor(N_THREADS) as pool:
             digests = pool.map(_digest, (path for path, _ in files))
             pictures = tuple(
-                Picture(path, _name(path, root), label, sha256)
+                ImageFile(path, _name(path, root), label, sha256)
                 for (path, label), sha256 in zip(files, digests, strict=True)
             )
     except OSError as error:
         raise DataError(f"{error.filename or root}: cannot be read ({error.strerror})") from None
     n_train = sum(map(len, parts["train"].by_class.values())) if "train" in parts else 0
     left_out = tuple(_name(path, root) for part in parts.values() for path in part.left_out)
-    return PictureFolder(root, class_names, pictures, n_train, left_out)
+    return ImageFolder(root, class_names, pictures, n_train, left_out)
 
 
 def _parts(root: Path) -> dict[str, Path]:

@@ -15,9 +15,9 @@ def of(images: NDArray[Any]) -> NDArray[np.uint64]:
     """
     start = hashlib.blake2b(f"{images.shape[1:]} {images.dtype.str}".encode(), digest_size=8)
 
-    def imprint(image: NDArray[Any]) -> int:
+    def image_hash(image: NDArray[Any]) -> int:
         digest = start.copy()
         digest.update(np.ascontiguousarray(image).data)
         return int.from_bytes(digest.digest(), "little")
 
-    return np.fromiter((imprint(image) for image in images), np.uint64, len(images))
+    return np.fromiter((image_hash(image) for image in images), np.uint64, len(images))

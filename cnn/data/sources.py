@@ -22,7 +22,7 @@ from cnn.data import (
     splits,
 )
 from cnn.data.dataset import Dataset, Split
-from cnn.data.image_folder import PictureFolder
+from cnn.data.image_folder import ImageFolder
 from cnn.data.published import KNOWN
 from cnn.errors import ConfigError, DataError, UnreachableError
 from cnn.io.digest_cache import DigestCache
@@ -48,7 +48,7 @@ class Source:
     transposed: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
     class_names: Mapping[int, str] = field(default_factory=dict)
-    pictures: PictureFolder | None = None
+    pictures: ImageFolder | None = None
 
     def identity(self) -> dict[str, Any]:
         """Return what decides the loaded arrays, for a key."""
@@ -143,7 +143,7 @@ def load(source: Source, config: DataConfig, downloads: Path) -> Dataset:
 
 
 def _identify_folder(config: DataConfig, path: Path, downloads: Path) -> Source:
-    if image_folder.are_in(path) and not idx_folder.holds_idx(path):
+    if image_folder.holds_classes(path) and not idx_folder.holds_idx(path):
         return _identify_pictures(config, path)
     _refuse_options(config, "image_size", "channels", "pictures, and this folder has IDX files")
     found = idx_folder.find(path)
@@ -181,7 +181,7 @@ def _refuse_options(config: DataConfig, *names_and_kind: str) -> None:
             raise ConfigError(f"data.{name} is for {kind}: {config.path}; leave it empty")
 
 
-def _load_pictures(source: Source, found: PictureFolder, seed: int) -> tuple[Split, Split]:
+def _load_pictures(source: Source, found: ImageFolder, seed: int) -> tuple[Split, Split]:
     if found.left_out:
         shown = ", ".join(found.left_out[:5]) + (", ..." if len(found.left_out) > 5 else "")
         log.warning(

@@ -130,7 +130,7 @@ def _of_activity(activity: ActivationStats) -> dict[str, list[Any]]:
     class_means = activity.class_means
     dead = activity.fraction_active == 0
     preferred = present[class_means[present].argmax(axis=0)]
-    correlated, correlation = nearest(activity.moments.correlations())
+    correlated, correlation = nearest(activity.correlation.correlations())
     quantiles = activity.quantiles(np.array(list(LEVELS.values())))
     return {
         "dead": dead.tolist(),

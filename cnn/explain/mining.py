@@ -35,14 +35,14 @@ class MiningOptions:
 class TopK:
     """The strongest positions of every filter: by filter, and in order for each.
 
-    filters: (n,) int64. strengths: (n,) float32. places: (n,) int64, the position's index
+    filters: (n,) int64. activations: (n,) float32. positions: (n,) int64, the position's index
     among all of a filter, (image * height + y) * width + x. n_tied: (filters,) int64, further
     positions with the strength of a filter's last one.
     """
 
     filters: NDArray[np.int64]
-    strengths: NDArray[np.float32]
-    places: NDArray[np.int64]
+    activations: NDArray[np.float32]
+    positions: NDArray[np.int64]
     n_tied: NDArray[np.int64]
 
     @classmethod
@@ -56,7 +56,7 @@ class TopK:
         bounds = np.full(len(self.n_tied), -np.inf, np.float32)
         ends = np.searchsorted(self.filters, np.arange(len(bounds)), side="right")
         full = np.bincount(self.filters, minlength=len(bounds)) == k
-        bounds[full] = self.strengths[ends[full] - 1]
+        bounds[full] = self.activations[ends[full] - 1]
         return bounds
 
 
@@ -73,21 +73,21 @@ def mine(batches: Iterable[Batch], rule: MiningOptions) -> TopK:
 def merge(one: TopK, other: TopK, k: int) -> TopK:
     """Return the k strongest of two disjoint sets of positions; associative, commutative."""
     filters = np.concatenate([one.filters, other.filters])
-    strengths = np.concatenate([one.strengths, other.strengths])
-    places = np.concatenate([one.places, other.places])
-    order = np.lexsort((places, -strengths, filters))
-    filters, strengths, places = filters[order], strengths[order], places[order]
+    activations = np.concatenate([one.activations, other.activations])
+    positions = np.concatenate([one.positions, other.positions])
+    order = np.lexsort((positions, -activations, filters))
+    filters, activations, positions = filters[order], activations[order], positions[order]
     n_filters = len(one.n_tied)
     starts = np.searchsorted(filters, np.arange(n_filters))
     kept = np.arange(len(filters)) - starts[filters] < k
     last = np.full(n_filters, np.nan, np.float32)
-    last[filters[kept]] = strengths[kept]  # the last assignment of each filter stays
+    last[filters[kept]] = activations[kept]  # the last assignment of each filter stays
     full = np.bincount(filters[kept], minlength=n_filters) == k
-    dropped = ~kept & (strengths == last[filters])
+    dropped = ~kept & (activations == last[filters])
     n_tied = np.bincount(filters[dropped], minlength=n_filters)
     for part in (one, other):
         n_tied += np.where(full & (part.weakest(k) == last), part.n_tied, 0)
-    return TopK(filters[kept], strengths[kept], places[kept], n_tied)
+    return TopK(filters[kept], activations[kept], positions[kept], n_tied)
 
 
 def _strongest(batch: Batch, weakest: NDArray[np.float32], rule: MiningOptions) -> TopK:
@@ -103,8 +103,8 @@ def _strongest(batch: Batch, weakest: NDArray[np.float32], rule: MiningOptions) 
         strong = _apart(maps, strong, rule)
     pair, y, x = np.nonzero(strong)
     height, width = maps.shape[1:]
-    places = ((images[pair] + batch.start) * height + y) * width + x
-    found = TopK(filters[pair], maps[pair, y, x], places, np.zeros(len(bounds), np.int64))
+    positions = ((images[pair] + batch.start) * height + y) * width + x
+    found = TopK(filters[pair], maps[pair, y, x], positions, np.zeros(len(bounds), np.int64))
     return merge(TopK.nothing(len(bounds)), found, rule.k)
 
 

@@ -145,7 +145,7 @@ def describe(
     layer, split = settings.layer, dataset.splits[settings.split]
     _, height, width, n_filters = model.get_layer(layer).output.shape
     boxes_y, boxes_x = _boxes(model, layer)
-    found = _places(best, (height, width), settings.lowest)
+    found = _positions(best, (height, width), settings.lowest)
     predicted = _predicted(model, split.images, [place.image for place in found])
     fields = (boxes_y[0].stop - boxes_y[0].start, boxes_x[0].stop - boxes_x[0].start)
     shape = (n_filters, settings.patches_per_filter, *fields, split.images.shape[-1])
@@ -195,7 +195,7 @@ def write(folder: Path, mined: Sequence[Patches]) -> int:
 
 
 @dataclass(frozen=True)
-class _Place:
+class _Position:
     """One mined position."""
 
     filter: int
@@ -206,15 +206,15 @@ class _Place:
     activation: float
 
 
-def _places(best: TopK, sides: tuple[int, int], lowest: bool) -> list[_Place]:
+def _positions(best: TopK, sides: tuple[int, int], lowest: bool) -> list[_Position]:
     height, width = sides
     firsts = np.searchsorted(best.filters, best.filters)
     ranks = np.arange(len(firsts)) - firsts + 1
-    values = 0.0 - best.strengths if lowest else best.strengths
-    rest, x = np.divmod(best.places, width)
+    values = 0.0 - best.activations if lowest else best.activations
+    rest, x = np.divmod(best.positions, width)
     image, y = np.divmod(rest, height)
     columns = (best.filters, ranks, image, y, x, values)
-    return [_Place(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
+    return [_Position(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
 
 def _boxes(model: Any, layer: str) -> tuple[list[Span], list[Span]]:
@@ -238,7 +238,7 @@ def _projected(
     model: Any,
     layer: str,
     split: Split,
-    found: Sequence[_Place],
+    found: Sequence[_Position],
     boxes: tuple[list[Span], list[Span]],
     shape: tuple[int, ...],
 ) -> NDArray[np.float32]:

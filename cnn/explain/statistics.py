@@ -79,7 +79,7 @@ class ActivationStats:
         self.n_positions = 0
         self.n_images = np.zeros(n_classes, np.int64)
         self.largest = np.zeros(n_filters, np.float32)
-        self.moments = Correlation()
+        self.correlation = Correlation()
         self._sums = np.zeros((n_classes, n_filters))
         self._squares = np.zeros(n_filters)
         self._population = 0.0
@@ -97,7 +97,7 @@ class ActivationStats:
             flat = maps.reshape(-1, maps.shape[-1])
             self._add_responses(maps.mean(axis=(1, 2), dtype=np.float64), labels[part])
             self._count(flat)
-            self.moments.add(flat, flat)
+            self.correlation.add(flat, flat)
 
     def _add_responses(self, responses: NDArray[np.float64], labels: NDArray[np.int64]) -> None:
         np.add.at(self._sums, labels, responses)

@@ -61,7 +61,7 @@ def replacing_folder(target: Path) -> Iterator[Path]:
         made.mkdir()
         yield made
         lock = target.parent / ".lock"
-        with exclusive(lock):
+        with exclusive_lock(lock):
             if target.exists():
                 target.rename(temporary / "earlier")
             made.rename(target)
@@ -107,7 +107,7 @@ def discard(path: Path, folder: Path) -> Path:
 
 
 @contextmanager
-def exclusive(path: Path) -> Iterator[None]:
+def exclusive_lock(path: Path) -> Iterator[None]:
     """Hold an exclusive lock on a file during the block; it ends with the process at the latest.
 
     The file is made if need be, and may be removed by whoever holds the lock.
@@ -117,7 +117,7 @@ def exclusive(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def shared(path: Path) -> Iterator[None]:
+def shared_lock(path: Path) -> Iterator[None]:
     """Hold a lock on a file that others may share, and that waits for an exclusive one."""
     with _holding(path, fcntl.LOCK_SH):
         yield

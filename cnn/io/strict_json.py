@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import IO, Any
 
-LARGEST = 4 << 20  # bytes; as Python objects a document may take thirty times as much
+MAX_BYTES = 4 << 20  # bytes; as Python objects a document may take thirty times as much
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -29,13 +29,13 @@ def read(path: Path) -> dict[str, Any]:
 
 def load(stream: IO[bytes]) -> Any:
     """Return the JSON value that a stream holds; raises ValueError or OSError."""
-    return parse(stream.read(LARGEST + 1))
+    return parse(stream.read(MAX_BYTES + 1))
 
 
 def parse(content: bytes) -> Any:
     """Return the JSON value that bytes spell; raises ValueError."""
-    if len(content) > LARGEST:
-        raise ValueError(f"it is larger than {LARGEST:,} bytes")
+    if len(content) > MAX_BYTES:
+        raise ValueError(f"it is larger than {MAX_BYTES:,} bytes")
     try:
         return json.loads(
             content.decode("utf-8"),

@@ -27,7 +27,7 @@ from cnn.runs.records import Check, Figures, GateDecision
 from cnn.store.refs import Kind, Ref
 from cnn.tables import parquet
 
-CLOSE = 1e-3  # by which probabilities may differ that another process computes
+TOLERANCE = 1e-3  # by which probabilities may differ that another process computes
 _TEST_FIGURES = ("test_accuracy", "test_accuracy_ci_low", "test_accuracy_ci_high")
 
 
@@ -81,7 +81,7 @@ def judge(
     if incumbent:
         checks, figures = _add((checks, figures), _against(candidate, incumbent, limits))
     if not gate.failed(checks):
-        checks, figures = _add((checks, figures), _answers(candidate, limits))
+        checks, figures = _add((checks, figures), _in_isolation(candidate, limits))
     failed = gate.failed(checks)
     place = f"in place of {earlier}" if earlier else "the first on its track"
     return GateDecision(
@@ -95,9 +95,9 @@ def judge(
     )
 
 
-def answers(candidate: Candidate, limits: GateConfig) -> list[Check]:
+def isolation_checks(candidate: Candidate, limits: GateConfig) -> list[Check]:
     """Return whether the saved model answers in a fresh process as it was evaluated."""
-    return _answers(candidate, limits)[0]
+    return _in_isolation(candidate, limits)[0]
 
 
 def refuse_other_task(candidate: Candidate, incumbent: Incumbent) -> None:
@@ -155,29 +155,29 @@ def _compared(
     """Return which validation images both models can be compared on, and what theirs says."""
     images = candidate.validation.images
     here = image_hashes.of(images)
-    if np.array_equal(here, incumbent.imprints("validation")):
+    if np.array_equal(here, incumbent.image_hashes("validation")):
         return np.arange(len(here)), _probabilities(
             incumbent.tables, len(candidate.dataset.class_names)
         )
-    new = np.flatnonzero(~np.isin(here, incumbent.imprints("train")))
+    new = np.flatnonzero(~np.isin(here, incumbent.image_hashes("train")))
     if not len(new):
         raise ArtifactError(
             f"none of the {len(here):,} validation images is new to the promoted model, which was "
             "trained on other images"
         )
-    return new, isolated.answer(incumbent.model_folder, images[new]).probabilities
+    return new, isolated.predict(incumbent.model_folder, images[new]).probabilities
 
 
-def _answers(candidate: Candidate, limits: GateConfig) -> _Found:
+def _in_isolation(candidate: Candidate, limits: GateConfig) -> _Found:
     """Return the checks that open the saved model in a fresh process."""
-    name, wanted = "answers in a fresh process", f"within {CLOSE}"
+    name, wanted = "answers in a fresh process", f"within {TOLERANCE}"
     images = candidate.validation.images
     try:
-        said = isolated.answer(candidate.folders["model"], images)
+        said = isolated.predict(candidate.folders["model"], images)
     except ArtifactError as error:
         return [Check(name=name, passed=False, found=str(error), wanted=wanted)], {}
     apart = np.abs(said.probabilities - candidate.probabilities).max()
-    agrees = bool(apart <= CLOSE)  # not where it is NaN
+    agrees = bool(apart <= TOLERANCE)  # not where it is NaN
     found = f"{apart:.2g} from the evaluation at most, {len(images):,} images"
     checks = [Check(name=name, passed=agrees, found=found, wanted=wanted)]
     limit = limits.max_milliseconds

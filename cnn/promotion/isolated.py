@@ -21,14 +21,14 @@ _N_TIMED = 50
 
 
 @dataclass(frozen=True)
-class Answer:
+class IsolatedPredictions:
     """Probabilities (n, classes) of n images, and the median time for one image, in ms."""
 
     probabilities: NDArray[np.float64]
     milliseconds: float
 
 
-def answer(model: Path, images: NDArray[Any]) -> Answer:
+def predict(model: Path, images: NDArray[Any]) -> IsolatedPredictions:
     """Return what the model in a folder says of some images.
 
     images: (n, h, w, c), pixels 0..255. Raises ArtifactError where the model does not open or
@@ -48,10 +48,10 @@ def answer(model: Path, images: NDArray[Any]) -> Answer:
             raise ArtifactError(f"{model}: does not answer in a fresh process: {reason}")
         timing = json.loads((folder / "timing.json").read_text(encoding="utf-8"))
         values = np.load(folder / "probabilities.npy", allow_pickle=False)
-        return Answer(values, timing["milliseconds"])
+        return IsolatedPredictions(values, timing["milliseconds"])
 
 
-def _serve(model_folder: Path, folder: Path) -> None:
+def _predict_here(model_folder: Path, folder: Path) -> None:
     """Answer in this process: read images.npy, write probabilities.npy and timing.json."""
     images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
     model = exports.load_model(model_folder)
@@ -77,6 +77,6 @@ def _milliseconds(model: Any, image: NDArray[Any]) -> float:
 
 if __name__ == "__main__":
     try:
-        _serve(Path(sys.argv[1]), Path(sys.argv[2]))
+        _predict_here(Path(sys.argv[1]), Path(sys.argv[2]))
     except FilterscopeError as error:
         sys.exit(str(error))

@@ -86,9 +86,11 @@ class Incumbent:
         """Names of the classes that the model tells apart; raises ArtifactError."""
         return exports.class_names(self.model_folder)
 
-    def imprints(self, split: str) -> NDArray[Any]:
-        """Return the imprints of a split's images, (n,), see imprints.py; raises ArtifactError."""
-        path = self.folder / "arrays" / f"{split}-imprints.npy"
+    def image_hashes(self, split: str) -> NDArray[Any]:
+        """Return the hashes of a split's images, (n,), see image_hashes; raises ArtifactError."""
+        path = self.folder / "arrays" / f"{split}-image-hashes.npy"
+        if not path.exists():  # its name in older stores
+            path = path.with_name(f"{split}-imprints.npy")
         try:
             values: NDArray[Any] = np.load(path, allow_pickle=False)
             return values
@@ -142,12 +144,12 @@ def track_name(name: str) -> str:
 
 
 @contextmanager
-def deciding(root: Path, track: str) -> Iterator[None]:
+def locked(root: Path, track: str) -> Iterator[None]:
     """Let no other process decide on a track while the block runs."""
     folder = root / layout.PROMOTED
     with atomic.disk_faults("what is promoted", folder):
         folder.mkdir(parents=True, exist_ok=True)
-        with atomic.exclusive(folder / f".{track}.lock"):
+        with atomic.exclusive_lock(folder / f".{track}.lock"):
             yield
 
 
@@ -158,7 +160,7 @@ def promote(root: Path, track: str, run: Path, dataset: Path, promotion: Promoti
     fails or is killed on the way leaves what was in force. Raises StoreUnwritableError.
     """
     folder = root / layout.PROMOTED
-    with atomic.disk_faults("what is promoted", folder), in_use.growing(root):
+    with atomic.disk_faults("what is promoted", folder), in_use.shared_lock(root):
         made = [*history(folder / track), promotion]
         with atomic.temporary_folder(folder, track) as temporary:
             _fill(temporary / "version", run, dataset, made)
@@ -178,7 +180,7 @@ def _is_ours(path: Path) -> bool:
 
 
 def _fill(version: Path, run: Path, dataset: Path, made: list[Promotion]) -> None:
-    """Write a version: copies of the run's files, the history, the images' imprints."""
+    """Write a version: copies of the run's files, the history, the images' hashes."""
     shutil.copytree(run, version, ignore=shutil.ignore_patterns(folders.PIN_NAME))
     if not (version / "model" / MODEL_NAME).is_file():
         raise ArtifactError(f"{run}: has no model; run it again")
@@ -186,7 +188,7 @@ def _fill(version: Path, run: Path, dataset: Path, made: list[Promotion]) -> Non
     (version / "arrays").mkdir(exist_ok=True)
     for name in _SPLITS:
         values = image_hashes.of(splits[name].images)
-        np.save(version / "arrays" / f"{name}-imprints.npy", values, allow_pickle=False)
+        np.save(version / "arrays" / f"{name}-image-hashes.npy", values, allow_pickle=False)
     (version / HISTORY_NAME).write_bytes(_HISTORY.dump_json(made, indent=2))
     for path in (*version.rglob("*"), version):
         atomic.flush(path)
@@ -228,7 +230,7 @@ def _sweep(folder: Path, track: str, version: Path) -> None:
     atomic.sweep(folder)
 
 
-def now(run: records.RunRecord, because: str, model: str) -> Promotion:
+def promotion_of(run: records.RunRecord, because: str, model: str) -> Promotion:
     """Return the line of the history for a run that is promoted now."""
     return Promotion(
         run=run.run,
@@ -241,7 +243,7 @@ def now(run: records.RunRecord, because: str, model: str) -> Promotion:
     )
 
 
-def stands(root: Path, record: records.RunRecord, limits: GateConfig) -> bool:
+def decision_holds(root: Path, record: records.RunRecord, limits: GateConfig) -> bool:
     """Return whether the gate would decide on a run's model as it did; raises ArtifactError."""
     verdict = record.gate
     if verdict is None or record.config.get("gate") != limits.model_dump(mode="json"):

@@ -11,8 +11,8 @@ DUPLICATE = 0.95
 SPECIALIST = 0.5
 # One that fires at a handful of positions prefers the class of whatever image they are in.
 LEAST_ACTIVE = 0.001
-Kind = Literal["dead", "duplicate", "specialist", ""]
-KINDS: tuple[Kind, ...] = ("dead", "duplicate", "specialist", "")
+StatusKind = Literal["dead", "duplicate", "specialist", ""]
+KINDS: tuple[StatusKind, ...] = ("dead", "duplicate", "specialist", "")
 Row = Mapping[str, Any]
 
 
@@ -20,7 +20,7 @@ Row = Mapping[str, Any]
 class FilterStatus:
     """What a filter is called; of a duplicate the other one, of a specialist its class."""
 
-    kind: Kind
+    kind: StatusKind
     other: int | None = None
     label: int | None = None
 

@@ -90,7 +90,7 @@ def copies(store: Store, record: RunRecord) -> Iterator[tuple[str, str]]:
 def _pinning(runs: Path, name: str) -> Iterator[Path]:
     """Yield the folder of a run; `gc`, which must not be in the middle, waits meanwhile."""
     _, folder = records.find(runs, name)
-    with atomic.disk_faults("the pin", folder), in_use.growing(runs.parent):
+    with atomic.disk_faults("the pin", folder), in_use.shared_lock(runs.parent):
         if not folder.is_dir():
             raise ConfigError(f"run {name!r}: gc has just freed it")
         yield folder

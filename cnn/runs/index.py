@@ -21,7 +21,7 @@ def complete(runs: Path) -> None:
 def rebuild(runs: Path) -> None:
     """Write index.parquet anew from the run.json files; several processes may do so at once."""
     with (
-        atomic.exclusive(runs / ".index.lock"),
+        atomic.exclusive_lock(runs / ".index.lock"),
         atomic.temporary_file(runs / INDEX_NAME) as temporary,
     ):
         parquet.write_records(temporary, "runs", rows(runs))

@@ -64,6 +64,6 @@ def read(folder: Path) -> SearchRecord:
         raise ArtifactError(f"{path}: cannot be read ({error})") from None
 
 
-def now(**fields: Any) -> SearchRecord:
+def record_of(**fields: Any) -> SearchRecord:
     """Return the record of a search that is over by now."""
     return SearchRecord(created=datetime.now(UTC), **fields)

@@ -16,7 +16,7 @@ from cnn.store.keys import Key
 _LIST_NAME, _LOCK_NAME = "in-use", ".lock"
 
 
-class Uses:
+class UsageList:
     """The list of one run; safe to use from several threads."""
 
     def __init__(self, root: Path, path: Path) -> None:
@@ -31,7 +31,7 @@ class Uses:
         line = f"{key.kind} {key.digest}\n".encode("ascii")
         with (
             atomic.disk_faults("the list of what this run uses", self._root),
-            growing(self._root),
+            shared_lock(self._root),
             suppress(FileNotFoundError),
         ):
             handle = os.open(self._path, os.O_WRONLY | os.O_APPEND)
@@ -42,26 +42,26 @@ class Uses:
 
 
 @contextmanager
-def listed(root: Path) -> Iterator[Uses]:
+def listed(root: Path) -> Iterator[UsageList]:
     """Yield a new list that counts while the block runs; raises StoreUnwritableError."""
     with ExitStack() as stack:
         with atomic.disk_faults("the list of what this run uses", root):
             root.mkdir(parents=True, exist_ok=True)
             path = stack.enter_context(atomic.temporary_file(root / _LIST_NAME))
-        yield Uses(root, path)
+        yield UsageList(root, path)
 
 
 @contextmanager
-def growing(root: Path) -> Iterator[None]:
+def shared_lock(root: Path) -> Iterator[None]:
     """Hold the lock that lets lists and pins be added: shared, and never held for long."""
-    with atomic.shared(root / _LOCK_NAME):
+    with atomic.shared_lock(root / _LOCK_NAME):
         yield
 
 
 @contextmanager
-def settled(root: Path) -> Iterator[None]:
+def exclusive_lock(root: Path) -> Iterator[None]:
     """Hold the lock under which no list grows and no run is pinned."""
-    with atomic.exclusive(root / _LOCK_NAME):
+    with atomic.exclusive_lock(root / _LOCK_NAME):
         yield
 
 

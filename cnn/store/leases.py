@@ -96,7 +96,7 @@ def is_live(folder: Path) -> bool:
 
 def discard(folder: Path) -> None:
     """Remove a folder with all that is in it, unless somebody holds its lease."""
-    with suppress(OSError), atomic.exclusive(folder / _LOCK_NAME):
+    with suppress(OSError), atomic.exclusive_lock(folder / _LOCK_NAME):
         if not is_live(folder):
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -121,7 +121,7 @@ def _wait(folder: Path, owner: Owner, done: Callable[[], bool]) -> bool:
 def _take(folder: Path, owner: Owner, stale: tuple[int, int] | None) -> bool:
     """Take a lease that is free, its owner dead, or whose heartbeat is still the stale one."""
     path = folder / NAME
-    with atomic.disk_faults("a lease", folder), atomic.exclusive(folder / _LOCK_NAME):
+    with atomic.disk_faults("a lease", folder), atomic.exclusive_lock(folder / _LOCK_NAME):
         beat, before = _beat_of(path), _owner(path)
         if beat is not None and beat != stale and not (before and before.is_dead):
             return False
@@ -147,7 +147,7 @@ def _give_up(folder: Path, owner: Owner) -> None:
     """Remove the lease if it is still the owner's, and the folder if nothing else is in it."""
     if _owner(folder / NAME) != owner:
         return
-    with suppress(OSError), atomic.exclusive(folder / _LOCK_NAME):
+    with suppress(OSError), atomic.exclusive_lock(folder / _LOCK_NAME):
         if _owner(folder / NAME) == owner:
             (folder / NAME).unlink()
             _leave(folder)

@@ -40,7 +40,7 @@ UtcTime = Annotated[AwareDatetime, AfterValidator(_utc)]
 Headline = dict[str, float | Int64 | str | None]
 
 
-class File(BaseModel):
+class FileEntry(BaseModel):
     """One file of an artifact; `content` is the digest of what it says, see contents.py."""
 
     model_config = ConfigDict(frozen=True)
@@ -61,7 +61,7 @@ class Manifest(BaseModel):
     key: Digest
     components: dict[str, Any]
     reads: tuple[Ref, ...]
-    files: tuple[File, ...]
+    files: tuple[FileEntry, ...]
     environment: dict[str, Any]
     created: UtcTime
     seconds: float
@@ -110,11 +110,11 @@ def _seal(stored: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(sealed, sort_keys=True).encode()).hexdigest()
 
 
-def describe(folder: Path) -> tuple[File, ...]:
+def describe(folder: Path) -> tuple[FileEntry, ...]:
     """Return the files of an artifact's folder, sorted by name, the manifest aside."""
     paths = sorted(path for path in folder.iterdir() if path.name != NAME)
     return tuple(
-        File(
+        FileEntry(
             path=path.name,
             bytes=path.stat().st_size,
             sha256=digests.file_digest(path),
@@ -124,7 +124,7 @@ def describe(folder: Path) -> tuple[File, ...]:
     )
 
 
-def digest(files: Sequence[File]) -> str:
+def digest(files: Sequence[FileEntry]) -> str:
     """Return the digest of an artifact: over its files' names and what they say."""
     listed = [[file.path, file.content] for file in files]
     return hashlib.sha256(json.dumps(listed).encode()).hexdigest()

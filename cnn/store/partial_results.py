@@ -15,7 +15,7 @@ from cnn.io import atomic
 log = logging.getLogger(__name__)
 
 
-def keep(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+def write(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write a part's arrays; raises StoreUnwritableError."""
     content = io.BytesIO()
     np.savez(content, **arrays)  # type: ignore[arg-type]
@@ -23,7 +23,7 @@ def keep(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
         atomic.replace(path, content.getvalue())
 
 
-def kept(path: Path) -> dict[str, NDArray[Any]] | None:
+def read(path: Path) -> dict[str, NDArray[Any]] | None:
     """Return a part's arrays, if it was kept and is whole; one that is damaged is removed."""
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as loaded:

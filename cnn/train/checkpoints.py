@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict
 from cnn.errors import ArtifactError, StoreUnwritableError
 from cnn.io import atomic
 from cnn.train.device import Device
-from cnn.train.fit import LogPoint, State
+from cnn.train.fit import LogPoint, TrainingState
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class Checkpoint:
     """A checkpoint that opened: the training's state, and what computed it."""
 
     path: Path
-    state: State
+    state: TrainingState
     device: Device
 
 
@@ -69,7 +69,7 @@ class CheckpointWriter:
         self._spent, self._cost = 0.0, 0.0
         self._broken = False
 
-    def offer(self, capture: Callable[[], State]) -> None:
+    def offer(self, capture: Callable[[], TrainingState]) -> None:
         """Write the state that `capture` returns, if a checkpoint is due.
 
         A disk that takes none ends no training: it is said once.
@@ -93,7 +93,7 @@ class CheckpointWriter:
         self._spent += self._cost
 
 
-def write(folder: Path, state: State, device: Device) -> Path:
+def write(folder: Path, state: TrainingState, device: Device) -> Path:
     """Write a state as the folder's newest checkpoint; all but the newest two of its device go."""
     about = _About(
         training=folder.name,
@@ -144,7 +144,7 @@ def read(path: Path) -> Checkpoint:
             raise ValueError("its digest is wrong")
         if (about.training, _name(about.step, about.device)) != (path.parent.name, path.name):
             raise ValueError("it belongs to another training or step")
-        state = State(about.step, arrays, about.sums, about.history)
+        state = TrainingState(about.step, arrays, about.sums, about.history)
         return Checkpoint(path, state, about.device)
     except Exception as error:  # whatever damaged content leads to
         raise ArtifactError(f"checkpoint {path}: not complete or damaged ({error})") from None

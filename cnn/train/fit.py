@@ -42,7 +42,7 @@ class LogPoint:
 
 
 @dataclass(frozen=True)
-class State:
+class TrainingState:
     """A training between two blocks: everything that decides how it goes on.
 
     arrays: weights, the optimizer's slots, moving averages, float32. sums: loss, hits and
@@ -55,10 +55,10 @@ class State:
     history: list[LogPoint]
 
 
-Keep = Callable[[Callable[[], State]], None]
+Keep = Callable[[Callable[[], TrainingState]], None]
 
 
-def keep_nothing(capture: Callable[[], State]) -> None:
+def keep_nothing(capture: Callable[[], TrainingState]) -> None:
     """Do nothing: the callback of those who want no checkpoints."""
 
 
@@ -84,7 +84,7 @@ def fit(
     settings: Training,
     seed: int,
     report: progress.Report = progress.ignore,
-    state: State | None = None,
+    state: TrainingState | None = None,
     keep: Keep = keep_nothing,
     xla: bool = False,
 ) -> Fitted:
@@ -183,12 +183,12 @@ class _Trainer:
         self._loss, self._n_correct, self._n_steps = 0.0, 0, 0
         self._step = 0
 
-    def state(self) -> State:
+    def state(self) -> TrainingState:
         """Return the training as it stands, in arrays of its own."""
         sums = (self._loss, self._n_correct, self._n_steps)
-        return State(self._step, self._loop.arrays(), sums, list(self.history))
+        return TrainingState(self._step, self._loop.arrays(), sums, list(self.history))
 
-    def restore(self, state: State) -> None:
+    def restore(self, state: TrainingState) -> None:
         """Go on from a state; raises ArtifactError where it is another network's."""
         self._loop.restore(state.arrays)
         self._step, self.history = state.step, list(state.history)

@@ -148,7 +148,7 @@ class Loop:
                 smoothed = _losses(tf, logits, labels, self._settings.label_smoothing)
                 loss = tf.reduce_mean(smoothed)
         gradients = tape.gradient(loss, weights)
-        brought = optimizers.Step(rate, power1, power2)
+        brought = optimizers.StepScalars(rate, power1, power2)
         updates = [
             self._optimizer.update(self._weights[name], slots, gradient, brought)
             for (name, slots), gradient in zip(self._slots.items(), gradients, strict=True)

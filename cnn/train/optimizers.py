@@ -17,11 +17,11 @@ USED = {
     "sgd": {"momentum"},
     "rmsprop": {"beta2", "epsilon", "momentum"},
 }
-Update = Callable[[Any, Sequence[Any], Any, "Step"], Any]
+Update = Callable[[Any, Sequence[Any], Any, "StepScalars"], Any]
 
 
 @dataclass(frozen=True)
-class Step:
+class StepScalars:
     """What one step brings: learning rate, and beta1 and beta2 to the power of its number."""
 
     rate: Any
@@ -52,7 +52,7 @@ def of(settings: Training) -> Optimizer:
 def _decaying(plain: Optimizer, decay: float) -> Optimizer:
     import tensorflow as tf
 
-    def update(weight: Any, slots: Sequence[Any], gradient: Any, step: Step) -> Any:
+    def update(weight: Any, slots: Sequence[Any], gradient: Any, step: StepScalars) -> Any:
         if weight.shape.rank == 1:  # a bias
             return plain.update(weight, slots, gradient, step)
         shrunk = weight.assign(weight * (1 - step.rate * decay), read_value=False)
@@ -65,7 +65,7 @@ def _decaying(plain: Optimizer, decay: float) -> Optimizer:
 def _adam(settings: Training) -> Update:
     import tensorflow as tf
 
-    def update(weight: Any, slots: Sequence[Any], gradient: Any, step: Step) -> Any:
+    def update(weight: Any, slots: Sequence[Any], gradient: Any, step: StepScalars) -> Any:
         mean, square = slots
         return tf.raw_ops.ResourceApplyAdam(
             var=weight.handle,
@@ -86,7 +86,7 @@ def _adam(settings: Training) -> Update:
 def _nesterov(settings: Training) -> Update:
     import tensorflow as tf
 
-    def update(weight: Any, slots: Sequence[Any], gradient: Any, step: Step) -> Any:
+    def update(weight: Any, slots: Sequence[Any], gradient: Any, step: StepScalars) -> Any:
         (velocity,) = slots
         return tf.raw_ops.ResourceApplyMomentum(
             var=weight.handle,
@@ -103,7 +103,7 @@ def _nesterov(settings: Training) -> Update:
 def _rmsprop(settings: Training) -> Update:
     import tensorflow as tf
 
-    def update(weight: Any, slots: Sequence[Any], gradient: Any, step: Step) -> Any:
+    def update(weight: Any, slots: Sequence[Any], gradient: Any, step: StepScalars) -> Any:
         square, velocity = slots
         return tf.raw_ops.ResourceApplyRMSProp(
             var=weight.handle,

@@ -16,7 +16,7 @@ from tasks.runtime.context import RunContext
 
 
 @contextmanager
-def turn(step: Step, run: RunContext, key: Key) -> Iterator[Decision]:
+def decided(step: Step, run: RunContext, key: Key) -> Iterator[Decision]:
     """Yield what is decided on a step; one that resumes waits while another process does it."""
     decision = planning.decide(run.store, step, key, run.refresh)
     if decision.manifest or not step.resumes:

@@ -43,7 +43,7 @@ def should_fetch_again(_task: Task[..., Any], _run: TaskRun, state: State[Any]) 
     return flow_run() is not None and isinstance(state.data, UnreachableError)
 
 
-def skipped() -> State[None] | None:
+def superseded() -> State[None] | None:
     """Return the state in which a run ends at once because a later scheduled one does its work.
 
     After an outage Prefect's scheduler leaves every scheduled run that was missed. Of those

@@ -87,7 +87,7 @@ def mapped(
 
     layer = search.settings.layer
     paths = {shard: folder / shards.name(layer, shard) for shard in every}
-    left = [shard for shard, path in paths.items() if partial_results.kept(path) is None]
+    left = [shard for shard, path in paths.items() if partial_results.read(path) is None]
     if len(left) < len(every):
         say(f"{layer}: {len(every) - len(left)} of {len(every)} shards were searched before")
     n_images, n_left = (sum(s.stop - s.start for s in part) for part in (every, left))
@@ -102,7 +102,7 @@ def _kept(path: Path) -> "TopK":
     """Return the result of a shard that was searched; raises ArtifactError where it is gone."""
     from cnn.explain.mining import TopK
 
-    arrays = partial_results.kept(path)
+    arrays = partial_results.read(path)
     if arrays is None:
         raise ArtifactError(f"{path} has gone meanwhile; run again")
     return TopK(**arrays)
@@ -124,5 +124,5 @@ def mine_shard(job: _Job, shard: "Shard") -> None:
     from cnn.explain import shards
 
     best = job.workers.run(workers.with_same_code, job.code, shards.work, job.search, shard)
-    partial_results.keep(job.folder / shards.name(job.search.settings.layer, shard), vars(best))
+    partial_results.write(job.folder / shards.name(job.search.settings.layer, shard), vars(best))
     job.tally.add(shard.stop - shard.start)

@@ -91,7 +91,7 @@ def step_task(step: Step, **options: Any) -> Callable[[Produce], StepTask]:
             resolved = step.resolve(settings, run.store.downloads)
             key = step.key(resolved, refs)
             run.uses(key)
-            with checkpointing.turn(step, run, key) as decision:
+            with checkpointing.decided(step, run, key) as decision:
                 words = [decision.why]
                 if decision.manifest:
                     ref = _take(step, decision.manifest.ref, decision.why)

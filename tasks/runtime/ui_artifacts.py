@@ -24,7 +24,7 @@ Section = Mapping[str, Any] | None
 PAGES = "FILTERSCOPE_PAGES_URL"  # address at which the folder of runs is served
 
 
-def show(record: RunRecord, folder: Path, report: Path, section: Section) -> None:
+def show_run(record: RunRecord, folder: Path, report: Path, section: Section) -> None:
     """Create the run's artifacts in the UI; report: folder of the report's artifact.
 
     section: of compared.section, None where there is no comparison. The run is over by then: a
@@ -36,7 +36,7 @@ def show(record: RunRecord, folder: Path, report: Path, section: Section) -> Non
         log.warning("the run's pages cannot be shown in Prefect: %s", error)
 
 
-def show_mined(record: SearchRecord, folder: Path) -> None:
+def show_search(record: SearchRecord, folder: Path) -> None:
     """Create the artifact of a search in the UI; a server that stays away does not fail it."""
     try:
         _create(
@@ -104,7 +104,7 @@ def _create(create: Callable[..., Any], /, *content: Any, **more: Any) -> None:
     create(*content, **more)
 
 
-def tell(record: RunRecord, folder: Path) -> None:
+def emit_decision(record: RunRecord, folder: Path) -> None:
     """Emit the event of a promotion or a rejection, with its figures, for automations."""
     verdict = record.gate
     if verdict is None or verdict.outcome == "kept":

@@ -180,19 +180,19 @@ def test_there_is_something_to_do_where_the_gate_may_decide_otherwise(
     """Other limits, or another model in force by now."""
     record = finished.record
     limits = finished.config.gate
-    assert registry.stands(store, record, limits)
+    assert registry.decision_holds(store, record, limits)
     stricter = limits.model_copy(update={"min_accuracy": 0.99})
-    assert not registry.stands(store, record, stricter)
-    assert not registry.stands(store, record.model_copy(update={"gate": None}), limits)
+    assert not registry.decision_holds(store, record, stricter)
+    assert not registry.decision_holds(store, record.model_copy(update={"gate": None}), limits)
     (store / "promoted/digits").unlink()
-    assert not registry.stands(store, record, limits)
+    assert not registry.decision_holds(store, record, limits)
     assert record.gate is not None
     rejected = record.gate.model_copy(update={"outcome": "rejected", "model_in_force": ""})
     was_rejected = record.model_copy(update={"gate": rejected})
-    assert registry.stands(store, was_rejected, limits)
+    assert registry.decision_holds(store, was_rejected, limits)
     failing = limits.model_copy(update={"fail": True})
     config_of_it = {**record.config, "gate": failing.model_dump(mode="json")}
-    assert not registry.stands(
+    assert not registry.decision_holds(
         store, was_rejected.model_copy(update={"config": config_of_it}), failing
     )
 

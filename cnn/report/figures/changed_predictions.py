@@ -29,7 +29,7 @@ def draw(rows: Sequence[Row], split: Split) -> Figure:
     shown = sorted(rows, key=lambda row: order.index(summary.outcome(row)))[:N_SHOWN]
     position: dict[Any, int] = {int(image_id): i for i, image_id in enumerate(split.ids)}
     tiles = [
-        _tile(row, contact_sheet.picture(split.images[position[row["image_id"]]])) for row in shown
+        _tile(row, contact_sheet.rgb(split.images[position[row["image_id"]]])) for row in shown
     ]
     part = f", the first {len(shown)} of them" if len(shown) < len(rows) else ""
     note = (
@@ -57,4 +57,4 @@ def _named(name: str, number: int | None) -> str:
     """Return a class's name as figures write it; the data's classes alone have a number."""
     if number is None:
         return name if theme.can_draw(name) else "another class"
-    return theme.named(name, number)
+    return theme.class_label(name, number)

@@ -188,13 +188,13 @@ def mosaic(
     return whole
 
 
-def picture(image: NDArray[Any]) -> NDArray[np.uint8]:
+def rgb(image: NDArray[Any]) -> NDArray[np.uint8]:
     """Return an image (h, w, 1 or 3), pixels 0..255, as (h, w, 3)."""
     whole = np.clip(np.rint(image), 0, 255).astype(np.uint8)
     return np.broadcast_to(whole, (*whole.shape[:2], 3)) if whole.shape[-1] == 1 else whole
 
 
-def kernel_picture(
+def kernel_image(
     kernel: NDArray[np.float32], largest: float, of_image: bool = True
 ) -> NDArray[np.uint8]:
     """Return a kernel (h, w, channels) in colours from -largest to largest.
@@ -210,6 +210,6 @@ def kernel_picture(
     return mosaic(planes, int(np.ceil(np.sqrt(n_channels))), (height, width), _GREY)
 
 
-def scale(largest: float) -> ScalarMappable:
+def colour_scale(largest: float) -> ScalarMappable:
     """Return the symmetric scale that all kernels of a figure share."""
     return ScalarMappable(Normalize(-largest, largest), DIVERGING)

@@ -91,7 +91,7 @@ def _name(axes: Axes, y: float, row: Row, class_names: Sequence[str]) -> None:
     _write(axes, _VERDICT, y, words, colour)
     if row["preferred_label"] is not None:
         label = int(row["preferred_label"])
-        name = theme.fitted(theme.named(class_names[label], label), _CLASS[1], theme.SMALL)
+        name = theme.fitted(theme.class_label(class_names[label], label), _CLASS[1], theme.SMALL)
         _write(axes, _CLASS[0], y, name, colour if verdict.kind == "specialist" else theme.FAINT)
 
 

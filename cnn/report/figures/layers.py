@@ -72,7 +72,7 @@ class ExplainedLayer:
 
     def kernel_picture(self, f: int) -> NDArray[np.uint8]:
         """Return a filter's kernel on the scale of the layer."""
-        return contact_sheet.kernel_picture(self.kernels[f], self.scale, self.of_image)
+        return contact_sheet.kernel_image(self.kernels[f], self.scale, self.of_image)
 
 
 def filters(layer: ExplainedLayer) -> Figure:
@@ -107,7 +107,7 @@ def _part(shown: Sequence[Any], layer: ExplainedLayer) -> str:
 
 def _add_scale(made: Figure, layer: ExplainedLayer) -> None:
     axes = made.add_axes((0.885, 0.1, 0.022, 0.75))
-    bar = made.colorbar(contact_sheet.scale(layer.scale), cax=axes)
+    bar = made.colorbar(contact_sheet.colour_scale(layer.scale), cax=axes)
     label = "weight (per pixel of 0..1)" if layer.of_image else "weight"
     bar.set_label(label, fontsize=theme.TEXT, color=theme.INK)
     bar.ax.tick_params(labelsize=theme.TEXT)
@@ -152,12 +152,13 @@ def _patch_tile(pixels: NDArray[Any], by_place: Any, f: int, rank: int) -> Tile 
     row = by_place.get((f, rank))
     if row is None:
         return None
-    activation, name = f"{row['activation']:.2f}", theme.named(row["label_name"], row["label"])
-    one_line = f"{activation}   {name}"
-    fits = theme.width(one_line, theme.SMALL) < _CAPTION
-    return Tile(
-        contact_sheet.picture(pixels[f, rank - 1]), [one_line] if fits else [activation, name]
+    activation, name = (
+        f"{row['activation']:.2f}",
+        theme.class_label(row["label_name"], row["label"]),
     )
+    one_line = f"{activation}   {name}"
+    fits = theme.text_width(one_line, theme.SMALL) < _CAPTION
+    return Tile(contact_sheet.rgb(pixels[f, rank - 1]), [one_line] if fits else [activation, name])
 
 
 def projections(layer: ExplainedLayer, most: int = MOST_ROWS) -> Figure:
@@ -187,14 +188,14 @@ def _projections_tile(
     pixels: NDArray[Any], projected: NDArray[np.float32], f: int, rows: Sequence[Row]
 ) -> Tile:
     """Return one filter's patches and, right of them, their projections."""
-    shown = [contact_sheet.picture(pixels[row["rank"] - 1]) for row in rows]
-    back = [projection_picture(projected[row["rank"] - 1]) for row in rows]
+    shown = [contact_sheet.rgb(pixels[row["rank"] - 1]) for row in rows]
+    back = [projection_image(projected[row["rank"] - 1]) for row in rows]
     left, right = (
         contact_sheet.mosaic(_filled(part), 3, pixels.shape[1:3]) for part in (shown, back)
     )
     gap = np.full((len(left), 3, 3), 255, np.uint8)
     span = f": {rows[0]['activation']:.2f} to {rows[-1]['activation']:.2f}" if rows else ""
-    labels = Counter(theme.named(row["label_name"], row["label"]) for row in rows)
+    labels = Counter(theme.class_label(row["label_name"], row["label"]) for row in rows)
     words = ", ".join(f"{name} ({n})" for name, n in labels.most_common()) or "never fires"
     lines = [f"filter {f}{span}", words]
     return Tile(np.hstack([left, gap, right]), lines, theme.INK if rows else theme.RED)
@@ -204,6 +205,6 @@ def _filled(pictures: list[NDArray[np.uint8]]) -> list[NDArray[np.uint8] | None]
     return [*pictures, *[None] * (_N_PROJECTED - len(pictures))]
 
 
-def projection_picture(projection: NDArray[np.float32]) -> NDArray[np.uint8]:
+def projection_image(projection: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Return a projection (h, w, c) as (h, w, 3), on a scale of its own."""
-    return contact_sheet.kernel_picture(projection, float(np.abs(projection).max()) or 1.0)
+    return contact_sheet.kernel_image(projection, float(np.abs(projection).max()) or 1.0)

@@ -100,11 +100,11 @@ class _Scale:
 
     def _picture(self, look: LayerView, i: int) -> NDArray[np.uint8]:
         if self._are_pictures:
-            return contact_sheet.kernel_picture(look.kernels[i], self._largest)
+            return contact_sheet.kernel_image(look.kernels[i], self._largest)
         pixels = look.patches.pixels[i]
         there = {row["rank"] for row in look.patches.rows if row["filter"] == i}
         shown = [
-            contact_sheet.picture(pixels[rank - 1]) if rank in there else None
+            contact_sheet.rgb(pixels[rank - 1]) if rank in there else None
             for rank in range(1, len(pixels) + 1)
         ]
         return contact_sheet.mosaic(shown, 2, pixels.shape[1:3])

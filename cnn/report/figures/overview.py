@@ -23,8 +23,8 @@ def samples(train: Split, class_names: tuple[str, ...]) -> Figure:
     chosen = np.unique(np.linspace(0, len(train) - 1, N_SAMPLES).astype(int))
     tiles = [
         Tile(
-            contact_sheet.picture(train.images[i]),
-            [theme.named(class_names[train.labels[i]], train.labels[i]), f"#{train.ids[i]}"],
+            contact_sheet.rgb(train.images[i]),
+            [theme.class_label(class_names[train.labels[i]], train.labels[i]), f"#{train.ids[i]}"],
         )
         for i in chosen
     ]
@@ -43,14 +43,14 @@ def history(table: pd.DataFrame, batches: str = "training batches") -> Figure:
         middle.plot(rows["step"], rows["loss"], label=name, **style)
         if split == "train":
             bottom.plot(rows["step"], rows["learning_rate"], **style)
-    theme.dress(top, "Accuracy", "", "share of images right")
-    theme.dress(middle, "Loss", "", "mean cross-entropy (nats)")
-    theme.dress(bottom, "Learning rate", "step", "")
+    theme.style(top, "Accuracy", "", "share of images right")
+    theme.style(middle, "Loss", "", "mean cross-entropy (nats)")
+    theme.style(bottom, "Learning rate", "step", "")
     top.set_ylim(*_accuracy_limits(table))
     top.yaxis.set_major_formatter(PercentFormatter(1))
     bottom.xaxis.set_major_locator(MaxNLocator(integer=True))
     if (table["loss"] > 0).any():
-        theme.make_log(middle, (1, 2, 5))
+        theme.log_scale(middle, (1, 2, 5))
     top.legend(loc="best", fontsize=theme.TEXT, frameon=False)
     made.tight_layout(h_pad=2)
     return made
@@ -73,9 +73,9 @@ def confusion(table: pd.DataFrame, split: str) -> Figure:
     rows = table[table["split"] == split]
     counts = rows.pivot(index="label", columns="prediction", values="count").to_numpy()
     named: dict[int, str] = dict(zip(rows["label"], rows["label_name"], strict=True))
-    names = [theme.named(named[label], label) for label in sorted(named)]
+    names = [theme.class_label(named[label], label) for label in sorted(named)]
     names = [theme.fitted(name, _WIDEST_NAME, theme.TEXT) for name in names]
-    room = max(theme.width(name, theme.TEXT) for name in names) - _NARROW_NAME
+    room = max(theme.text_width(name, theme.TEXT) for name in names) - _NARROW_NAME
     room = max(0, room) if len(names) <= _MOST_NAMED_CLASSES else 0
     mistakes = counts * (1 - np.eye(len(counts), dtype=int))
     made = theme.figure(_CONFUSION_HEIGHT)
@@ -89,7 +89,7 @@ def confusion(table: pd.DataFrame, split: str) -> Figure:
     )
     axes.set_facecolor(theme.GRID)
     title = f"Confusion, {counts.sum():,} {split} images, {mistakes.sum():,} mistakes"
-    theme.dress(axes, title, "prediction", "label")
+    theme.style(axes, title, "prediction", "label")
     axes.grid(visible=False)
     if len(names) <= _MOST_NAMED_CLASSES:
         axes.set_xticks(range(len(names)), names, rotation=90 if _are_long(names) else 0)
@@ -144,9 +144,9 @@ def calibration(table: pd.DataFrame, split: str) -> Figure:
     )
     width = float((rows["probability_high"] - rows["probability_low"]).iloc[0])
     bottom.bar(rows["probability_low"], rows["n"], width, align="edge", color=theme.BLUE)
-    theme.dress(top, "Calibration", "", "share of images right")
-    theme.dress(bottom, "", "probability of the predicted class", "images")
-    theme.make_log(bottom, (1,))
+    theme.style(top, "Calibration", "", "share of images right")
+    theme.style(bottom, "", "probability of the predicted class", "images")
+    theme.log_scale(bottom, (1,))
     bottom.set_ylim(bottom=0.7)
     bottom.set_xlim(0, 1.01)
     top.set_ylim(-0.02, 1.04)
@@ -166,7 +166,7 @@ def mistakes(predictions: pd.DataFrame, test: Split, n_shown: int) -> Figure:
     position: dict[Any, int] = {int(image_id): i for i, image_id in enumerate(test.ids)}
     tiles = [
         Tile(
-            contact_sheet.picture(test.images[position[row.image_id]]),
+            contact_sheet.rgb(test.images[position[row.image_id]]),
             [*_verdict(row), f"{row.probability:.1%}  #{row.image_id}"],
         )
         for row in worst.itertuples()
@@ -182,8 +182,8 @@ def mistakes(predictions: pd.DataFrame, test: Split, n_shown: int) -> Figure:
 
 def _verdict(row: Any) -> list[str]:
     """Return what an image is and what was said, in two lines where the names are long."""
-    label = theme.named(row.label_name, row.label)
-    prediction = theme.named(row.prediction_name, row.prediction)
+    label = theme.class_label(row.label_name, row.label)
+    prediction = theme.class_label(row.prediction_name, row.prediction)
     if _are_long([label, prediction]):
         return [f"is {label}", f"said {prediction}"]
     return [f"is {label}, said {prediction}"]

@@ -29,7 +29,7 @@ def figure(height: int) -> Figure:
     return made
 
 
-def dress(axes: Axes, title: str, x_label: str, y_label: str) -> None:
+def style(axes: Axes, title: str, x_label: str, y_label: str) -> None:
     """Give axes their title, labels, grid and colours."""
     axes.set_title(title, fontsize=TITLE, color=INK, loc="left", pad=10)
     axes.set_xlabel(x_label, fontsize=TEXT, color=INK)
@@ -42,7 +42,7 @@ def dress(axes: Axes, title: str, x_label: str, y_label: str) -> None:
         spine.set_color(FAINT)
 
 
-def make_log(axes: Axes, marks: Sequence[float]) -> None:
+def log_scale(axes: Axes, marks: Sequence[float]) -> None:
     """Make the y axis logarithmic, with marks at these multiples of powers of ten.
 
     Plain numbers: matplotlib's parser of formulas must not run in several threads.
@@ -73,12 +73,12 @@ def can_draw(text: str) -> bool:
     return all(_advance(letter, TEXT) is not None for letter in text)
 
 
-def named(name: str, label: int) -> str:
+def class_label(name: str, label: int) -> str:
     """Return a class's name as figures write it: by its number if the font lacks a letter."""
     return name if can_draw(name) else f"class {label}"
 
 
-def width(text: str, points: float) -> float:
+def text_width(text: str, points: float) -> float:
     """Return how wide a text of one line is, in pixels; letters the font lacks do not count."""
     return sum(_advance(letter, points) or 0.0 for letter in text)
 
@@ -87,8 +87,8 @@ def width(text: str, points: float) -> float:
 def wrapped(text: str, room: float, points: float, most: int) -> tuple[str, ...]:
     """Return a text in lines no wider than `room` pixels, at most so many, the last one fitted."""
     lines: list[str] = []
-    while len(lines) < most - 1 and width(text, points) > room:
-        n_fitting = sum(width(text[: n + 1], points) <= room for n in range(len(text)))
+    while len(lines) < most - 1 and text_width(text, points) > room:
+        n_fitting = sum(text_width(text[: n + 1], points) <= room for n in range(len(text)))
         n = _end_of_line(text, n_fitting)
         lines.append(text[:n])
         text = text[n:].lstrip()
@@ -104,12 +104,12 @@ def _end_of_line(text: str, n_fitting: int) -> int:
 
 def fitted(text: str, room: float, points: float) -> str:
     """Return a text that is no wider than `room` pixels, letters of its middle left out."""
-    if width(text, points) <= room:
+    if text_width(text, points) <= room:
         return text
     for n_kept in range(len(text) - 1, 1, -1):
         n_first = (n_kept + 1) // 2
         shorter = f"{text[:n_first].rstrip()}…{text[len(text) - n_kept + n_first :].lstrip()}"
-        if width(shorter, points) <= room:
+        if text_width(shorter, points) <= room:
             return shorter
     return text[:1]
 

@@ -20,7 +20,7 @@ _SIDE = 80  # pixels at most of a patch's picture, which is enlarged by a whole 
 
 
 @dataclass(frozen=True)
-class Picture:
+class InlineImage:
     """A picture as an address, and its size in pixels on the page."""
 
     uri: str
@@ -32,8 +32,8 @@ class Picture:
 class Patch:
     """One patch with its projection and its row of the patches table."""
 
-    picture: Picture
-    projection: Picture
+    picture: InlineImage
+    projection: InlineImage
     row: Row
 
 
@@ -44,7 +44,7 @@ class Page:
     layer: ExplainedLayer
     row: Row
     verdict: FilterStatus
-    kernel: Picture
+    kernel: InlineImage
     patches: list[Patch]
     n_mined: int
     n_tied: int
@@ -88,26 +88,24 @@ def _page(layer: ExplainedLayer, row: Row, mined: Sequence[Row]) -> Page:
     f = row["filter"]
     patches = [
         Patch(
-            _picture(
-                _without_colour(contact_sheet.picture(layer.pixels[f, patch["rank"] - 1])), _SIDE
-            ),
-            _picture(layers.projection_picture(layer.projected[f, patch["rank"] - 1]), _SIDE),
+            _inline(_without_colour(contact_sheet.rgb(layer.pixels[f, patch["rank"] - 1])), _SIDE),
+            _inline(layers.projection_image(layer.projected[f, patch["rank"] - 1]), _SIDE),
             patch,
         )
         for patch in mined[: layer.projected.shape[1]]
     ]
-    kernel = _picture(layer.kernel_picture(f), 2 * _SIDE)
+    kernel = _inline(layer.kernel_picture(f), 2 * _SIDE)
     n_tied = mined[0]["n_tied"] if mined else 0
     return Page(layer, row, filter_status.of(row), kernel, patches, len(mined), n_tied)
 
 
-def _picture(pixels: NDArray[np.uint8], side: int) -> Picture:
+def _inline(pixels: NDArray[np.uint8], side: int) -> InlineImage:
     """Return a picture that the page enlarges to `side` pixels at most."""
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "PNG")
     height, width = pixels.shape[:2]
     zoom = max(1, side // max(height, width))
-    return Picture(html.data_uri(stream.getvalue()), zoom * width, zoom * height)
+    return InlineImage(html.data_uri(stream.getvalue()), zoom * width, zoom * height)
 
 
 def _without_colour(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -58,7 +58,7 @@ def draw(rows: Sequence[Row]) -> Figure:
     """Return the accuracies over the runs, each marked with the gate's decision."""
     made = theme.figure(_HEIGHT)
     axes = made.subplots()
-    theme.dress(axes, "Accuracy of the last runs", "", "")
+    theme.style(axes, "Accuracy of the last runs", "", "")
     for split, style in (("test", "-"), ("validation", ":")):
         values = [_or_nan(row[f"{split}_accuracy"]) for row in rows]
         axes.plot(values, style, color=theme.SPLIT_COLOURS[split], label=split, marker=".")

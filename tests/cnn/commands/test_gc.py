@@ -380,7 +380,7 @@ def test_a_list_does_not_grow_while_gc_decides(store: Store) -> None:
             uses.add(key)
             seen.append(store.find(key).manifest)
 
-    with in_use.settled(store.root):
+    with in_use.exclusive_lock(store.root):
         thread = threading.Thread(target=use)
         thread.start()
         thread.join(0.2)
@@ -478,7 +478,7 @@ def test_a_search_stays_as_long_as_its_run_does(store: Store) -> None:
     kinds = {"model": ref, "dataset": ref, "patches": ref}
     searched = []
     for run in names:
-        record = searches.now(
+        record = searches.record_of(
             run=run, layer="conv2", data="digits", config={}, n_patches=1, **kinds
         )
         searched.append(searches.publish(store.root, record, lambda folder: None))

@@ -34,7 +34,7 @@ def _kept_apart(fires: list[tuple[float, Place]], rule: MiningOptions) -> list[t
 
 
 def _sorted(values: NDArray[np.float32], rule: MiningOptions) -> list[Found]:
-    """Return each filter's strengths, places and n_tied, by sorting plain tuples."""
+    """Return each filter's activations, positions and n_tied, by sorting plain tuples."""
     found: list[Found] = []
     for f in range(values.shape[-1]):
         fires = sorted(
@@ -53,10 +53,10 @@ def _plain(best: TopK, sides: tuple[int, int]) -> list[Found]:
     found = []
     for f, n_tied in enumerate(best.n_tied.tolist()):
         of_filter = best.filters == f
-        rows, x = np.divmod(best.places[of_filter], sides[1])
+        rows, x = np.divmod(best.positions[of_filter], sides[1])
         image, y = np.divmod(rows, sides[0])
-        places = list(zip(image.tolist(), y.tolist(), x.tolist(), strict=True))
-        found.append((best.strengths[of_filter].tolist(), places, n_tied))
+        positions = list(zip(image.tolist(), y.tolist(), x.tolist(), strict=True))
+        found.append((best.activations[of_filter].tolist(), positions, n_tied))
     return found
 
 
@@ -105,7 +105,7 @@ def _rules(draw: st.DrawFn, n_filters: int, most: int) -> MiningOptions:
 def test_any_cut_into_batches_gives_the_full_sort(
     data: st.DataObject, drawn: tuple[NDArray[np.float32], list[int]]
 ) -> None:
-    """Strengths, places and n_tied, with ties, fewer than k, and filters that never fire."""
+    """Strengths, positions and n_tied, with ties, fewer than k, and filters that never fire."""
     values, lengths = drawn
     rule = data.draw(_rules(values.shape[-1], 60))
     expected = _sorted(values, rule)
@@ -148,12 +148,12 @@ def test_one_batch_and_many_give_the_same(
 
 
 def test_ties_go_to_the_first_image_then_the_upper_row_then_the_left() -> None:
-    """Five places with the same activation: the first three of them in reading order."""
+    """Five positions with the same activation: the first three of them in reading order."""
     values = np.zeros((3, 2, 2, 1), np.float32)
     for place in ((2, 0, 0), (1, 1, 0), (1, 0, 1), (0, 1, 1), (2, 1, 1)):
         values[place] = 0.7
-    ((_, places, n_tied),) = _plain(_mine(values, [3], _rule(values, 3)), (2, 2))
-    assert places == [(0, 1, 1), (1, 0, 1), (1, 1, 0)]
+    ((_, positions, n_tied),) = _plain(_mine(values, [3], _rule(values, 3)), (2, 2))
+    assert positions == [(0, 1, 1), (1, 0, 1), (1, 1, 0)]
     assert n_tied == 2
 
 
@@ -161,32 +161,32 @@ def test_ties_above_the_last_rank_are_not_counted() -> None:
     """n_tied is about the last row's activation alone, also after a stronger batch came."""
     values = np.array([1, 1, 1, 2, 3], np.float32).reshape(5, 1, 1, 1)
     best = _mine(values, [3, 2], _rule(values, 2))
-    assert (best.strengths.tolist(), best.n_tied.tolist()) == ([3, 2], [0])
+    assert (best.activations.tolist(), best.n_tied.tolist()) == ([3, 2], [0])
     best = _mine(values, [3, 2], _rule(values, 3))
-    assert (best.strengths.tolist(), best.n_tied.tolist()) == ([3, 2, 1], [2])
+    assert (best.activations.tolist(), best.n_tied.tolist()) == ([3, 2, 1], [2])
 
 
 def test_one_image_gives_its_strongest_alone() -> None:
-    """Of two images the better one may not take both places; a tie in it goes to the first."""
+    """Of two images the better one may not take both positions; a tie in it goes to the first."""
     values = np.array([[3, 9, 9], [2, 1, 2]], np.float32).reshape(2, 1, 3, 1)
-    ((strengths, places, n_tied),) = _plain(
+    ((activations, positions, n_tied),) = _plain(
         _mine(values, [2], _rule(values, 2, one_per_image=True)), (1, 3)
     )
-    assert (strengths, places, n_tied) == ([9, 2], [(0, 0, 1), (1, 0, 0)], 0)
+    assert (activations, positions, n_tied) == ([9, 2], [(0, 0, 1), (1, 0, 0)], 0)
 
 
 def test_a_place_keeps_weaker_neighbours_away_and_what_is_kept_away_keeps_none() -> None:
     """5 keeps 4 away; 3 stands beside the 4 alone, and stays."""
     values = np.array([5, 4, 3, 0, 1], np.float32).reshape(1, 1, 5, 1)
     best = _mine(values, [1], _rule(values, 5, radius=1))
-    assert best.strengths.tolist() == [5, 3, 1]
+    assert best.activations.tolist() == [5, 3, 1]
 
 
 def test_the_lowest_are_found_among_all_and_zeros_count() -> None:
     """With every sign changed and no floor."""
     values = -np.array([2, 0, -3, 0, 1], np.float32).reshape(5, 1, 1, 1)
     best = _mine(values, [2, 3], _rule(values, 2, floor=-np.inf))
-    assert (best.strengths.tolist(), best.places.tolist()) == ([3, 0], [2, 1])
+    assert (best.activations.tolist(), best.positions.tolist()) == ([3, 0], [2, 1])
     assert best.n_tied.tolist() == [1]
 
 
@@ -215,9 +215,11 @@ def test_no_images_give_nothing() -> None:
 
 
 def test_results_have_fixed_types(rng: np.random.Generator) -> None:
-    """float32 strengths and int64 places, whatever was merged."""
+    """float32 activations and int64 positions, whatever was merged."""
     values = rng.normal(0, 1, (6, 2, 2, 3)).astype(np.float32)
     found = _mine(values, [4, 2], _rule(values, 7))
-    kinds = [part.dtype for part in (found.filters, found.strengths, found.places, found.n_tied)]
+    kinds = [
+        part.dtype for part in (found.filters, found.activations, found.positions, found.n_tied)
+    ]
     assert kinds == [np.int64, np.float32, np.int64, np.int64]
     assert np.bincount(found.filters).tolist() == [7, 7, 7]

@@ -75,12 +75,12 @@ def test_one_two_and_seven_shards_in_any_order_give_the_same_bytes(
     for ends in ([8], [5, 8], [1, 2, 3, 4, 5, 6, 8]):
         cut = _cut_at(ends)
         for shard in cut:
-            partial_results.keep(
+            partial_results.write(
                 tmp_path / shards.name(layer, shard), vars(shards.work(search, shard))
             )
         for _ in range(3):
             paths = [tmp_path / shards.name(layer, shard) for shard in rng.permutation(cut)]
-            best = shards.merged((TopK(**(partial_results.kept(path) or {})) for path in paths), 12)
+            best = shards.merged((TopK(**(partial_results.read(path) or {})) for path in paths), 12)
             written.add(_table(trained, many, best, layer, tmp_path / "table.parquet"))
     whole = patches.mine(trained.model, many, MiningConfig(layer=layer), many.class_names)
     parquet.write_rows(tmp_path / "whole.parquet", "patches", whole.rows)
@@ -96,7 +96,7 @@ def test_the_options_do_not_see_the_cut(options: Any, artifacts: tuple[Path, Pat
     search = _search(artifacts, **options)
     (whole,) = (shards.work(search, shard) for shard in _cut_at([8]))
     merged = shards.merged((shards.work(search, shard) for shard in _cut_at([3, 4, 8])), 12)
-    for name in ("filters", "strengths", "places", "n_tied"):
+    for name in ("filters", "activations", "positions", "n_tied"):
         np.testing.assert_array_equal(getattr(merged, name), getattr(whole, name))
 
 
@@ -155,7 +155,7 @@ def test_a_model_that_takes_anothers_folder_is_the_one_that_is_searched(
     other = fit.fit(many, recipes.FAST.model_copy(update={"precision": "float32", "steps": 2}), 1)
     exports.save_model(model, other.model, many)
     after = shards.work(_search((model, artifacts[1])), Shard(0, 1000))
-    assert not np.array_equal(before.strengths, after.strengths)
+    assert not np.array_equal(before.activations, after.activations)
 
 
 def test_batches_are_those_of_the_model(trained: fit.Fitted) -> None:

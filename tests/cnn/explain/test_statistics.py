@@ -137,7 +137,7 @@ def _figures(activity: ActivationStats) -> tuple[NDArray[np.float64], list[Any]]
         activity.mean_response,
         activity.lifetime_sparsity,
         np.array(activity.population_sparsity),
-        activity.moments.correlations(),
+        activity.correlation.correlations(),
     )
     counted = (
         activity.fraction_active,
@@ -183,7 +183,7 @@ def test_figures_without_a_unit_do_not_depend_on_the_scale(values: Values, scale
     small, large = _activity(values), _activity(values * np.float32(scale))
     np.testing.assert_allclose(large.lifetime_sparsity, small.lifetime_sparsity, rtol=1e-5)
     np.testing.assert_allclose(
-        large.moments.correlations(), small.moments.correlations(), rtol=1e-5, atol=1e-6
+        large.correlation.correlations(), small.correlation.correlations(), rtol=1e-5, atol=1e-6
     )
     np.testing.assert_allclose(large.mean_response, small.mean_response * scale, rtol=1e-5)
     np.testing.assert_array_equal(large.fraction_active, small.fraction_active)
@@ -260,8 +260,8 @@ def test_correlations_do_not_depend_on_the_number_of_threads(rng: np.random.Gene
     drawn = np.maximum(rng.normal(0, 1, (81_000, 64)), 0).astype(np.float32)
     found = []
     for n_threads in (1, 2):
-        moments = Correlation()
+        correlation = Correlation()
         with threadpoolctl.threadpool_limits(n_threads, user_api="blas"):
-            moments.add(drawn, drawn[:, ::-1])
-        found.append(moments.correlations().tobytes())
+            correlation.add(drawn, drawn[:, ::-1])
+        found.append(correlation.correlations().tobytes())
     assert found[0] == found[1]

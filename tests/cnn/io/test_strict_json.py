@@ -43,7 +43,7 @@ def test_json_is_read_as_it_stands(value: Any, spaces: int) -> None:
         (b"[" * 100_000, "nested too deeply"),
         (b'{"a":' * 100_000, "nested too deeply"),
         (b"1" * 5000, "Exceeds the limit"),
-        (b" " * (strict_json.LARGEST + 1), "larger than 4,194,304 bytes"),
+        (b" " * (strict_json.MAX_BYTES + 1), "larger than 4,194,304 bytes"),
     ],
 )
 def test_what_is_no_json_is_refused_with_its_reason(content: bytes, wanted: str) -> None:
@@ -54,7 +54,7 @@ def test_what_is_no_json_is_refused_with_its_reason(content: bytes, wanted: str)
 
 def test_a_document_is_not_cut_where_reading_ends() -> None:
     """The largest is read, and one byte more is refused, not left out."""
-    content = b"{}" + b" " * (strict_json.LARGEST - 2)
+    content = b"{}" + b" " * (strict_json.MAX_BYTES - 2)
     assert strict_json.load(io.BytesIO(content)) == {}
     with pytest.raises(ValueError, match="larger than"):
         strict_json.load(io.BytesIO(content + b" "))

@@ -64,7 +64,7 @@ class World:
         shutil.copytree(candidate.folders["model"], run / "model")
         shutil.copytree(candidate.folders["evaluation"], run / "tables")
         line = Promotion(run=run.name, model=candidate.model.digest, data=candidate.data)
-        with registry.deciding(self.root, TRACK):
+        with registry.locked(self.root, TRACK):
             registry.promote(self.root, TRACK, run, candidate.folders["dataset"], line)
 
 
@@ -207,7 +207,7 @@ def test_the_first_model_passes_the_floor_only(digits_world: World) -> None:
     names = [check.name for check in verdict.checks]
     assert names == ["accuracy", "class recall", "answers in a fresh process"]
     assert float(verdict.figures["milliseconds"]) > 0  # type: ignore[arg-type]
-    assert float(verdict.figures["largest_difference"]) < candidates.CLOSE  # type: ignore[arg-type]
+    assert float(verdict.figures["largest_difference"]) < candidates.TOLERANCE  # type: ignore[arg-type]
     assert verdict.figures["test_accuracy"] == candidate.headline["test_accuracy"]
 
 
@@ -348,7 +348,9 @@ def test_another_task_never_competes(
     assert "gate.track" in verdict.because
 
 
-@pytest.mark.parametrize("name", ["tables/predictions.parquet", "arrays/validation-imprints.npy"])
+@pytest.mark.parametrize(
+    "name", ["tables/predictions.parquet", "arrays/validation-image-hashes.npy"]
+)
 def test_a_promoted_folder_that_was_damaged_promotes_nothing(
     digits_world: World, name: str
 ) -> None:

@@ -54,7 +54,7 @@ def run_folder(root: Path, name: str) -> Path:
 
 def promote(root: Path, name: str, dataset: Path, track: str = TRACK) -> Path:
     folder = run_folder(root, name)
-    with registry.deciding(root, track):
+    with registry.locked(root, track):
         return registry.promote(root, track, folder, dataset, Promotion(run=name, model=f"m{name}"))
 
 
@@ -82,7 +82,10 @@ def test_a_promoted_run_lies_in_a_stable_place(tmp_path: Path, dataset: Path) ->
     assert current is not None
     assert (current.run, current.model) == ("two", "mtwo")
     images = datasets.read(dataset).splits["train"].images
-    assert np.array_equal(current.imprints("train"), image_hashes.of(images))
+    assert np.array_equal(current.image_hashes("train"), image_hashes.of(images))
+    arrays = current.folder / "arrays"
+    (arrays / "train-image-hashes.npy").rename(arrays / "train-imprints.npy")  # an older store
+    assert np.array_equal(current.image_hashes("train"), image_hashes.of(images))
     assert list(registry.tracks(root)) == [track]
 
 

@@ -16,7 +16,7 @@ from cnn.runs import index, records
 from cnn.runs.records import RunRecord, StepOutcome
 from cnn.store import manifests
 from cnn.store.keys import Key
-from cnn.store.manifests import File, Manifest
+from cnn.store.manifests import FileEntry, Manifest
 from cnn.store.store import Store
 
 DATA = Path(__file__).parent / "data" / "v1"
@@ -74,7 +74,7 @@ def test_new_fields_break_no_old_seal(
 ) -> None:
     """A version that adds fields with defaults reads what was sealed without them."""
 
-    class LaterFile(File):
+    class LaterFile(FileEntry):
         mode: str = "plain"
 
     class LaterManifest(Manifest):
@@ -136,7 +136,7 @@ def test_every_field_that_was_added_since_has_a_default() -> None:
     record = stored(DATA / "runs" / RUN / "run.json")
     for model, values in (
         (Manifest, manifest),
-        (File, manifest["files"][0]),
+        (FileEntry, manifest["files"][0]),
         (RunRecord, record),
         (StepOutcome, record["steps"][0]),
     ):

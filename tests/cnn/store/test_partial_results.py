@@ -14,13 +14,13 @@ ARRAYS = {"places": np.arange(300), "strengths": np.linspace(0, 1, 300, dtype=np
 def path(tmp_path: Path) -> Path:
     """A part that was kept."""
     path = tmp_path / "key" / "part.npz"
-    partial_results.keep(path, ARRAYS)
+    partial_results.write(path, ARRAYS)
     return path
 
 
 def test_what_is_kept_comes_back(path: Path) -> None:
     """Names, types and values; nothing else is left in the folder."""
-    found = partial_results.kept(path)
+    found = partial_results.read(path)
     assert found is not None
     assert found.keys() == ARRAYS.keys()
     for name, array in ARRAYS.items():
@@ -31,7 +31,7 @@ def test_what_is_kept_comes_back(path: Path) -> None:
 
 def test_what_was_not_kept_is_nothing(tmp_path: Path) -> None:
     """Neither the file nor its folder needs to be there."""
-    assert partial_results.kept(tmp_path / "key" / "part.npz") is None
+    assert partial_results.read(tmp_path / "key" / "part.npz") is None
 
 
 @pytest.mark.parametrize("how", ["empty", "cut", "flipped", "text", "pickle"])
@@ -41,6 +41,6 @@ def test_a_damaged_part_is_removed(path: Path, how: str, caplog: pytest.LogCaptu
     content[len(content) // 2] ^= how == "flipped"
     made = {"empty": b"", "cut": content[:-30], "text": b"PK", "flipped": content}
     path.write_bytes(made.get(how, b"\x80\x04N."))
-    assert partial_results.kept(path) is None
+    assert partial_results.read(path) is None
     assert not path.exists()
     assert f"{path}: not complete or damaged" in caplog.text

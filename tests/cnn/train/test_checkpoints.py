@@ -21,7 +21,7 @@ from cnn.errors import ArtifactError
 from cnn.io import atomic
 from cnn.train import checkpoints
 from cnn.train.device import Device
-from cnn.train.fit import LogPoint, State
+from cnn.train.fit import LogPoint, TrainingState
 
 CPU = Device("cpu", "some processor", 4)
 HISTORY = [
@@ -31,14 +31,14 @@ HISTORY = [
 ]
 
 
-def state_at(step: int, n: int = 40) -> State:
+def state_at(step: int, n: int = 40) -> TrainingState:
     rng = np.random.default_rng(step)
     shapes = ((3, 3, 1, 2), (n,), (), (2, 0))
     arrays = [rng.normal(size=shape).astype(np.float32) for shape in shapes for _ in range(3)]
-    return State(step, arrays, (1 / 3, 17, 5), HISTORY)
+    return TrainingState(step, arrays, (1 / 3, 17, 5), HISTORY)
 
 
-def same(one: State, other: State) -> bool:
+def same(one: TrainingState, other: TrainingState) -> bool:
     return (
         (one.step, one.sums, one.history) == (other.step, other.sums, other.history)
         and [a.tobytes() for a in one.arrays] == [b.tobytes() for b in other.arrays]
@@ -365,7 +365,7 @@ def train(
     written: list[tuple[float, float]] = []
     began = clock.now
 
-    def write(folder: Path, state: State, device: Device) -> None:
+    def write(folder: Path, state: TrainingState, device: Device) -> None:
         taken = cost(clock.now - began)
         written.append((clock.now - began, taken))
         clock.now += taken
@@ -373,7 +373,7 @@ def train(
     monkeypatch.setattr(checkpoints, "write", write)
     keeper = checkpoints.CheckpointWriter(Path("unused"), CPU, every)
     array = np.zeros(int(megabytes * 250_000), np.float32)
-    state = State(1, [array], (0.0, 0, 0), [])
+    state = TrainingState(1, [array], (0.0, 0, 0), [])
     while clock.now < began + seconds:
         clock.now += 0.25
         keeper.offer(lambda: state)

@@ -82,10 +82,10 @@ class Stopped(Exception):  # noqa: N818
     """Ends a training, like a kill."""
 
 
-def stop_at(folder: Path, step: int) -> Callable[[Callable[[], fit.State]], None]:
+def stop_at(folder: Path, step: int) -> Callable[[Callable[[], fit.TrainingState]], None]:
     """Return the callback that writes the checkpoint of a step and ends the training there."""
 
-    def keep(capture: Callable[[], fit.State]) -> None:
+    def keep(capture: Callable[[], fit.TrainingState]) -> None:
         state = capture()
         if state.step == step:
             checkpoints.write(folder, state, CPU)
@@ -94,7 +94,7 @@ def stop_at(folder: Path, step: int) -> Callable[[Callable[[], fit.State]], None
     return keep
 
 
-def reread(folder: Path, state: fit.State) -> fit.State:
+def reread(folder: Path, state: fit.TrainingState) -> fit.TrainingState:
     return checkpoints.read(checkpoints.write(folder, state, CPU)).state
 
 
@@ -127,7 +127,7 @@ def test_stopped_at_any_block_end_it_ends_with_the_same_bytes(
     digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """Weights and history, from each state as it was written and read again."""
-    settings, states = VARIANTS[name], list[fit.State]()
+    settings, states = VARIANTS[name], list[fit.TrainingState]()
     keep_graph(monkeypatch)
     whole = fit.fit(digits, settings, seed=3, keep=lambda capture: states.append(capture()))
     wanted = digest(whole)
@@ -162,9 +162,9 @@ def test_stopped_twice_it_ends_with_the_same_bytes(
     """A checkpoint of a resumed training is as good as one of a whole one."""
     settings = small.model_copy(update={"steps": 14, "log_every": 5})
     keep_graph(monkeypatch)
-    states: dict[int, fit.State] = {}
+    states: dict[int, fit.TrainingState] = {}
 
-    def note(capture: Callable[[], fit.State]) -> None:
+    def note(capture: Callable[[], fit.TrainingState]) -> None:
         states.setdefault(capture().step, capture())
 
     whole = fit.fit(digits, settings, seed=1, keep=note)
@@ -190,7 +190,7 @@ def test_a_state_is_not_changed_by_the_training_that_goes_on(
     digits: Dataset, small: Training
 ) -> None:
     """What was captured stays as it was while weights and history move on."""
-    states: list[fit.State] = []
+    states: list[fit.TrainingState] = []
     settings = small.model_copy(update={"steps": 9, "log_every": 3})
     fit.fit(digits, settings, seed=0, keep=lambda capture: states.append(capture()))
     assert [state.step for state in states] == [3, 6]
@@ -208,7 +208,7 @@ def test_diverging_after_a_resume_keeps_the_whole_history(
     images[drawn[6, 3]] = 1e30
     dataset = replace(digits, splits={**digits.splits, "train": replace(train, images=images)})
     settings = small.model_copy(update={"steps": 8, "log_every": 2})
-    states: list[fit.State] = []
+    states: list[fit.TrainingState] = []
     with pytest.raises(fit.DivergedError) as whole:
         fit.fit(dataset, settings, seed=0, keep=lambda capture: states.append(capture()))
     with pytest.raises(fit.DivergedError) as resumed:
@@ -221,7 +221,7 @@ def test_diverging_after_a_resume_keeps_the_whole_history(
 
 def test_a_state_of_another_network_is_refused(digits: Dataset, small: Training) -> None:
     """Before a step is taken with it."""
-    states: list[fit.State] = []
+    states: list[fit.TrainingState] = []
     settings = small.model_copy(update={"log_every": 3})
     fit.fit(digits, settings, seed=0, keep=lambda capture: states.append(capture()))
     wider = settings.model_copy(update={"dense1_units": 9})

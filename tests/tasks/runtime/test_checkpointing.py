@@ -21,7 +21,7 @@ from cnn.store.manifests import Headline
 from cnn.store.store import Store
 from cnn.train import checkpoints
 from cnn.train.device import Device
-from cnn.train.fit import State
+from cnn.train.fit import TrainingState
 from tasks.runtime import checkpointing
 
 KEY = Key("model", {"step": "train_model"})
@@ -44,7 +44,7 @@ class FakeRun:
 
 
 def write(root: Path, step: int, device: Device = HERE) -> Path:
-    state = State(step, [np.full(5, step, np.float32)], (0.5, 1, 1), [])
+    state = TrainingState(step, [np.full(5, step, np.float32)], (0.5, 1, 1), [])
     return checkpoints.write(Store(root).checkpoints / KEY.digest, state, device)
 
 
@@ -159,7 +159,7 @@ def test_a_model_that_was_published_just_before_the_turn_is_not_made_again(
     """Between the look at the store and the lease another process may have ended."""
     run: Any = FakeRun(tmp_path)
     publish_before_the_turn(monkeypatch, run)
-    with checkpointing.turn(TRAIN_MODEL, run, KEY) as decision:
+    with checkpointing.decided(TRAIN_MODEL, run, KEY) as decision:
         assert decision.manifest is not None
 
 
@@ -171,7 +171,7 @@ def test_damage_that_another_process_mended_is_not_set_aside(
     path = run.store.open(run.store.publish(KEY, (), publishing("weights")).ref) / "model.txt"
     path.write_text("damaged")
     publish_before_the_turn(monkeypatch, run)
-    with checkpointing.turn(TRAIN_MODEL, run, KEY) as decision:
+    with checkpointing.decided(TRAIN_MODEL, run, KEY) as decision:
         assert not decision.problem
         assert decision.manifest is not None
 
@@ -186,10 +186,10 @@ def test_who_waits_ends_with_what_the_other_made(
     decisions = []
 
     def second() -> None:
-        with checkpointing.turn(TRAIN_MODEL, run, KEY) as decision:
+        with checkpointing.decided(TRAIN_MODEL, run, KEY) as decision:
             decisions.append(decision)
 
-    with checkpointing.turn(TRAIN_MODEL, run, KEY) as first:
+    with checkpointing.decided(TRAIN_MODEL, run, KEY) as first:
         assert first.manifest is None
         thread = threading.Thread(target=second)
         thread.start()
@@ -207,7 +207,7 @@ def test_who_waits_ends_with_what_the_other_made(
 def test_only_a_step_that_resumes_waits(tmp_path: Path) -> None:
     """Loading data twice is harmless; it takes no lease."""
     run: Any = FakeRun(tmp_path)
-    with checkpointing.turn(
+    with checkpointing.decided(
         LOAD_DATASET, run, Key("dataset", {"step": "load_dataset"})
     ) as decision:
         assert decision.manifest is None
@@ -219,7 +219,7 @@ def test_finished_trainings_lose_their_checkpoints_and_others_keep_them(tmp_path
     run: Any = FakeRun(tmp_path)
     for step in (25, 50):
         write(tmp_path, step)
-    with checkpointing.turn(TRAIN_MODEL, run, KEY):
+    with checkpointing.decided(TRAIN_MODEL, run, KEY):
         run.store.sweep()
         assert newest(FakeRun(tmp_path))[0] == 50
         run.store.publish(KEY, (), publishing("weights"))

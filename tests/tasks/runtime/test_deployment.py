@@ -42,7 +42,7 @@ def test_an_api_that_fails_skips_no_run(
         temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}),
         caplog.at_level(logging.WARNING, "cnn.run"),
     ):
-        assert deployment.skipped() is None
+        assert deployment.superseded() is None
     assert "cannot be seen" in caplog.text
 
 
@@ -50,7 +50,7 @@ def test_a_run_that_a_person_started_asks_no_api(monkeypatch: pytest.MonkeyPatch
     """It is never skipped."""
     monkeypatch.setattr(deployment, "_later", lambda run: pytest.fail("asked"))
     _deployed(monkeypatch, auto_scheduled=False, expected_start_time=datetime.now(UTC))
-    assert deployment.skipped() is None
+    assert deployment.superseded() is None
 
 
 def test_folders_that_the_worker_would_remove_are_refused(

@@ -28,7 +28,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 def test_a_decision_is_told_in_plain_values(told: list[dict[str, Any]], outcome: str) -> None:
     """As JSON, with the track as its resource and the report's address."""
     record = PLAIN.model_copy(update={"gate": judged(outcome), "headline": {"test_accuracy": 0.9}})
-    ui_artifacts.tell(record, Path("/store/runs/now"))
+    ui_artifacts.emit_decision(record, Path("/store/runs/now"))
     (event,) = told
     assert event["event"] == f"filterscope.{outcome}"
     assert event["resource"]["prefect.resource.id"] == "filterscope.track.main"
@@ -41,7 +41,9 @@ def test_a_decision_is_told_in_plain_values(told: list[dict[str, Any]], outcome:
 
 def test_nothing_is_told_of_a_model_that_is_promoted_already(told: list[dict[str, Any]]) -> None:
     """Nothing happened."""
-    ui_artifacts.tell(PLAIN.model_copy(update={"gate": judged("kept", "before")}), Path("/x"))
+    ui_artifacts.emit_decision(
+        PLAIN.model_copy(update={"gate": judged("kept", "before")}), Path("/x")
+    )
     assert told == []
 
 
@@ -56,9 +58,9 @@ def test_a_comparison_is_shown_only_where_there_is_one(
         monkeypatch.setattr(
             ui_artifacts, name, lambda *content, **more: made.update({more["key"]: content})
         )
-    ui_artifacts.show(PLAIN, tmp_path / "now", tmp_path, None)
+    ui_artifacts.show_run(PLAIN, tmp_path / "now", tmp_path, None)
     assert "comparison" not in made
     compared = records.ComparedWith(run="before", problem="damaged")
     record = PLAIN.model_copy(update={"compared": compared})
-    ui_artifacts.show(record, tmp_path / "now", tmp_path, None)
+    ui_artifacts.show_run(record, tmp_path / "now", tmp_path, None)
     assert "damaged" in made["comparison"][0]

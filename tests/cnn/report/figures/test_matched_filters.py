@@ -123,7 +123,7 @@ def test_a_tile_is_both_kernels_and_grey_where_there_is_none(
     new, lost, changed, *_ = (halves(tile) for tile in drawn_tiles(monkeypatch, layer))
     largest = max(float(np.abs(item.kernels).max()) for item in (layer.before, layer.after))
     before, after = (
-        contact_sheet.kernel_picture(item.kernels[i], largest)
+        contact_sheet.kernel_image(item.kernels[i], largest)
         for item, i in ((layer.before, 1), (layer.after, 0))
     )
     assert np.array_equal(changed[0], before)

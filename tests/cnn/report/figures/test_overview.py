@@ -225,20 +225,20 @@ def test_filters_are_numbered_and_the_dead_are_named(material: Material, tmp_pat
 def test_kernels_are_red_above_0_blue_below_and_nearly_white_at_0() -> None:
     """One symmetric scale: the same weight has the same colour in every kernel."""
     kernel = np.array([[[-2.0], [-1.0], [0.0], [1.0], [2.0]]], np.float32)
-    found = contact_sheet.kernel_picture(kernel, 2.0).astype(int)[0]
+    found = contact_sheet.kernel_image(kernel, 2.0).astype(int)[0]
     np.testing.assert_array_equal(found[0], [5, 48, 97])
     np.testing.assert_array_equal(found[4], [103, 0, 31])
     assert found[2].min() > 240
     assert found[1][2] > found[1][0] + 50
     assert found[3][0] > found[3][2] + 50
-    alone = contact_sheet.kernel_picture(kernel[:, 3:4], 2.0)
+    alone = contact_sheet.kernel_image(kernel[:, 3:4], 2.0)
     np.testing.assert_array_equal(alone[0, 0], found[3])
 
 
 def test_kernels_of_colour_images_are_drawn_in_colour() -> None:
     """Three channels are red, green and blue around a grey 0."""
     kernel = np.array([[[0, 0, 0], [1, -1, 0], [-1, 0, 1]]], np.float32)
-    found = contact_sheet.kernel_picture(kernel, 1.0)[0]
+    found = contact_sheet.kernel_image(kernel, 1.0)[0]
     np.testing.assert_array_equal(found, [[127, 127, 127], [255, 0, 127], [0, 127, 255]])
 
 
@@ -391,7 +391,7 @@ def test_a_long_text_is_put_in_lines_that_fit(name: str, room: int) -> None:
     """Up to the last line nothing is lost; there the middle is left out, not the end."""
     lines = theme.wrapped(name, room, theme.SMALL, 4)
     assert len(lines) == 4
-    assert max(theme.width(line, theme.SMALL) for line in lines) <= room
+    assert max(theme.text_width(line, theme.SMALL) for line in lines) <= room
     squeezed = re.sub(r"\s", "", name)
     begun = re.sub(r"\s", "", "".join(lines[:3]))
     assert squeezed.startswith(begun)

@@ -180,8 +180,8 @@ def test_the_figure_of_projections_has_nine_patches_and_nine_projections_of_each
         right = 3 * (width + 1) - 1 + 3
         for i, row in enumerate(rows[:9]):
             y, x = i // 3 * (height + 1), i % 3 * (width + 1)
-            crop = contact_sheet.picture(one.pixels[f, row["rank"] - 1])
-            back = layers.projection_picture(one.projected[f, row["rank"] - 1])
+            crop = contact_sheet.rgb(one.pixels[f, row["rank"] - 1])
+            back = layers.projection_image(one.projected[f, row["rank"] - 1])
             np.testing.assert_array_equal(tile[y : y + height, x : x + width], crop)
             x += right
             np.testing.assert_array_equal(tile[y : y + height, x : x + width], back)
