@@ -10,10 +10,11 @@ from tasks.runtime.step_task import Work, step_task
 @step_task(EXPORT_FILTERS)
 def export_filters(work: Work) -> Headline:
     """Write each layer's kernels, and the table of its filters."""
-    from cnn.explain import filters
+    from cnn.explain import activations, filters
 
     model = exports.load_model(work.inputs["model"])
     dataset = datasets.read(work.inputs["dataset"])
-    described = [filters.describe(model, layer, dataset, work.report) for layer in filters.LAYERS]
+    layers = activations.explained_layers(model)
+    described = [filters.describe(model, layer, dataset, work.report) for layer in layers]
     rows = filters.write(work.folder, described)
     return {"n_filters": len(rows), "n_dead": sum(row["dead"] for row in rows)}

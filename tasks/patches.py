@@ -1,6 +1,7 @@
 """Task: mine the patches that most activate each filter."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from cnn.config.run import MiningConfig
 from cnn.data import dataset as datasets
@@ -19,32 +20,33 @@ def refuse_unfit(run: RunContext, dataset: Ref) -> None:
     from cnn.train import networks, recipes
 
     images, settings = datasets.read(run.store.open(dataset)), run.config.explain
-    sides = networks.map_size(recipes.resolve(run.config.train), images.image_shape)
+    sizes = networks.map_sizes(recipes.resolve(run.config.train), images.image_shape)
     n_images = len(images.splits[settings.split])
-    for layer in patches.LAYERS:
-        patches.refuse_too_many(settings, layer, n_images, sides, "explain.")
+    for layer, size in sizes.items():
+        patches.refuse_too_many(settings, layer, n_images, size, "explain.")
 
 
 @step_task(MINE_PATCHES)
 def mine_patches(work: Work) -> Headline:
     """Write the patches and projections of every layer that the main job explains."""
-    from cnn.explain import patches
+    from cnn.explain import activations
 
-    of_layers = work.settings.model_dump()
-    wanted = [MiningConfig(layer=layer, **of_layers) for layer in patches.LAYERS]
-    return _mine(work, wanted, "explain.")
+    model, options = exports.load_model(work.inputs["model"]), work.settings.model_dump()
+    layers = activations.explained_layers(model)
+    return _mine(
+        work, model, [MiningConfig(layer=layer, **options) for layer in layers], "explain."
+    )
 
 
 @step_task(MINE_LAYER)
 def mine_layer(work: Work) -> Headline:
     """Write the patches and projections of one layer."""
-    return _mine(work, [work.settings], "")
+    return _mine(work, exports.load_model(work.inputs["model"]), [work.settings], "")
 
 
-def _mine(work: Work, wanted: Sequence[MiningConfig], section: str) -> Headline:
+def _mine(work: Work, model: Any, wanted: Sequence[MiningConfig], section: str) -> Headline:
     from cnn.explain import activations, patches
 
-    model = exports.load_model(work.inputs["model"])
     names = exports.class_names(work.inputs["model"])
     dataset = datasets.read(work.inputs["dataset"])
     for settings in wanted:

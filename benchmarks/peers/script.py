@@ -3,24 +3,19 @@
 No Prefect, no store, no keys, nothing side by side.
 """
 
-import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
-
-import numpy as np
 
 from benchmarks.peers import ours
 from cnn.config.run import GateConfig, MiningConfig, ReportConfig, RuntimeConfig
 from cnn.data import dataset as datasets
 from cnn.evaluate import evaluation
-from cnn.explain import filters, patches
+from cnn.explain import activations, filters, patches
 from cnn.model_io import exports
 from cnn.promotion import candidate as candidates
 from cnn.report.pages import body
 from cnn.store.refs import Kind, Ref
-from cnn.tables import parquet
-from cnn.train import device, fit
+from cnn.train import device, fit, trained
 
 _KINDS: tuple[Kind, ...] = ("dataset", "model", "evaluation", "filters", "patches", "report")
 
@@ -36,31 +31,16 @@ def main(root: Path) -> None:
 
     settings = ours.changed("spec", {})
     fitted = fit.fit(data, settings, 0)
-    exports.save_model(folders["model"], fitted.model, data)
-    on = {"device": where.kind, "device_name": where.name, "precision": settings.precision}
-    history = [asdict(point) | on for point in fitted.history]
-    parquet.write_rows(folders["model"] / "history.parquet", "history", history)
-    trained = {"seed": 0, **settings.model_dump()}
-    (folders["model"] / "training.json").write_text(json.dumps(trained), encoding="utf-8")
+    trained.write(folders["model"], fitted, data, settings, 0, where)
 
     model = exports.load_model(folders["model"])
     measured = evaluation.evaluate(model, data, calibration_bins=15)
-    for name, rows in measured.tables.items():
-        parquet.write_rows(folders["evaluation"] / f"{name}.parquet", name, rows)
-    described = [filters.describe(model, layer, data) for layer in filters.LAYERS]
-    for item in described:
-        np.save(folders["filters"] / f"filters-{item.layer}.npy", item.kernels)
-    rows = [row for item in described for row in item.rows]
-    parquet.write_rows(folders["filters"] / "filters.parquet", "filters", rows)
-    mined = [
-        patches.mine(model, data, MiningConfig(layer=layer), data.class_names)
-        for layer in patches.LAYERS
-    ]
-    for item in mined:
-        np.save(folders["patches"] / f"patches-{item.layer}.npy", item.pixels)
-        np.save(folders["patches"] / f"projections-{item.layer}.npy", item.projections)
-    rows = [row for item in mined for row in item.rows]
-    parquet.write_rows(folders["patches"] / "patches.parquet", "patches", rows)
+    evaluation.write(folders["evaluation"], measured)
+    layers = activations.explained_layers(model)
+    filters.write(folders["filters"], [filters.describe(model, layer, data) for layer in layers])
+    wanted = [MiningConfig(layer=layer) for layer in layers]
+    mined = [patches.mine(model, data, item, data.class_names) for item in wanted]
+    patches.write(folders["patches"], mined)
 
     body.write(folders["report"], body.gather(folders), ReportConfig().mistakes)
     ref = Ref(kind="model", key="0" * 64, digest="0" * 64)

@@ -3,6 +3,7 @@
 Classes are told apart by name: two models may count them differently.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from cnn.compare.matching import Match, Pair
 from cnn.config.run import MiningConfig, SplitName
 from cnn.data.dataset import Dataset
 from cnn.errors import ArtifactError, ConfigError
-from cnn.explain import activations, filters, patches
+from cnn.explain import activations, patches
 from cnn.explain.patches import Patches
 from cnn.formatting import size_words
 from cnn.model_io import weight_checks
@@ -133,7 +134,7 @@ def compare(
     for name, side in (("first", before), ("second", after)):
         _refuse_unsuited(name, side, images)
     layers, left_out = [], {}
-    for layer in filters.LAYERS:
+    for layer in _explained(before, after):
         try:
             layers.append(_layer(before, after, layer, dataset, report))
         except ConfigError as error:
@@ -150,6 +151,12 @@ def predictions(
     images, labels = dataset.splits[split].images, dataset.splits[split].labels
     names = np.array(dataset.class_names)[labels]
     return Predictions(names, before.predict(images), after.predict(images))
+
+
+def _explained(before: ModelOnData, after: ModelOnData) -> list[str]:
+    """Return the layers that are explained in either model, those of the first one first."""
+    both = (activations.explained_layers(side.model) for side in (before, after))
+    return list(dict.fromkeys(itertools.chain(*both)))
 
 
 def _refuse_unsuited(name: str, side: ModelOnData, images: NDArray[Any]) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn.model_io import weight_checks
+from cnn.model_io import batches, weight_checks
 
 _BATCH = 1000
 
@@ -21,19 +21,15 @@ def logits_of(model: Any) -> Predict:
     is computed in a batch of one size. Raises ArtifactError where a weight is not finite.
     """
     import keras
-    import tensorflow as tf
 
     weight_checks.refuse_damaged(model)
     head = keras.Model(model.inputs, model.get_layer("logits").output)
-    forward = tf.function(lambda batch: head(tf.cast(batch, tf.float32), training=False))
+    graph = batches.compiled(lambda batch: [head(batch, training=False)])
 
     def logits(images: NDArray[Any]) -> NDArray[np.float32]:
         values = np.empty((len(images), head.output_shape[-1]), np.float32)
-        for start in range(0, len(images), _BATCH):
-            batch = images[start : start + _BATCH]
-            missing = _BATCH - len(batch)
-            padded = np.pad(batch, [(0, missing), (0, 0), (0, 0), (0, 0)]) if missing else batch
-            values[start : start + _BATCH] = forward(tf.constant(padded)).numpy()[: len(batch)]
+        for first, (found,) in batches.run(graph, images, _BATCH):
+            values[first : first + len(found)] = found
         return values
 
     return logits

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnn.errors import ArtifactError
-from cnn.model_io import weight_checks
+from cnn.model_io import batches, weight_checks
 
 _LARGEST_BATCH = 1000  # images
 _LARGEST_OUTPUT = 256e6  # bytes of one layer's output
@@ -57,31 +57,24 @@ class Forward:
         weight_checks.refuse_damaged(model)
         output = model.get_layer(layer).output
         if negated:
-            output = -_linear(model.get_layer(layer))(model.get_layer(layer).input)
+            output = -without_activation(model.get_layer(layer))(model.get_layer(layer).input)
         head = keras.Model(model.inputs, output)
         _, height, width, self.n_filters = head.output_shape
         self.layer, self.n_at_once = layer, min(at_most, batch_size(model, layer))
 
         def forward(batch: Any) -> tuple[Any, Any]:
-            values = head(tf.cast(batch, tf.float32), training=False)
+            values = head(batch, training=False)
             peaks = tf.nn.max_pool2d(values, (height, width), 1, "VALID")
             return values, tf.reshape(peaks, (-1, self.n_filters))
 
-        self._compiled = tf.function(forward, autograph=False)
+        self._graph = batches.compiled(forward)
 
     def stream(self, images: NDArray[Any], start: int = 0) -> Iterator[Batch]:
         """Yield the activations of the images from `start` on, a multiple of `n_at_once`.
 
-        images: (n, h, w, c), pixels 0..255. The last batch is computed padded, so that an
-        image's activations do not depend on the others'. Raises ArtifactError where an
-        activation is not finite.
+        images: (n, h, w, c), pixels 0..255. Raises ArtifactError where an activation is not finite.
         """
-        n = self.n_at_once
-        traced = _traced(self._compiled, images, n)
-        for first in range(start, len(images), n):
-            batch = images[first : first + n]
-            found = traced(_padded(batch, n))
-            values, peaks = (_on_host(part)[: len(batch)] for part in found)
+        for first, (values, peaks) in batches.run(self._graph, images, self.n_at_once, start):
             if not np.isfinite(peaks).all():
                 raise ArtifactError(
                     f"activations of {self.layer} are not finite; the model is damaged"
@@ -97,19 +90,20 @@ def stream(model: Any, layer: str, images: NDArray[Any]) -> Iterator[Batch]:
 def predict(model: Any, images: NDArray[Any]) -> NDArray[np.int64]:
     """Return the predicted class of each image."""
     import keras
-    import tensorflow as tf
 
     last = model.layers[-1]
     head = keras.Model(model.inputs, last.output)
-    forward = tf.function(
-        lambda batch: head(tf.cast(batch, tf.float32), training=False), autograph=False
+    graph, n = (
+        batches.compiled(lambda batch: [head(batch, training=False)]),
+        batch_size(model, last.name),
     )
-    n, classes = batch_size(model, last.name), [np.empty(0, np.int64)]
-    traced = _traced(forward, images, n)
-    for first in range(0, len(images), n):
-        batch = images[first : first + n]
-        classes.append(traced(_padded(batch, n)).numpy()[: len(batch)].argmax(axis=1))
-    return np.concatenate(classes)
+    classes = [found.argmax(axis=1) for _, (found,) in batches.run(graph, images, n)]
+    return np.concatenate([np.empty(0, np.int64), *classes])
+
+
+def explained_layers(model: Any) -> list[str]:
+    """Return the names of a model's convolutions, from the pixels up: the layers to explain."""
+    return [layer.name for layer in model.layers if type(layer).__name__ == "Conv2D"]
 
 
 def kernels(model: Any, layer: str) -> NDArray[np.float32]:
@@ -118,31 +112,7 @@ def kernels(model: Any, layer: str) -> NDArray[np.float32]:
     return np.ascontiguousarray(np.moveaxis(values, -1, 0))
 
 
-def _traced(compiled: Any, images: NDArray[Any], n: int) -> Any:
-    """Return a tf.function's graph for batches of n such images.
-
-    TensorFlow takes many functions from one line for one that is traced over and over, and
-    warns of it, unless they are asked for their graphs.
-    """
-    import tensorflow as tf
-
-    return compiled.get_concrete_function(tf.TensorSpec((n, *images.shape[1:]), images.dtype))
-
-
-def _padded(batch: NDArray[Any], n: int) -> Any:
-    """Return a batch as a tensor of n images."""
-    import tensorflow as tf
-
-    missing = n - len(batch)
-    return tf.constant(np.pad(batch, [(0, missing), *[(0, 0)] * 3]) if missing else batch)
-
-
-def _on_host(tensor: Any) -> NDArray[np.float32]:
-    """Return a tensor's values, those that lie in this memory already without a copy."""
-    return np.asarray(memoryview(tensor)) if "CPU" in tensor.device else tensor.numpy()
-
-
-def _linear(layer: Any) -> Any:
+def without_activation(layer: Any) -> Any:
     """Return a copy of a layer, with its weights, that has no activation function."""
     config = layer.get_config()
     if "activation" not in config:

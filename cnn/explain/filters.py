@@ -14,7 +14,6 @@ from cnn.explain import activations
 from cnn.explain.statistics import ActivationStats
 from cnn.tables import parquet
 
-LAYERS = ("conv1", "conv2")
 SPLIT = "test"
 LEVELS = {"activation_median": 0.5, "activation_p90": 0.9, "activation_p99": 0.99}
 N_BINS = 20

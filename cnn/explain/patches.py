@@ -12,32 +12,36 @@ from cnn import progress
 from cnn.config.run import ExplainConfig, MiningConfig
 from cnn.data.dataset import Dataset, Split
 from cnn.errors import ConfigError
-from cnn.explain import activations, mining, projections, receptive_field
+from cnn.explain import activations, mining, receptive_field
 from cnn.explain.activations import Batch, Forward
 from cnn.explain.mining import MiningOptions, TopK
-from cnn.explain.projections import Seed
 from cnn.explain.receptive_field import Span
+from cnn.explain.views import VIEWS
+from cnn.explain.views.base import MAX_RANKS, Unit, View
 from cnn.formatting import size_words
 from cnn.model_io import weight_checks
 from cnn.tables import parquet
 
-LAYERS = ("conv1", "conv2")
-_MOST_PROJECTED = 12  # ranks of a filter
+PIXELS = "patches"  # the view that shows the pixels themselves
 
 
 @dataclass(frozen=True)
 class Patches:
-    """One layer's patches: a row each, ranks from 1, and their pixels (filters, k, h, w, channels).
+    """One layer's patches: a row each, ranks from 1, and their views by name.
 
-    Pixels are those of the image, 0..255; outside of it, and for ranks without a patch, 0.
-    projections: of the first ranks, at most 12, (filters, ranks, h, w, channels); None where
-    the lowest activations were mined.
+    The view `patches` has the pixels of the image, 0..255, (filters, k, h, w, channels); outside of
+    the image, and for ranks without a patch, 0. The others (cnn.explain.views) are of the first
+    MAX_RANKS ranks, float32; there are none of the lowest activations.
     """
 
     layer: str
     rows: list[dict[str, Any]]
-    pixels: NDArray[Any]
-    projections: NDArray[np.float32] | None
+    views: dict[str, NDArray[Any]]
+
+    @property
+    def pixels(self) -> NDArray[Any]:
+        """The view `patches`."""
+        return self.views[PIXELS]
 
 
 def check(model: Any, split: Split, settings: MiningConfig, section: str = "") -> None:
@@ -45,14 +49,15 @@ def check(model: Any, split: Split, settings: MiningConfig, section: str = "") -
 
     section: with its dot, of the settings that are named.
 
-    Raises ConfigError: for a layer that is not there, layers that nothing comes back through
-    (the lowest are not projected), images of another size than the model's, a split without
+    Raises ConfigError: for a layer that is not there, layers that a view is not defined for (there
+    are none of the lowest), images of another size than the model's, a split without
     images, more patches than positions. Raises ArtifactError for weights that are not finite.
     """
     weight_checks.refuse_damaged(model)
     layer = settings.layer
-    layers = (receptive_field.chain if settings.lowest else projections.way_back)(model, layer)
-    shape = layers[-1].output.shape[1:]
+    shape = receptive_field.chain(model, layer)[-1].output.shape[1:]
+    for view in () if settings.lowest else VIEWS:
+        view.refuse(model, layer)
     wanted, found = tuple(model.inputs[0].shape[1:]), tuple(split.images.shape[1:])
     if found != wanted:
         raise ConfigError(
@@ -138,57 +143,55 @@ def describe(
     best: TopK,
     predicted_names: Sequence[str],
 ) -> Patches:
-    """Return the rows, the pixels and the projections of what was found.
+    """Return the rows and the views of what was found.
 
     predicted_names: of the model's classes; those of the data set may be others.
     """
     layer, split = settings.layer, dataset.splits[settings.split]
-    _, height, width, n_filters = model.get_layer(layer).output.shape
-    boxes_y, boxes_x = _boxes(model, layer)
-    found = _positions(best, (height, width), settings.lowest)
-    predicted = _predicted(model, split.images, [place.image for place in found])
-    fields = (boxes_y[0].stop - boxes_y[0].start, boxes_x[0].stop - boxes_x[0].start)
-    shape = (n_filters, settings.patches_per_filter, *fields, split.images.shape[-1])
-    pixels = np.zeros(shape, split.images.dtype)
+    boxes = _boxes(model, layer)
+    found = _positions(best, (len(boxes[0]), len(boxes[1])), settings.lowest)
+    predicted = _predicted(model, split.images, [position.image for position in found])
     rows = []
-    for place in found:
-        box_y, box_x = boxes_y[place.y], boxes_x[place.x]
-        _crop(split.images[place.image], box_y, box_x, pixels[place.filter, place.rank - 1])
-        label, prediction = int(split.labels[place.image]), predicted[place.image]
+    for position in found:
+        label, prediction = int(split.labels[position.image]), predicted[position.image]
         rows.append(
             {
                 "layer": layer,
-                "filter": place.filter,
-                "rank": place.rank,
+                "filter": position.filter,
+                "rank": position.rank,
                 "split": settings.split,
-                "image_id": int(split.ids[place.image]),
-                "y": place.y,
-                "x": place.x,
-                "activation": place.activation,
-                **_box_columns(box_y, box_x),
+                "image_id": int(split.ids[position.image]),
+                "y": position.y,
+                "x": position.x,
+                "activation": position.activation,
+                **_box_columns(boxes[0][position.y], boxes[1][position.x]),
                 "label": label,
                 "prediction": prediction,
                 "label_name": dataset.class_names[label],
                 "prediction_name": predicted_names[prediction],
-                "n_tied": int(best.n_tied[place.filter]),
+                "n_tied": int(best.n_tied[position.filter]),
             }
         )
-    projected = None
-    if not settings.lowest:
-        projected = _projected(model, layer, split, found, (boxes_y, boxes_x), pixels.shape)
-    return Patches(layer, rows, pixels, projected)
+    n_filters = len(best.n_tied)
+    shape = (n_filters, settings.patches_per_filter)
+    pixels = (split.images[position.image] for position in found)
+    views = {PIXELS: _cropped(pixels, found, boxes, shape, split.images)}
+    first = [position for position in found if position.rank <= MAX_RANKS]
+    shape = (n_filters, min(settings.patches_per_filter, MAX_RANKS))
+    for view in () if settings.lowest else VIEWS:
+        shown = _shown(view, model, layer, split.images, first)
+        views[view.name] = _cropped(shown, first, boxes, shape, shown)
+    return Patches(layer, rows, views)
 
 
 def write(folder: Path, mined: Sequence[Patches]) -> int:
-    """Write some layers' patches and projections as arrays, and one table of all patches.
+    """Write an array for each view of each layer, and one table of all patches.
 
     Returns the number of patches.
     """
     for item in mined:
-        np.save(folder / f"patches-{item.layer}.npy", item.pixels, allow_pickle=False)
-        if item.projections is not None:
-            path = folder / f"projections-{item.layer}.npy"
-            np.save(path, item.projections, allow_pickle=False)
+        for name, array in item.views.items():
+            np.save(folder / f"{name}-{item.layer}.npy", array, allow_pickle=False)
     rows = [row for item in mined for row in item.rows]
     parquet.write_rows(folder / "patches.parquet", "patches", rows)
     return len(rows)
@@ -234,27 +237,35 @@ def _predicted(model: Any, images: NDArray[Any], chosen: Iterable[int]) -> dict[
     return dict(zip(indices.tolist(), classes.tolist(), strict=True))
 
 
-def _projected(
-    model: Any,
-    layer: str,
-    split: Split,
+def _shown(
+    view: View, model: Any, layer: str, images: NDArray[Any], found: Sequence[_Position]
+) -> NDArray[np.float32]:
+    """Return a view of some positions, each in the space of its image."""
+    indices = np.unique(np.array([position.image for position in found], np.int64))
+    units = [
+        Unit(int(np.searchsorted(indices, p.image)), p.y, p.x, p.filter, p.activation)
+        for p in found
+    ]
+    return view.compute(model, layer, images[indices], units)
+
+
+def _cropped(
+    wholes: Iterable[NDArray[Any]],
     found: Sequence[_Position],
     boxes: tuple[list[Span], list[Span]],
-    shape: tuple[int, ...],
-) -> NDArray[np.float32]:
-    """Return the projections of the first ranks, cropped as the patches are."""
-    n_filters, k, *rest = shape
-    cropped = np.zeros((n_filters, min(k, _MOST_PROJECTED), *rest), np.float32)
-    first = [place for place in found if place.rank <= _MOST_PROJECTED]
-    indices = np.unique(np.array([place.image for place in first], np.int64))
-    seeds = [
-        Seed(int(np.searchsorted(indices, p.image)), p.y, p.x, p.filter, p.activation)
-        for p in first
-    ]
-    whole = projections.project(model, layer, split.images[indices], seeds)
-    for place, projection in zip(first, whole, strict=True):
-        target = cropped[place.filter, place.rank - 1]
-        _crop(projection, boxes[0][place.y], boxes[1][place.x], target)
+    shape: tuple[int, int],
+    like: NDArray[Any],
+) -> NDArray[Any]:
+    """Return the boxes of some positions, (filters, ranks, h, w, channels).
+
+    wholes: an array (h, w, channels) for each position. shape: filters and ranks. like: an array
+    of their dtype and channels.
+    """
+    sides = (spans[0].stop - spans[0].start for spans in boxes)
+    cropped = np.zeros((*shape, *sides, like.shape[-1]), like.dtype)
+    for position, whole in zip(found, wholes, strict=True):
+        target = cropped[position.filter, position.rank - 1]
+        _crop(whole, boxes[0][position.y], boxes[1][position.x], target)
     return cropped
 
 

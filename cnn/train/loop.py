@@ -1,6 +1,6 @@
 """The training loop: many steps in one graph, with the images held as tensors on the device."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cnn.config.training import Training
 from cnn.errors import ArtifactError
-from cnn.train import augment, forward, optimizers, order, schedule
+from cnn.train import augment, networks, optimizers, order, schedule
 
 _DROPOUT_STREAM, _AUGMENT_STREAM, _N_STREAMS = 0, 1, 2
 _EVALUATION_BATCH = 1000
@@ -140,7 +140,7 @@ class Loop:
         weights = list(self._weights.values())
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(weights)
-            logits = forward.logits(
+            logits = networks.logits(
                 self._weights, pixels, self._settings, self._dropping(step), self._xla
             )
             measured = loss = tf.reduce_mean(_losses(tf, logits, labels))
@@ -161,12 +161,12 @@ class Loop:
         with tf.control_dependencies([*updates, *averaged]):
             return tf.identity(measured), _hits(tf, logits, labels)
 
-    def _dropping(self, step: Any) -> forward.Drop:
+    def _dropping(self, step: Any) -> Callable[[Any], Any]:
         """Return dropout as it is drawn from (seed, step)."""
         import tensorflow as tf
 
         if not self._settings.dropout:
-            return forward.keep_all
+            return networks.keep_all
         return lambda values: tf.nn.experimental.stateless_dropout(
             values,
             self._settings.dropout,
@@ -189,7 +189,7 @@ class Loop:
 
         def body(start: Any, loss: Any, n_correct: Any) -> Any:
             part = slice(start, start + _EVALUATION_BATCH)
-            logits = forward.logits(weights, images[part], as_saved)
+            logits = networks.logits(weights, images[part], as_saved)
             batch_loss = tf.reduce_sum(tf.cast(_losses(tf, logits, labels[part]), tf.float64))
             return (
                 start + _EVALUATION_BATCH,

@@ -1,7 +1,7 @@
-"""Contact sheets of a layer: its kernels, what most activates its filters, the projections."""
+"""Contact sheets of a layer: its kernels, what most activates its filters, views of that."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from cnn.explain.views.base import View
 from cnn.formatting import size_words
 from cnn.report.figures import contact_sheet, theme
 from cnn.report.figures.contact_sheet import Sheet, Tile
@@ -19,7 +20,7 @@ MOST_ROWS = 64  # filters of a sheet with a row for each; more do not make a pic
 _MOST_KERNELS, _MOST_COLUMNS = 144, 12  # smaller ones and their numbers could not be read
 _N_RANKS = 12
 _CAPTION = 64  # pixels below a patch
-_N_PROJECTED = 9  # patches of a filter beside their projections
+_N_VIEWED = 9  # patches of a filter beside another view of them
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class ExplainedLayer:
     """All that is shown of one layer's filters.
 
     rows: of the filters table, by filter, null where not known. patches: rows of that table,
-    by filter and rank. kernels (f, h, w, c), pixels (f, k, h, w, c), projected likewise; a
+    by filter and rank. kernels (f, h, w, c), pixels (f, k, h, w, c), views likewise, by name; a
     pool's kernels are none, (0, 0, 0, 0). only: the numbers of the filters that are shown; all
     where it is None. lowest: whether the patches are those that activate a filter least.
     """
@@ -36,7 +37,7 @@ class ExplainedLayer:
     rows: Sequence[Row]
     kernels: NDArray[np.float32]
     pixels: NDArray[Any]
-    projected: NDArray[np.float32]
+    views: Mapping[str, NDArray[np.float32]]
     patches: Sequence[Row]
     class_names: Sequence[str]
     only: Sequence[int] | None = None
@@ -161,8 +162,8 @@ def _patch_tile(pixels: NDArray[Any], by_place: Any, f: int, rank: int) -> Tile 
     return Tile(contact_sheet.rgb(pixels[f, rank - 1]), [one_line] if fits else [activation, name])
 
 
-def projections(layer: ExplainedLayer, most: int = MOST_ROWS) -> Figure:
-    """Return each filter's nine strongest patches and, beside them, their projections.
+def view(layer: ExplainedLayer, view: View, most: int = MOST_ROWS) -> Figure:
+    """Return each filter's nine strongest patches and, beside them, a view of each.
 
     At most so many filters. As in Zeiler and Fergus 2014, figure 2.
     """
@@ -170,28 +171,25 @@ def projections(layer: ExplainedLayer, most: int = MOST_ROWS) -> Figure:
     for row in layer.patches:
         by_filter.setdefault(row["filter"], []).append(row)
     tiles = [
-        _projections_tile(
-            layer.pixels[f], layer.projected[f], f, by_filter.get(f, [])[:_N_PROJECTED]
-        )
+        _view_tile(layer.pixels[f], layer.views[view.name][f], f, by_filter.get(f, [])[:_N_VIEWED])
         for f in layer.shown[:most]
     ]
     note = (
-        f"{_part(tiles, layer)}left: the nine strongest patches; right: projection, not "
-        "explanation: each activation carried down to the pixels,\neach on its own scale, "
-        "red above zero, blue below (grey is zero in colour); under it: filter, activations, labels"
+        f"{_part(tiles, layer)}left: the nine strongest patches; {view.note}; under it: filter, "
+        "activations, labels"
     )
-    title = f"Patches and projections of {layer.name}"
+    title = view.title.format(layer=layer.name)
     return Sheet(title, note, contact_sheet.grid(tiles, 3), most_lines=2).draw()
 
 
-def _projections_tile(
-    pixels: NDArray[Any], projected: NDArray[np.float32], f: int, rows: Sequence[Row]
+def _view_tile(
+    pixels: NDArray[Any], viewed: NDArray[np.float32], f: int, rows: Sequence[Row]
 ) -> Tile:
-    """Return one filter's patches and, right of them, their projections."""
-    shown = [contact_sheet.rgb(pixels[row["rank"] - 1]) for row in rows]
-    back = [projection_image(projected[row["rank"] - 1]) for row in rows]
+    """Return one filter's patches and, right of them, a view of each."""
+    patches = [contact_sheet.rgb(pixels[row["rank"] - 1]) for row in rows]
+    beside = [view_image(viewed[row["rank"] - 1]) for row in rows]
     left, right = (
-        contact_sheet.mosaic(_filled(part), 3, pixels.shape[1:3]) for part in (shown, back)
+        contact_sheet.mosaic(_filled(part), 3, pixels.shape[1:3]) for part in (patches, beside)
     )
     gap = np.full((len(left), 3, 3), 255, np.uint8)
     span = f": {rows[0]['activation']:.2f} to {rows[-1]['activation']:.2f}" if rows else ""
@@ -202,9 +200,9 @@ def _projections_tile(
 
 
 def _filled(pictures: list[NDArray[np.uint8]]) -> list[NDArray[np.uint8] | None]:
-    return [*pictures, *[None] * (_N_PROJECTED - len(pictures))]
+    return [*pictures, *[None] * (_N_VIEWED - len(pictures))]
 
 
-def projection_image(projection: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Return a projection (h, w, c) as (h, w, 3), on a scale of its own."""
-    return contact_sheet.kernel_image(projection, float(np.abs(projection).max()) or 1.0)
+def view_image(viewed: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return a view (h, w, c) as (h, w, 3), on a scale of its own."""
+    return contact_sheet.kernel_image(viewed, float(np.abs(viewed).max()) or 1.0)

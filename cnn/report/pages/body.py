@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from cnn import progress
 from cnn.data import dataset as datasets
 from cnn.data.dataset import Dataset
+from cnn.explain.views import VIEWS
 from cnn.report import filter_status
 from cnn.report.figures import health, layers, overview, theme
 from cnn.report.figures.layers import ExplainedLayer
@@ -34,14 +35,14 @@ TITLES = {
 
 @dataclass(frozen=True)
 class Material:
-    """All that a report shows: the data set, the training's settings, tables, arrays."""
+    """All that a report shows: the data set, the training's settings, tables, arrays by layer."""
 
     dataset: Dataset
     training: Mapping[str, Any]
     tables: Mapping[str, pd.DataFrame]
     kernels: Mapping[str, np.ndarray[Any, Any]]
     patches: Mapping[str, np.ndarray[Any, Any]]
-    projections: Mapping[str, np.ndarray[Any, Any]]
+    views: Mapping[str, Mapping[str, np.ndarray[Any, Any]]]
 
 
 def gather(folders: Mapping[Kind, Path]) -> Material:
@@ -56,7 +57,7 @@ def gather(folders: Mapping[Kind, Path]) -> Material:
         tables,
         _arrays(folders["filters"], "filters"),
         _arrays(folders["patches"], "patches"),
-        _arrays(folders["patches"], "projections"),
+        {view.name: _arrays(folders["patches"], view.name) for view in VIEWS},
     )
 
 
@@ -94,11 +95,11 @@ def layers_of(material: Material) -> list[ExplainedLayer]:
             _records(filters[filters["layer"] == name].sort_values("filter")),
             kernels,
             material.patches[name],
-            material.projections[name],
+            {view: arrays[name] for view, arrays in material.views.items()},
             _records(patches[patches["layer"] == name].sort_values(["filter", "rank"])),
             material.dataset.class_names,
         )
-        for name, kernels in material.kernels.items()
+        for name, kernels in ((name, material.kernels[name]) for name in filters["layer"].unique())
     ]
 
 
@@ -120,7 +121,7 @@ def _figures_of_layers(shown: Iterable[ExplainedLayer]) -> dict[str, Figure]:
         drawn[f"filters-{one.name}"] = layers.filters(one)
         drawn[f"health-{one.name}"] = health.draw(one.rows, one.name, one.class_names)
         drawn[f"patches-{one.name}"] = layers.patches(one)
-        drawn[f"projections-{one.name}"] = layers.projections(one)
+        drawn |= {f"{view.name}-{one.name}": layers.view(one, view) for view in VIEWS}
     return drawn
 
 
@@ -130,7 +131,8 @@ def _short_figures(shown: Iterable[ExplainedLayer]) -> dict[str, Figure]:
     for one in shown:
         if len(one.kernels) > _MOST_IN_UI:
             drawn[f"patches-{one.name}"] = layers.patches(one, _MOST_IN_UI)
-            drawn[f"projections-{one.name}"] = layers.projections(one, _MOST_IN_UI)
+            for view in VIEWS:
+                drawn[f"{view.name}-{one.name}"] = layers.view(one, view, _MOST_IN_UI)
     return drawn
 
 
@@ -147,6 +149,7 @@ def _values(material: Material, shown: Sequence[ExplainedLayer]) -> dict[str, An
         "training": material.training,
         "optimizer": _optimizer(material.training),
         "layers": shown,
+        "views": VIEWS,
         "pages": {one.name: filter_pages.of(one) for one in shown},
         "anchor": filter_pages.anchor,
         "verdicts": filter_status,

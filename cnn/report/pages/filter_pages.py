@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from cnn.explain.views.base import MAX_RANKS
 from cnn.report import filter_status
 from cnn.report.figures import contact_sheet, layers
 from cnn.report.figures.layers import ExplainedLayer
@@ -30,10 +31,10 @@ class InlineImage:
 
 @dataclass(frozen=True)
 class Patch:
-    """One patch with its projection and its row of the patches table."""
+    """One patch with its views by name, and its row of the patches table."""
 
     picture: InlineImage
-    projection: InlineImage
+    views: dict[str, InlineImage]
     row: Row
 
 
@@ -89,10 +90,13 @@ def _page(layer: ExplainedLayer, row: Row, mined: Sequence[Row]) -> Page:
     patches = [
         Patch(
             _inline(_without_colour(contact_sheet.rgb(layer.pixels[f, patch["rank"] - 1])), _SIDE),
-            _inline(layers.projection_image(layer.projected[f, patch["rank"] - 1]), _SIDE),
+            {
+                name: _inline(layers.view_image(array[f, patch["rank"] - 1]), _SIDE)
+                for name, array in layer.views.items()
+            },
             patch,
         )
-        for patch in mined[: layer.projected.shape[1]]
+        for patch in mined[:MAX_RANKS]
     ]
     kernel = _inline(layer.kernel_picture(f), 2 * _SIDE)
     n_tied = mined[0]["n_tied"] if mined else 0

@@ -7,6 +7,7 @@ from typing import Any
 from markupsafe import Markup
 
 from cnn.data import sources
+from cnn.explain.views import VIEWS
 from cnn.report.pages import html
 from cnn.runs import folders, records
 from cnn.runs.records import RunRecord
@@ -37,15 +38,16 @@ _WHAT = {
 }
 # By the name's part before the layer's.
 _WHAT_OF_LAYER = {
-    "arrays/filters": "kernels of {}, (filters, height, width, channels)",
-    "arrays/patches": "patches of {}, (filters, ranks, height, width, channels)",
-    "arrays/projections": "projections of {}'s patches, (filters, ranks, height, width, channels)",
-    "figures/filters": "kernels of {}",
-    "figures/health": "the dead, the duplicates and the specialists of {}",
-    "figures/patches": "what most activates each filter of {}",
-    "figures/projections": "patches of {} and their projections",
-    "figures/matches": "filters of {} beside those of the promoted model",
+    "arrays/filters": "kernels of {layer}, (filters, height, width, channels)",
+    "arrays/patches": "patches of {layer}, (filters, ranks, height, width, channels)",
+    "figures/filters": "kernels of {layer}",
+    "figures/health": "the dead, the duplicates and the specialists of {layer}",
+    "figures/patches": "what most activates each filter of {layer}",
+    "figures/matches": "filters of {layer} beside those of the promoted model",
 }
+for _view in VIEWS:
+    _WHAT_OF_LAYER[f"arrays/{_view.name}"] = _view.array
+    _WHAT_OF_LAYER[f"figures/{_view.name}"] = _view.figure
 _ORDER = ("model", "tables", "arrays", "figures")
 
 
@@ -93,7 +95,7 @@ def _files(artifacts: Mapping[Kind, Path]) -> list[tuple[str, str]]:
 def _what(path: str) -> str:
     """Return in words what a file of a run's folder is; "" where it is of no known kind."""
     stem, _, layer = PurePosixPath(path).with_suffix("").as_posix().partition("-")
-    return _WHAT.get(path) or _WHAT_OF_LAYER.get(stem, "").format(layer)
+    return _WHAT.get(path) or _WHAT_OF_LAYER.get(stem, "").format(layer=layer)
 
 
 def title(record: RunRecord) -> str:

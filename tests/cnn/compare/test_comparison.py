@@ -115,10 +115,11 @@ def test_a_layer_that_cannot_be_compared_does_not_fail_the_others(
     digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that is missing and one with other maps have their reasons; the rest is told."""
-    monkeypatch.setattr("cnn.explain.filters.LAYERS", ("conv9", "conv1"))
+    real = activations.explained_layers
+    monkeypatch.setattr(activations, "explained_layers", lambda model: ["conv9", *real(model)])
     found = comparison.compare(build(digits), build(digits, conv1_kernel=11), digits)
     assert found.left_out == {"conv9": "layer conv9: the first model has none of that name"}
-    assert {row["layer"] for row in found.matches} == {"conv1"}
+    assert {row["layer"] for row in found.matches} == {"conv1", "conv2"}
     found = comparison.compare(build(digits), build(digits, seed=1, conv1_kernel=8), digits)
     assert found.left_out["conv1"] == (
         "layer conv1: maps of 9 x 9 and of 11 x 11 positions cannot be compared"

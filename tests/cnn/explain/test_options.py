@@ -166,8 +166,7 @@ def test_filters_that_are_not_asked_for_have_no_pixels_and_no_projections(
     """Their places in the arrays stay, so that a filter's number is its index."""
     found = _mine(network, layer, dataset, filters=(1,))
     assert {row["filter"] for row in found.rows} == {1}
-    assert found.projections is not None
-    for array in (found.pixels, found.projections):
+    for array in found.views.values():
         assert len(array) == N_FILTERS[layer]
         assert array[1].any()
         assert not np.delete(array, 1, axis=0).any()

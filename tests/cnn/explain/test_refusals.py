@@ -11,6 +11,7 @@ from cnn.config.run import MiningConfig
 from cnn.data.dataset import Dataset, Split
 from cnn.errors import ArtifactError, ConfigError
 from cnn.explain import activations, patches
+from cnn.model_io import batches
 from cnn.train import networks, recipes
 from tests.cnn.explain import oracle
 
@@ -30,8 +31,8 @@ def nothing_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     def computed(*args: object, **settings: object) -> None:
         raise AssertionError("something was computed")
 
-    monkeypatch.setattr(activations, "_padded", computed)
-    monkeypatch.setattr(activations, "_linear", computed)
+    monkeypatch.setattr(batches, "run", computed)
+    monkeypatch.setattr(activations, "without_activation", computed)
 
 
 def _mine(network: Any, digits: Dataset, images: Any, **settings: Any) -> patches.Patches:
@@ -238,7 +239,7 @@ def test_layers_that_are_not_understood_are_refused_by_name(
 ) -> None:
     """On the way to the layer, before anything is computed."""
     network = _sequential(*_stacked(kind, **settings))
-    monkeypatch.setattr(activations, "_padded", None)
+    monkeypatch.setattr(batches, "run", None)
     with pytest.raises(ConfigError, match=words):
         _mine(network, digits, _images(2, 12, 11, 1), layer="behind")
 

@@ -28,12 +28,11 @@ def main(n_threads: int, downloads: Path) -> None:
     for layer in ("conv1", "conv2"):
         values = b"".join(b.values.tobytes() for b in activations.stream(network, layer, images))
         mined = patches.mine(network, digits, MiningConfig(layer=layer), digits.class_names)
-        assert mined.projections is not None
         for name, content in (
             ("activations", values),
             ("filters", json.dumps(filters.describe(network, layer, digits).rows).encode()),
             ("patches", json.dumps(mined.rows).encode() + mined.pixels.tobytes()),
-            ("projections", mined.projections.tobytes()),
+            ("projections", mined.views["projections"].tobytes()),
         ):
             found[f"{name} of {layer}"] = hashlib.sha256(content).hexdigest()
     sys.stdout.write(json.dumps(found))

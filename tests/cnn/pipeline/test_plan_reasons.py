@@ -125,7 +125,7 @@ def test_what_cannot_change_a_result_runs_nothing(
         ("data/dataset.py", "allow_pickle=False", "allow_pickle=True", "load_dataset"),
         ("evaluate/evaluation.py", '"{name}.parquet"', '"{name}"', "evaluate_model"),
         ("explain/filters.py", '"filters-{item', '"kernels-{item', "export_filters"),
-        ("explain/patches.py", '"patches-{item', '"pixels-{item', "mine_patches"),
+        ("explain/patches.py", 'f"{name}-{item', 'f"view-{name}-{item', "mine_patches"),
     ],
 )
 def test_a_change_of_what_writes_an_artifact_runs_its_step(

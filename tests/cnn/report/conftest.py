@@ -1,24 +1,21 @@
 """What tests of the report share: real material, assembled as the steps do it."""
 
-import json
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from cnn.config.run import MiningConfig
 from cnn.data import dataset as datasets
 from cnn.data.dataset import Dataset
 from cnn.evaluate import evaluation
-from cnn.explain import filters, patches
+from cnn.explain import activations, filters, patches
 from cnn.report.pages import body
 from cnn.report.pages.body import Material
 from cnn.store.refs import Kind
-from cnn.tables import parquet
-from cnn.train import fit, recipes
+from cnn.train import fit, recipes, trained
+from cnn.train.device import Device
 
 Assemble = Callable[..., Material]
 
@@ -30,25 +27,17 @@ def write_artifacts(root: Path, dataset: Dataset, fitted: fit.Fitted) -> dict[Ki
     for folder in folders.values():
         folder.mkdir()
     datasets.write(folders["dataset"], dataset)
-    on = {"device": "cpu", "device_name": "a processor", "precision": "float32"}
-    history = [asdict(point) | on for point in fitted.history]
-    parquet.write_rows(folders["model"] / "history.parquet", "history", history)
-    settings = {"seed": 0, **recipes.FAST.model_dump()}
-    (folders["model"] / "training.json").write_text(json.dumps(settings), encoding="utf-8")
+    cpu = Device("cpu", "a processor", 2)
+    trained.write(folders["model"], fitted, dataset, recipes.FAST, 0, cpu)
     measured = evaluation.evaluate(fitted.model, dataset, calibration_bins=15)
-    for name, rows in measured.tables.items():
-        parquet.write_rows(folders["evaluation"] / f"{name}.parquet", name, rows)
-    rows: dict[str, list[Any]] = {"filters": [], "patches": []}
-    for layer in patches.LAYERS:
-        described = filters.describe(fitted.model, layer, dataset)
-        rows["filters"] += described.rows
-        np.save(folders["filters"] / f"filters-{layer}.npy", described.kernels)
-        mined = patches.mine(fitted.model, dataset, MiningConfig(layer=layer), dataset.class_names)
-        rows["patches"] += mined.rows
-        np.save(folders["patches"] / f"patches-{layer}.npy", mined.pixels)
-        np.save(folders["patches"] / f"projections-{layer}.npy", mined.projections)
-    for kind in ("filters", "patches"):
-        parquet.write_rows(folders[kind] / f"{kind}.parquet", kind, rows[kind])
+    evaluation.write(folders["evaluation"], measured)
+    layers = activations.explained_layers(fitted.model)
+    described = [filters.describe(fitted.model, layer, dataset) for layer in layers]
+    filters.write(folders["filters"], described)
+    wanted = [MiningConfig(layer=layer) for layer in layers]
+    names = dataset.class_names
+    mined = [patches.mine(fitted.model, dataset, settings, names) for settings in wanted]
+    patches.write(folders["patches"], mined)
     return folders
 
 

@@ -188,4 +188,5 @@ def test_the_size_of_the_maps_is_that_of_the_network(
     settings = recipes.SPEC.model_copy(update={"conv1_kernel": kernel, "conv1_stride": stride})
     network = networks.build(settings, shape, 3, seed=0)
     for name in ("conv1", "conv2"):
-        assert networks.map_size(settings, shape) == network.get_layer(name).output.shape[1:3]
+        found = networks.map_sizes(settings, shape)[name]
+        assert found == network.get_layer(name).output.shape[1:3]

@@ -49,7 +49,7 @@ def look(
         for rank in range(1, 4)  # the fourth position does not fire
     ]
     kernels = rng.normal(0, 1, (4, *kernel)).astype(np.float32)
-    return LayerView(kernels, Patches("conv1", rows, pixels, None))
+    return LayerView(kernels, Patches("conv1", rows, {"patches": pixels}))
 
 
 @pytest.fixture

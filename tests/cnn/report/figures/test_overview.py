@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cnn.data.dataset import Dataset, Split
+from cnn.explain.views import projections
 from cnn.report.figures import contact_sheet, health, layers, overview, theme
 from cnn.report.figures.contact_sheet import Sheet, Tile
 from cnn.report.figures.layers import ExplainedLayer
@@ -57,7 +58,7 @@ for _name in LAYERS:
         f"filters-{_name}": lambda m, n=_name: layers.filters(_layer(m, n)),
         f"health-{_name}": lambda m, n=_name: _health(_layer(m, n)),
         f"patches-{_name}": lambda m, n=_name: layers.patches(_layer(m, n)),
-        f"projections-{_name}": lambda m, n=_name: layers.projections(_layer(m, n)),
+        f"projections-{_name}": lambda m, n=_name: layers.view(_layer(m, n), projections.VIEW),
     }
 ALL = pytest.mark.parametrize("name", DRAWN)
 

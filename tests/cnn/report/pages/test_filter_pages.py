@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cnn.data.dataset import Dataset, Split
+from cnn.explain.views import projections
 from cnn.report.figures import contact_sheet, layers, theme
 from cnn.report.figures.layers import ExplainedLayer
 from cnn.report.pages import body, filter_pages, html
@@ -114,9 +115,9 @@ def test_every_tile_of_a_page_is_the_crop_that_the_table_names(
 def test_beside_each_patch_stands_its_projection(material: Material, pages: _Pages) -> None:
     """On a symmetric scale of its own: red above 0, blue below, the strongest at an end."""
     for row in material.tables["patches"].itertuples():
-        png = pages.pictures[filter_pages.anchor(row.layer, row.filter)][f"projection {row.rank}"]
+        png = pages.pictures[filter_pages.anchor(row.layer, row.filter)][f"projections {row.rank}"]
         shown = _pixels(png).astype(int)
-        values = material.projections[row.layer][row.filter, row.rank - 1, ..., 0]
+        values = material.views["projections"][row.layer][row.filter, row.rank - 1, ..., 0]
         strong = 0.2 * np.abs(values).max()
         redness = shown[..., 0] - shown[..., 2]
         assert (redness[values > strong] > 0).all()
@@ -176,12 +177,12 @@ def test_the_figure_of_projections_has_nine_patches_and_nine_projections_of_each
     height, width = one.pixels.shape[2:4]
     for f in range(len(one.kernels)):
         rows = [row for row in one.patches if row["filter"] == f]
-        tile = layers._projections_tile(one.pixels[f], one.projected[f], f, rows[:9]).picture
+        tile = layers._view_tile(one.pixels[f], one.views["projections"][f], f, rows[:9]).picture
         right = 3 * (width + 1) - 1 + 3
         for i, row in enumerate(rows[:9]):
             y, x = i // 3 * (height + 1), i % 3 * (width + 1)
             crop = contact_sheet.rgb(one.pixels[f, row["rank"] - 1])
-            back = layers.projection_image(one.projected[f, row["rank"] - 1])
+            back = layers.view_image(one.views["projections"][f, row["rank"] - 1])
             np.testing.assert_array_equal(tile[y : y + height, x : x + width], crop)
             x += right
             np.testing.assert_array_equal(tile[y : y + height, x : x + width], back)
@@ -189,7 +190,7 @@ def test_the_figure_of_projections_has_nine_patches_and_nine_projections_of_each
 
 def test_the_projections_are_labelled_as_no_explanation(material: Material) -> None:
     """In the figure itself, which may be shown without the page."""
-    made = layers.projections(body.layers_of(material)[0])
+    made = layers.view(body.layers_of(material)[0], projections.VIEW)
     assert any("projection, not explanation" in text.get_text() for text in made.axes[0].texts)
 
 

@@ -29,8 +29,7 @@ def mined(trained: fit.Fitted, digits: Dataset) -> dict[str, patches.Patches]:
 
 
 def _projection(found: patches.Patches, row: dict[str, Any]) -> Any:
-    assert found.projections is not None
-    return found.projections[row["filter"], row["rank"] - 1]
+    return found.views["projections"][row["filter"], row["rank"] - 1]
 
 
 def _projected_rows(found: patches.Patches) -> list[dict[str, Any]]:
@@ -43,11 +42,10 @@ def test_the_first_twelve_ranks_are_projected_in_the_size_of_the_patch(
 ) -> None:
     """float32, of the pixels' shape but for the ranks; each shows something."""
     found = mined[layer]
-    assert found.projections is not None
-    n_filters, n_ranks, *rest = found.projections.shape
+    n_filters, n_ranks, *rest = found.views["projections"].shape
     assert (n_filters, n_ranks) == (len(found.pixels), 12)
     assert rest == [size, size, 1] == list(found.pixels.shape[2:])
-    assert found.projections.dtype == np.float32
+    assert found.views["projections"].dtype == np.float32
     assert all(_projection(found, row).any() for row in _projected_rows(found))
 
 
@@ -136,11 +134,10 @@ def test_ranks_without_a_patch_have_no_projection(sparse: tuple[Any, Dataset]) -
     network, dataset = sparse
     found = _mine(network, "conv1", dataset, patches_per_filter=3)
     assert [(row["filter"], row["rank"]) for row in found.rows] == [(1, 1)]
-    assert found.projections is not None
-    assert found.projections.shape == (2, 3, 12, 12, 1)
-    np.testing.assert_allclose(found.projections[1, 0], 0.1 * 0.1, rtol=1e-5)
-    assert not found.projections[0].any()
-    assert not found.projections[1, 1:].any()
+    assert found.views["projections"].shape == (2, 3, 12, 12, 1)
+    np.testing.assert_allclose(found.views["projections"][1, 0], 0.1 * 0.1, rtol=1e-5)
+    assert not found.views["projections"][0].any()
+    assert not found.views["projections"][1, 1:].any()
 
 
 def test_where_nothing_fires_there_are_zeros(sparse: tuple[Any, Dataset]) -> None:
@@ -151,12 +148,12 @@ def test_where_nothing_fires_there_are_zeros(sparse: tuple[Any, Dataset]) -> Non
     dark = replace(dataset, splits={**dataset.splits, "test": black})
     found = _mine(network, "conv2", dark, patches_per_filter=3)
     assert found.rows == []
-    assert found.projections is not None
-    assert found.projections.shape == (2, 3, 20, 20, 1)
-    assert not found.projections.any()
+    assert found.views["projections"].shape == (2, 3, 20, 20, 1)
+    assert not found.views["projections"].any()
 
 
 @pytest.mark.parametrize("layer", LAYERS)
-def test_the_lowest_have_no_projections(trained: fit.Fitted, digits: Dataset, layer: str) -> None:
+def test_the_lowest_have_no_views(trained: fit.Fitted, digits: Dataset, layer: str) -> None:
     """There is no positive activation that could go down."""
-    assert _mine(trained.model, layer, digits, lowest=True, filters=(0,)).projections is None
+    found = _mine(trained.model, layer, digits, lowest=True, filters=(0,))
+    assert list(found.views) == ["patches"]

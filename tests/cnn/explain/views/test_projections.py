@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from cnn.errors import ConfigError
-from cnn.explain import projections, receptive_field
-from cnn.explain.projections import Seed
+from cnn.explain import receptive_field
+from cnn.explain.views import projections
+from cnn.explain.views.base import Unit
 
 pytestmark = pytest.mark.usefixtures("prepared")
 
@@ -172,7 +173,7 @@ def test_projections_equal_a_reference_in_float64(layers: list[dict[str, Any]], 
         for f in range(network.output_shape[-1]):
             y, x = int(rng.integers(left[0])), int(rng.integers(left[1]))
             activation, projection = _projected(np.float64(images[image]), kept, (y, x, f))
-            units.append(Seed(image, y, x, f, activation))
+            units.append(Unit(image, y, x, f, activation))
             expected.append(projection)
     found = projections.project(network, f"layer{len(kept) - 1}", images, units)
     for one, wanted, unit in zip(found, expected, units, strict=True):
@@ -180,7 +181,7 @@ def test_projections_equal_a_reference_in_float64(layers: list[dict[str, Any]], 
         assert _outside(network, len(kept) - 1, unit, one) == 0
 
 
-def _outside(network: Any, last: int, unit: Seed, projection: NDArray[Any]) -> float:
+def _outside(network: Any, last: int, unit: Unit, projection: NDArray[Any]) -> float:
     """Return the largest value of a projection outside of the unit's clipped box."""
     along_y, along_x = receptive_field.windows(network, f"layer{last}")
     box_y, box_x = receptive_field.span(along_y, unit.y), receptive_field.span(along_x, unit.x)
@@ -196,7 +197,7 @@ def test_a_convolution_on_the_pixels_gives_the_kernel_times_the_activation(
     layer = trained.model.get_layer("conv1")
     kernel = layer.get_weights()[0]
     images = digits.splits["test"].images[:3]
-    units = [Seed(f % 3, f % 9, (2 * f) % 9, f, 1 + f / 7) for f in range(25)]
+    units = [Unit(f % 3, f % 9, (2 * f) % 9, f, 1 + f / 7) for f in range(25)]
     found = projections.project(trained.model, "conv1", images, units)
     for unit, projection in zip(units, found, strict=True):
         wanted = np.zeros((28, 28, 1))
@@ -215,7 +216,7 @@ def test_of_equal_maxima_the_first_wins_as_tensorflow_has_it(rng: np.random.Gene
     image = rng.integers(0, 3, (1, 7, 6, 2)).astype(np.float32)
     values, places = tf.nn.max_pool_with_argmax(image, 3, 2, "SAME")
     for y, x, c in np.ndindex(*values.shape[1:]):
-        (found,) = projections.project(network, "pool", image, [Seed(0, y, x, c, 2.0)])
+        (found,) = projections.project(network, "pool", image, [Unit(0, y, x, c, 2.0)])
         assert found.ravel()[int(places[0, y, x, c])] == 2
         assert np.count_nonzero(found) == 1
 
@@ -228,11 +229,27 @@ def test_a_depthwise_filter_goes_back_to_its_own_channel(rng: np.random.Generato
     network = keras.Sequential([keras.Input((7, 7, 3)), layer])
     kernel = rng.normal(0, 1, (3, 3, 3, 2))
     layer.set_weights([kernel, np.zeros(6)])
-    units = [Seed(0, 2, 1, f, 1.5) for f in range(6)]
+    units = [Unit(0, 2, 1, f, 1.5) for f in range(6)]
     found = projections.project(network, "depth", np.zeros((1, 7, 7, 3)), units)
     for f, projection in enumerate(found):
         wanted = np.zeros((7, 7, 3))
         wanted[4:7, 2:5, f // 2] = 1.5 * kernel[:, :, f // 2, f % 2]
+        np.testing.assert_allclose(projection, wanted, atol=1e-6)
+
+
+def test_a_grouped_filter_goes_back_to_the_channels_of_its_group(rng: np.random.Generator) -> None:
+    """Two groups of two channels: its kernel times the activation in its own, zero in the other."""
+    import keras
+
+    layer = keras.layers.Conv2D(4, 3, groups=2, name="grouped")
+    network = keras.Sequential([keras.Input((6, 6, 4)), layer])
+    kernel = rng.normal(0, 1, (3, 3, 2, 4))
+    layer.set_weights([kernel, np.zeros(4)])
+    units = [Unit(0, 1, 2, f, 1.5) for f in range(4)]
+    found = projections.project(network, "grouped", np.zeros((1, 6, 6, 4)), units)
+    for f, projection in enumerate(found):
+        wanted = np.zeros((6, 6, 4))
+        wanted[1:4, 2:5, 2 * (f // 2) : 2 * (f // 2) + 2] = 1.5 * kernel[..., f]
         np.testing.assert_allclose(projection, wanted, atol=1e-6)
 
 
@@ -245,7 +262,7 @@ def test_dropout_drops_nothing_on_the_way(rng: np.random.Generator) -> None:
         [keras.Input((6, 6, 1)), layers.Dropout(0.9), layers.MaxPooling2D(6, name="pool")]
     )
     image = rng.permutation(36).astype(np.float32).reshape(1, 6, 6, 1)
-    (found,) = projections.project(network, "pool", image, [Seed(0, 0, 0, 0, 35.0)])
+    (found,) = projections.project(network, "pool", image, [Unit(0, 0, 0, 0, 35.0)])
     np.testing.assert_array_equal(found, np.where(image[0] == 35, 35, 0))
 
 
@@ -253,7 +270,6 @@ def test_dropout_drops_nothing_on_the_way(rng: np.random.Generator) -> None:
     ("name", "changes", "words"),
     [
         ("Conv2D", {"activation": "tanh"}, r"not defined through first \(Conv2D, tanh\)"),
-        ("Conv2D", {"groups": 2}, "groups are not defined"),
         ("BatchNormalization", {}, r"not defined through first \(BatchNormalization"),
     ],
 )
@@ -269,4 +285,4 @@ def test_layers_without_a_way_back_are_refused_by_name(
     last = layers.Conv2D(2, 3, name="last")
     network = keras.Sequential([keras.Input((8, 8, 2)), first, last])
     with pytest.raises(ConfigError, match=words):
-        projections.project(network, "last", np.zeros((1, 8, 8, 2)), [Seed(0, 0, 0, 0, 1.0)])
+        projections.project(network, "last", np.zeros((1, 8, 8, 2)), [Unit(0, 0, 0, 0, 1.0)])
