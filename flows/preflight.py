@@ -41,7 +41,7 @@ def refuse_bad_data(chosen: RunConfig, planned: Sequence[Planned], store: Store)
     """Load own data that no step has loaded yet: bad ones end the command here, at once."""
     if chosen.data.source == "folder" and planned[0].state != "cached":
         source = sources.identify(chosen.data, store.downloads)
-        sources.load(source, chosen.data, store.downloads)
+        sources.load(source, chosen.data)
 
 
 @contextmanager

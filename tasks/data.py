@@ -17,7 +17,7 @@ from tasks.runtime.step_task import Work, step_task
 def load_dataset(work: Work) -> Headline:
     """Write the data set as arrays that memory-map."""
     source, config = work.settings
-    dataset = sources.load(source, config, work.run.store.downloads)
+    dataset = sources.load(source, config)
     datasets.write(work.folder, dataset)
     counts = {f"n_{name}": len(split) for name, split in dataset.splits.items()}
     return {"name": dataset.name, "n_classes": len(dataset.class_names), **counts}

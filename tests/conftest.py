@@ -24,7 +24,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """The data set `digits`, split with seed 0."""
     config = DataConfig(source="digits")
     downloads = tmp_path_factory.mktemp("downloads")
-    return sources.load(sources.identify(config, downloads), config, downloads)
+    return sources.load(sources.identify(config, downloads), config)
 
 
 @pytest.fixture(scope="session")

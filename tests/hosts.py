@@ -12,11 +12,13 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from cnn.data import idx, published
@@ -226,6 +228,11 @@ class Handler(BaseHTTPRequestHandler):
             self.server.closing.wait(self.server.pause)
 
 
+def patch_set(monkeypatch: pytest.MonkeyPatch, name: str, **changes: Any) -> None:
+    """Give a published data set other addresses or digests while a test runs."""
+    monkeypatch.setitem(published.SETS, name, replace(published.SETS[name], **changes))
+
+
 def digests(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of the unpacked bytes of a set's files by role."""
     return {role: idx.digest(folder / name) for role, name in published.FILE_NAMES.items()}
@@ -235,7 +242,7 @@ COMMAND = """
 import sys
 from cnn.data import published
 from flows import cli
-published.KNOWN["mnist"], published.ADDRESSES["mnist"] = {digests!r}, {addresses!r}
+published.SETS["mnist"] = published.PublishedSet("MNIST", {addresses!r}, sha256={digests!r})
 cli.main(sys.argv[1:])
 """
 

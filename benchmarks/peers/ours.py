@@ -77,7 +77,7 @@ def dataset() -> Dataset:
     config = DataConfig(source="folder", path=peers.folder())
     with tempfile.TemporaryDirectory() as nowhere:
         source = sources.identify(config, Path(nowhere))
-        return sources.load(source, config, Path(nowhere))
+        return sources.load(source, config)
 
 
 def accuracy(network: Any, data: Dataset, split: str = "test") -> float:

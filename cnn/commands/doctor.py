@@ -65,11 +65,11 @@ def _instructions() -> list[str]:
 
 def _sources(store: Store) -> Iterator[Check]:
     missing = []
-    for name in published.ADDRESSES:
+    for name, known in published.SETS.items():
         if published.is_fetched(name, store.downloads):
             yield Check(f"data {name}", True, f"fetched and verified in {store.downloads / name}")
         else:
-            missing += [(name, address) for address in published.ADDRESSES[name]]
+            missing += [(name, address) for address in known.addresses]
     with ThreadPoolExecutor(max_workers=16) as pool:
         answers = list(pool.map(_answer, (address for _, address in missing)))
     for (name, address), answer in zip(missing, answers, strict=True):

@@ -173,7 +173,7 @@ def _promoted_copy(path: Path, sha256: str, run: str, found: Findings) -> None:
 def _downloads(downloads: Path, found: Findings) -> None:
     roles = {file: role for role, file in published.FILE_NAMES.items()}
     for folder in filter(layout.is_folder, layout.entries(downloads)):
-        known = published.KNOWN.get(folder.name, {})
+        known = published.SETS[folder.name].sha256 if folder.name in published.SETS else {}
         for path in layout.entries(folder):
             if path.is_file() and path.suffix == ".gz":
                 _download(path, known.get(roles.get(path.name, "")), found)

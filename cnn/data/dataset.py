@@ -63,6 +63,7 @@ class Dataset:
     """A named data set: class names, the three splits, and where it came from.
 
     files: below the data folder, by image id; empty where an image is no file of its own.
+    title: what it is, for people.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Dataset:
     splits: Mapping[str, Split]
     origin: Mapping[str, Any]
     files: tuple[str, ...] = ()
+    title: str = ""
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -90,6 +92,7 @@ def write(folder: Path, dataset: Dataset) -> None:
             np.save(folder / f"{name}-{part}.npy", getattr(split, part), allow_pickle=False)
     description = {
         "name": dataset.name,
+        "title": dataset.title,
         "class_names": list(dataset.class_names),
         "image_shape": list(dataset.image_shape),
         "n_images": {name: len(split) for name, split in dataset.splits.items()},
@@ -116,6 +119,7 @@ def read(folder: Path) -> Dataset:
         splits,
         description["origin"],
         tuple(description.get("files", ())),
+        description.get("title", ""),  # older stores have none
     )
 
 

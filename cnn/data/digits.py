@@ -8,14 +8,37 @@ import gzip
 import hashlib
 import importlib.util
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from cnn.config.run import DataConfig
+from cnn.data import classes, splits
+from cnn.data.base import TEST_FRACTION, Parts, Source
+from cnn.data.dataset import Split
 from cnn.errors import DataError
 
 _SIDE, _BOX = 28, 20
+
+
+class Digits(Source):
+    """The source `digits`; a seventh of each class becomes the test images."""
+
+    @classmethod
+    def identify(cls, config: DataConfig, downloads: Path) -> Self:
+        """Return the source; raises DataError where scikit-learn's file is missing."""
+        return cls(
+            "digits", "digits, 1,797 scans that ship with scikit-learn", {"digits": digest()}
+        )
+
+    def load(self, split_seed: int) -> Parts:
+        """Return the scans, enlarged."""
+        images, labels = read()
+        scans = Split(images, labels, np.arange(len(labels)))
+        train, test = scans.divide(*splits.stratified(labels, TEST_FRACTION, split_seed))
+        return classes.indexed(train, test, {}, self.name)
 
 
 def path() -> Path:

@@ -5,52 +5,76 @@ at hand here: their files must have exactly the expected shape and type, they co
 HTTPS only, and the digests of what was fetched decide the key.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 
+from cnn.config.run import DataConfig
 from cnn.data import download, idx, idx_folder
+from cnn.data.base import Parts, Source
+from cnn.data.idx_files import IdxFiles
 from cnn.data.transfer import Deadline, Wanted
 from cnn.errors import DataError
 from cnn.io.digest_cache import DigestCache
 
 FETCH_SECONDS = 90.0  # the whole run fails within 120 s where no host is any good
 
-# SHA-256 of the unpacked bytes; only of files that were really fetched and hashed.
-KNOWN: dict[str, dict[str, str]] = {
-    "mnist": {
-        "train-images": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-        "train-labels": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-        "test-images": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-        "test-labels": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-    }
-}
+
+@dataclass(frozen=True)
+class PublishedSet:
+    """A published data set: what it is, where it lies, its classes' names, its files' digests.
+
+    sha256: of the unpacked bytes, by role; only of files that were really fetched and hashed.
+    """
+
+    title: str
+    addresses: tuple[str, ...]
+    class_names: tuple[str, ...] = ()
+    sha256: Mapping[str, str] = field(default_factory=dict)
+
+
 # No http://: nothing else vouches for a set without pinned digests. No older edition of
 # KMNIST (storage.googleapis.com/kuzushiji-mnist): its images are others of the same shape.
-ADDRESSES: dict[str, tuple[str, ...]] = {
-    "mnist": (
-        "https://storage.googleapis.com/cvdf-datasets/mnist/",
-        "https://ossci-datasets.s3.amazonaws.com/mnist/",
-        "https://azureopendatastorage.blob.core.windows.net/mnist/",
+SETS: dict[str, PublishedSet] = {
+    "mnist": PublishedSet(
+        "MNIST, handwritten digits",
+        (
+            "https://storage.googleapis.com/cvdf-datasets/mnist/",
+            "https://ossci-datasets.s3.amazonaws.com/mnist/",
+            "https://azureopendatastorage.blob.core.windows.net/mnist/",
+        ),
+        sha256={
+            "train-images": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+            "train-labels": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+            "test-images": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+            "test-labels": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+        },
     ),
-    "fashion-mnist": (
-        "https://storage.googleapis.com/tensorflow/tf-keras-datasets/",
-        "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+    "fashion-mnist": PublishedSet(
+        "Fashion-MNIST, articles of clothing",
+        (
+            "https://storage.googleapis.com/tensorflow/tf-keras-datasets/",
+            "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+        ),
+        (
+            *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+            *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+        ),
     ),
-    "kmnist": (
-        "https://codh.rois.ac.jp/kmnist/dataset/kmnist/",
-        "https://huggingface.co/datasets/tanganke/kmnist/resolve/"
-        "756d43e894032ce8838db8b32e7500c9c3b5d050/raw/",
+    "kmnist": PublishedSet(
+        "Kuzushiji-MNIST, cursive hiragana",
+        (
+            "https://codh.rois.ac.jp/kmnist/dataset/kmnist/",
+            "https://huggingface.co/datasets/tanganke/kmnist/resolve/"
+            "756d43e894032ce8838db8b32e7500c9c3b5d050/raw/",
+        ),
+        # In Roman letters: the font of the figures has no others.
+        ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
     ),
-}
-# KMNIST's are hiragana, in Roman letters: the font of the figures has no others.
-CLASS_NAMES: dict[str, tuple[str, ...]] = {
-    "fashion-mnist": (
-        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
-        *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
-    ),
-    "kmnist": ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
 }
 SHAPES: dict[str, tuple[int, ...]] = {
     "train-images": (60_000, 28, 28),
@@ -67,19 +91,46 @@ FILE_NAMES = {
 _N_CLASSES = 10
 
 
+@dataclass(frozen=True)
+class Published(Source):
+    """One of SETS, fetched into the folder of downloads."""
+
+    downloads: Path
+
+    @classmethod
+    def identify(cls, config: DataConfig, downloads: Path) -> Self:
+        """Return the source; without digests where none are pinned and nothing is fetched yet."""
+        name = config.source
+        return cls(name, SETS[name].title, digests(name, downloads), downloads)
+
+    def load(self, split_seed: int) -> Parts:
+        """Return the images, fetched if need be; raises UnreachableError too."""
+        fetched = fetch(self.name, self.downloads, FETCH_SECONDS)
+        return IdxFiles(fetched, self.digests, class_names=self._class_names).load(self.name)
+
+    def identity(self) -> dict[str, Any]:
+        """Return what decides the loaded arrays, for a key."""
+        named = {str(label): name for label, name in self._class_names.items()}
+        return super().identity() | ({"class_names": named} if named else {})
+
+    @property
+    def _class_names(self) -> dict[int, str]:
+        return dict(enumerate(SETS[self.name].class_names))
+
+
 def fetch(name: str, downloads: Path, seconds: float) -> dict[str, Path]:
     """Return the verified files of a set by role, fetched where missing.
 
     Raises UnreachableError, or StoreUnwritableError where the disk fails.
     """
     deadline = Deadline.after(seconds)
-    download.fetch(_wanted(name), ADDRESSES[name], downloads / name, deadline)
+    download.fetch(_wanted(name), SETS[name].addresses, downloads / name, deadline)
     return paths(name, downloads)
 
 
 def fetch_unpinned(name: str, downloads: Path) -> None:
     """Fetch a set where its key is not known before; do nothing for any other name."""
-    if name in ADDRESSES and name not in KNOWN:
+    if name in SETS and not SETS[name].sha256:
         fetch(name, downloads, FETCH_SECONDS)
 
 
@@ -94,8 +145,8 @@ def digests(name: str, downloads: Path) -> dict[str, str]:
 
     An empty dict stands for a set without pinned digests that is not there, whole and sound.
     """
-    if name in KNOWN:
-        return KNOWN[name]
+    if SETS[name].sha256:
+        return dict(SETS[name].sha256)
     memory = DigestCache(downloads.with_name("store") / ".verified" / f"downloads-{name}.json")
     try:
         found = {
@@ -128,8 +179,8 @@ def _most_bytes(role: str) -> int:
 
 def _verify(name: str, role: str, path: Path) -> str:
     """Return the digest of a file; raises DataError unless it is this set's."""
-    if name in KNOWN:
-        return download.verify(path, KNOWN[name][role])
+    if SETS[name].sha256:
+        return download.verify(path, SETS[name].sha256[role])
     dtype, shape = idx.header(path)
     if (dtype, shape) != (np.dtype(np.uint8), SHAPES[role]):
         raise DataError(
@@ -139,7 +190,7 @@ def _verify(name: str, role: str, path: Path) -> str:
     if "labels" in role and (largest := int(idx.read(path).max())) >= _N_CLASSES:
         raise DataError(f"{path}: a label is {largest}; {name} has 0 to {_N_CLASSES - 1}")
     digest = idx.digest(path)
-    for other, known in KNOWN.items():
-        if digest in known.values():
+    for other, known in SETS.items():
+        if digest in known.sha256.values():
             raise DataError(f"{path}: this is a file of {other}, not of {name}")
     return digest

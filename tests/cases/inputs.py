@@ -125,7 +125,7 @@ def load(folder: Path, **options: Any) -> Dataset:
     """Return what the product makes of a folder."""
     config = DataConfig(source="folder", path=folder, **options)
     downloads = folder / "no downloads"
-    return sources.load(sources.identify(config, downloads), config, downloads)
+    return sources.load(sources.identify(config, downloads), config)
 
 
 def as_files(dataset: Dataset) -> Arrays:

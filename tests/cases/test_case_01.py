@@ -27,7 +27,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setattr(transfer, "READ_SECONDS", 0.3)
     monkeypatch.setattr(transfer, "FIRST_PAUSE_SECONDS", 0.01)
     bodies = hosts.written(tmp_path / "host", hosts.small_set())
-    monkeypatch.setitem(published.KNOWN, "mnist", hosts.digests(tmp_path / "host"))
+    hosts.patch_set(monkeypatch, "mnist", sha256=hosts.digests(tmp_path / "host"))
     with hosts.serving(bodies) as server:
         yield server
 
@@ -54,8 +54,8 @@ def test_hosts_that_fail_cost_a_set_nothing_but_time(
 ) -> None:
     """Each of the four files comes from wherever it can be had."""
     addresses = tuple(server.at("dead", "hang", "busy", "good"))
-    monkeypatch.setitem(published.ADDRESSES, "mnist", addresses)
-    dataset = sources.load(sources.identify(MNIST, tmp_path), MNIST, tmp_path)
+    hosts.patch_set(monkeypatch, "mnist", addresses=addresses)
+    dataset = sources.load(sources.identify(MNIST, tmp_path), MNIST)
     for part in ("images", "labels"):
         found = getattr(dataset.splits["test"], part)
         np.testing.assert_array_equal(found.squeeze(), hosts.small_set()[f"test-{part}"])
@@ -71,10 +71,10 @@ def test_with_every_host_dead_or_hanging_the_run_ends_in_time(
     """The time is shared among the hosts; one message lists what each of them answered."""
     server.piece, server.pause = 1, 0.03
     monkeypatch.setattr(published, "FETCH_SECONDS", 1.2)
-    monkeypatch.setitem(published.ADDRESSES, "mnist", tuple(server.at(*places)))
+    hosts.patch_set(monkeypatch, "mnist", addresses=tuple(server.at(*places)))
     started = time.monotonic()
     with pytest.raises(UnreachableError) as caught:
-        sources.load(sources.identify(MNIST, tmp_path), MNIST, tmp_path)
+        sources.load(sources.identify(MNIST, tmp_path), MNIST)
     assert time.monotonic() - started < 1.2 + len(places) * transfer.GRACE_SECONDS
     first, *answers, remedy = str(caught.value).splitlines()
     assert first.endswith(f"could not be fetched from any of {len(places)} addresses:")
@@ -86,7 +86,9 @@ def test_with_every_host_dead_or_hanging_the_run_ends_in_time(
 
 def test_the_time_limits_leave_room_for_the_rest_of_the_run() -> None:
     """120 s is the promise; each host may hold up the run for a second beyond its share."""
-    most_hosts = max(len(addresses) for addresses in published.ADDRESSES.values())
+    most_hosts = max(
+        len(addresses) for addresses in (known.addresses for known in published.SETS.values())
+    )
     assert published.FETCH_SECONDS + most_hosts * transfer.GRACE_SECONDS < 120 - 15
 
 
@@ -94,7 +96,7 @@ def test_the_time_limits_leave_room_for_the_rest_of_the_run() -> None:
 def test_the_command_refuses_with_one_message(tmp_path: Path, server: Server) -> None:
     """Exit code of bad data, no traceback, no artifact, no run folder, nothing half fetched."""
     store, addresses = tmp_path / "artifacts", server.at("dead", "gone")
-    said = hosts.refused_by_the_command(store, published.KNOWN["mnist"], addresses)
+    said = hosts.refused_by_the_command(store, published.SETS["mnist"].sha256, addresses)
     for address, status in zip(addresses, ("403 Forbidden", "404 Not Found"), strict=True):
         assert f"{address}train-images-idx3-ubyte.gz: HTTP {status}" in said
     assert list((store / "downloads/mnist").iterdir()) == []

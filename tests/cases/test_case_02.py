@@ -53,7 +53,7 @@ def test_it_is_set_aside_and_fetched_again_once(
     """The arrays are the good ones, the log says what was wrong, the rest is not fetched."""
     spoil, reason = FAULTS[fault]
     path = cache(tmp_path, server, "train-images", spoil)
-    dataset = sources.load(sources.identify(MNIST, tmp_path), MNIST, tmp_path)
+    dataset = sources.load(sources.identify(MNIST, tmp_path), MNIST)
     train = dataset.splits["train"]
     np.testing.assert_array_equal(
         train.images[..., 0], hosts.small_set()["train-images"][train.ids]
@@ -72,10 +72,10 @@ def test_offline_it_is_refused_with_its_reason(
     """Whichever of the four files it is, the second run says the same as the first."""
     spoil, reason = FAULTS[fault]
     path = cache(tmp_path, server, role, spoil)
-    monkeypatch.setitem(published.ADDRESSES, "mnist", ("http://127.0.0.1:9/",))
+    hosts.patch_set(monkeypatch, "mnist", addresses=("http://127.0.0.1:9/",))
     for _ in range(2):
         with pytest.raises(UnreachableError, match=rf"{path}\.bad: .*{reason}") as caught:
-            sources.load(sources.identify(MNIST, tmp_path), MNIST, tmp_path)
+            sources.load(sources.identify(MNIST, tmp_path), MNIST)
         assert (PAGE.decode()[:80] in str(caught.value)) == (fault == "html")
         assert not path.exists()
 
@@ -87,7 +87,7 @@ def test_bad_again_it_is_refused_and_not_kept(tmp_path: Path, server: Server, fa
     path = cache(tmp_path, server, "test-labels", spoil)
     server.bodies[path.name] = path.read_bytes()
     with pytest.raises(UnreachableError, match=f"/good/{path.name}: .*{reason}"):
-        sources.load(sources.identify(MNIST, tmp_path), MNIST, tmp_path)
+        sources.load(sources.identify(MNIST, tmp_path), MNIST)
     assert not path.exists()
     assert not list(path.parent.glob(".*"))
 
@@ -97,6 +97,8 @@ def test_the_command_refuses_an_html_page_offline(tmp_path: Path, server: Server
     """The first 80 characters of the page are shown; no artifact is made."""
     store = tmp_path / "artifacts"
     cache(store / "downloads", server, "train-images", FAULTS["html"][0])
-    said = hosts.refused_by_the_command(store, published.KNOWN["mnist"], ["http://127.0.0.1:9/"])
+    said = hosts.refused_by_the_command(
+        store, published.SETS["mnist"].sha256, ["http://127.0.0.1:9/"]
+    )
     assert "this is an HTML page, not an IDX file" in said
     assert PAGE.decode()[:80] in said

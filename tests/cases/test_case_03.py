@@ -56,7 +56,7 @@ def test_another_packing_is_the_same_data(
     with caplog.at_level(logging.INFO, "cnn"):
         for n_lines in (4, 0):
             caplog.clear()
-            dataset = sources.load(sources.identify(MNIST, tmp_path), MNIST, tmp_path)
+            dataset = sources.load(sources.identify(MNIST, tmp_path), MNIST)
             assert len(caplog.records) == n_lines
     assert (tmp_path / "mnist" / IMAGES).read_bytes() == server.bodies[IMAGES]
     np.testing.assert_array_equal(
@@ -80,8 +80,8 @@ def test_one_changed_element_is_refused(
         hosts.written(tmp_path / "mnist", hosts.small_set())
         (tmp_path / "mnist" / name).write_bytes(server.bodies[name])
     with pytest.raises(UnreachableError) as caught:
-        sources.load(sources.identify(MNIST, tmp_path), MNIST, tmp_path)
-    digests = f"{hosts.idx.digest(changed)}, expected {published.KNOWN['mnist'][role]}"
+        sources.load(sources.identify(MNIST, tmp_path), MNIST)
+    digests = f"{hosts.idx.digest(changed)}, expected {published.SETS['mnist'].sha256[role]}"
     assert f"/good/{name}: wrong checksum" in str(caught.value)
     assert str(caught.value).count(digests) == 1 + cached
     assert not (tmp_path / "mnist" / name).exists()

@@ -21,9 +21,9 @@ import hashlib, sys
 from pathlib import Path
 from cnn.config.run import DataConfig
 from cnn.data import published, sources
-published.KNOWN["mnist"], published.ADDRESSES["mnist"] = {digests!r}, {addresses!r}
+published.SETS["mnist"] = published.PublishedSet("MNIST", {addresses!r}, sha256={digests!r})
 config, downloads = DataConfig(source="mnist"), Path(sys.argv[1])
-dataset = sources.load(sources.identify(config, downloads), config, downloads)
+dataset = sources.load(sources.identify(config, downloads), config)
 sha256 = hashlib.sha256()
 for split in dataset.splits.values():
     sha256.update(split.images.tobytes() + split.labels.tobytes())

@@ -24,7 +24,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 SLOW_HOST = """
 import json, sys
 from cnn.data import published
-published.KNOWN["mnist"], published.ADDRESSES["mnist"] = json.loads(sys.argv[1])
+digests, addresses = json.loads(sys.argv[1])
+published.SETS["mnist"] = published.PublishedSet("MNIST", addresses, sha256=digests)
 from flows import cli
 cli.main(sys.argv[2:])
 """

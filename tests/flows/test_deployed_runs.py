@@ -8,7 +8,6 @@ import pytest
 from prefect.client.schemas.objects import FlowRun
 
 from cnn.config import run as config
-from cnn.data import published
 from cnn.errors import DataError, UnreachableError
 from flows.train_and_explain import train_and_explain
 from tasks.data import load_dataset
@@ -34,7 +33,7 @@ def deployment(monkeypatch: pytest.MonkeyPatch) -> None:
 def _n_asked(store: Path, monkeypatch: pytest.MonkeyPatch) -> int:
     """Return how often a run asked a host that answers nothing of use, before it failed."""
     with hosts.serving({}) as server:
-        monkeypatch.setitem(published.ADDRESSES, "fashion-mnist", server.at("dead"))
+        hosts.patch_set(monkeypatch, "fashion-mnist", addresses=server.at("dead"))
         with pytest.raises(UnreachableError):
             train_and_explain(config.validate({"data": {"source": "fashion-mnist"}}), store=store)
         return server.asked["dead"]

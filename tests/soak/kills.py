@@ -20,7 +20,8 @@ COMMAND = """
 import sys
 from cnn.data import published
 from cnn.train import checkpoints
-published.ADDRESSES["mnist"] = (sys.argv[1],)
+known = published.SETS["mnist"].sha256
+published.SETS["mnist"] = published.PublishedSet("MNIST", (sys.argv[1],), sha256=known)
 checkpoints.LARGEST_SHARE = 1.0
 from flows import cli
 cli.main(sys.argv[2:])

@@ -24,13 +24,6 @@ from cnn.report.pages import filter_pages, html, thumbnails
 from cnn.store.refs import Kind
 
 _MOST_IN_UI = 25  # filters with a row each; the UI does not fold a picture
-TITLES = {
-    "mnist": "MNIST, handwritten digits",
-    "fashion-mnist": "Fashion-MNIST, articles of clothing",
-    "kmnist": "Kuzushiji-MNIST, cursive hiragana",
-    "digits": "digits, 1,797 scans that ship with scikit-learn",
-    "folder": "a folder of own images",
-}
 
 
 @dataclass(frozen=True)
@@ -142,7 +135,7 @@ def _values(material: Material, shown: Sequence[ExplainedLayer]) -> dict[str, An
     per_class = material.tables["per_class"]
     return {
         "dataset": dataset,
-        "title": TITLES.get(dataset.name, dataset.name),
+        "title": dataset.title or dataset.name,
         "metrics": _metrics(material.tables["metrics"]),
         "confusions": _records(_worst_confusions(material.tables["confusion"])),
         "per_class": _records(per_class[per_class["split"] == "test"]),

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from cnn.commands import verify
-from cnn.data import idx, sources
+from cnn.data import idx
 from cnn.io.digest_cache import DigestCache
 from cnn.progress import Progress
 from cnn.runs import index, records
@@ -20,6 +20,7 @@ from cnn.store.keys import Key
 from cnn.store.manifests import Headline
 from cnn.store.store import Store
 from cnn.tables import parquet
+from tests import hosts
 from tests.cnn.commands import filled_store
 
 
@@ -314,7 +315,7 @@ def test_downloads_are_unpacked_and_compared(
     path = store.downloads / "mnist" / DOWNLOAD
     path.parent.mkdir(parents=True)
     idx.write(path, np.array([1, 2, 3], np.uint8), compress=True)
-    monkeypatch.setitem(sources.KNOWN, "mnist", {"test-labels": idx.digest(path)})
+    hosts.patch_set(monkeypatch, "mnist", sha256={"test-labels": idx.digest(path)})
     path.with_name(f"{DOWNLOAD}.bad").write_text("set aside")
     assert broken(store) == []
     damage, wanted = DOWNLOAD_FAULTS[fault]

@@ -304,7 +304,7 @@ def test_a_picture_that_changes_between_key_and_loading_is_refused(tmp_path: Pat
     source = sources.identify(config, tmp_path)
     inputs.write_pictures(tmp_path, {"b/2.png": inputs.png(np.full((9, 9), 77, np.uint8))})
     with pytest.raises(DataError, match=r"b/2\.png: the file changed while the run was starting"):
-        sources.load(source, config, tmp_path)
+        sources.load(source, config)
 
 
 def test_a_picture_that_vanishes_is_refused(tmp_path: Path) -> None:

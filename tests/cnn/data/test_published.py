@@ -16,6 +16,7 @@ from cnn.io import digest_cache
 from cnn.pipeline import planning
 from cnn.pipeline.steps import LOAD_DATASET
 from cnn.store.store import Store
+from tests import hosts
 from tests.hosts import Server, serving, small_set, written
 
 UNPINNED = ("fashion-mnist", "kmnist")
@@ -29,15 +30,15 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     arrays = small_set()
     monkeypatch.setattr(published, "SHAPES", {role: arrays[role].shape for role in arrays})
     with serving(written(tmp_path / "host", arrays)) as server:
-        for name in published.ADDRESSES:
-            monkeypatch.setitem(published.ADDRESSES, name, tuple(server.at("good")))
+        for name in published.SETS:
+            hosts.patch_set(monkeypatch, name, addresses=tuple(server.at("good")))
         yield server
 
 
 def run(config: DataConfig, downloads: Path) -> Dataset:
     """Return the data set as the task does: fetch, resolve, load."""
     LOAD_DATASET.fetch(config, downloads)
-    return sources.load(sources.identify(config, downloads), config, downloads)
+    return sources.load(sources.identify(config, downloads), config)
 
 
 @pytest.mark.parametrize("name", UNPINNED)
@@ -46,7 +47,7 @@ def test_a_set_is_fetched_and_its_classes_have_names(
 ) -> None:
     """The arrays are those of the host, the names those of the set's authors."""
     dataset = run(CONFIG.model_copy(update={"source": name}), tmp_path / "downloads")
-    assert (dataset.name, dataset.class_names) == (name, published.CLASS_NAMES[name])
+    assert (dataset.name, dataset.class_names) == (name, published.SETS[name].class_names)
     assert len(set(dataset.class_names)) == 10
     test = dataset.splits["test"]
     np.testing.assert_array_equal(test.images[..., 0], small_set()["test-images"])
@@ -133,7 +134,7 @@ def test_without_pinned_digests_a_bad_body_is_refused_too(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     """gzip must be whole, its checksum right, and the IDX file within complete."""
-    monkeypatch.setitem(published.ADDRESSES, "fashion-mnist", tuple(server.at(place, "good")))
+    hosts.patch_set(monkeypatch, "fashion-mnist", addresses=tuple(server.at(place, "good")))
     run(CONFIG, tmp_path / "downloads")
     assert server.asked == {place: 4, "good": 4}
 
@@ -143,7 +144,7 @@ def test_mnist_under_another_name_is_refused(
 ) -> None:
     """The sets share file names and shapes: a host may confuse them."""
     known = {role: idx.digest(tmp_path / "host" / published.FILE_NAMES[role]) for role in SMALL}
-    monkeypatch.setitem(published.KNOWN, "mnist", known)
+    hosts.patch_set(monkeypatch, "mnist", sha256=known)
     with pytest.raises(UnreachableError, match="this is a file of mnist, not of fashion-mnist"):
         run(CONFIG, tmp_path / "downloads")
 
@@ -172,12 +173,12 @@ def test_files_that_are_damaged_later_are_fetched_again(
 
 def test_each_set_has_two_hosts_that_tls_vouches_for() -> None:
     """The sets' names are the choices of data.source that are fetched."""
-    for name, addresses in published.ADDRESSES.items():
+    for name, known in published.SETS.items():
         assert DataConfig(source=name)
-        hosts = {address.split("/")[2] for address in addresses}
+        hosts = {address.split("/")[2] for address in known.addresses}
         assert len(hosts) >= 2
-        assert all(address.startswith("https://") for address in addresses)
-        assert all(address.endswith("/") for address in addresses)
+        assert all(address.startswith("https://") for address in known.addresses)
+        assert all(address.endswith("/") for address in known.addresses)
 
 
 @pytest.mark.real_mnist

@@ -11,9 +11,10 @@ import pytest
 from numpy.typing import NDArray
 
 from cnn.config.run import DataConfig
-from cnn.data import idx, idx_folder, published, sources
+from cnn.data import idx, idx_folder, sources
 from cnn.data.dataset import Dataset
 from cnn.errors import ConfigError, DataError, UnreachableError
+from tests import hosts
 
 NAMES = dict(
     zip(
@@ -48,7 +49,7 @@ def put(path: Path, arrays: dict[str, NDArray[Any]], prefix: str = "") -> DataCo
 
 
 def load(config: DataConfig, downloads: Path) -> Dataset:
-    return sources.load(sources.identify(config, downloads), config, downloads)
+    return sources.load(sources.identify(config, downloads), config)
 
 
 @pytest.fixture
@@ -69,8 +70,8 @@ def known(
     """The small arrays are what `mnist` means; the settings name a folder that holds them."""
     config = put(tmp_path / "copy", arrays)
     digests = {role: idx.digest(tmp_path / "copy" / name) for role, name in NAMES.items()}
-    monkeypatch.setitem(published.KNOWN, "mnist", digests)
-    monkeypatch.setitem(published.ADDRESSES, "mnist", ("http://127.0.0.1:9/",))
+    hosts.patch_set(monkeypatch, "mnist", sha256=digests)
+    hosts.patch_set(monkeypatch, "mnist", addresses=("http://127.0.0.1:9/",))
     return config
 
 
@@ -241,7 +242,7 @@ def test_a_file_that_changed_since_it_was_identified_is_refused(
     source = sources.identify(config, tmp_path)
     put(tmp_path, {**arrays, role: arrays[role][::-1]})
     with pytest.raises(DataError, match=f"{NAMES[role]}: the file changed while the run"):
-        sources.load(source, config, tmp_path)
+        sources.load(source, config)
 
 
 @pytest.mark.usefixtures("offline")

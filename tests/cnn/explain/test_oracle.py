@@ -38,7 +38,7 @@ def real(
     """100 steps of `fast`; conv1's 810,000 positions and conv2's in float64."""
     config = DataConfig(source="folder", path=mnist_dir)
     downloads = tmp_path_factory.mktemp("downloads")
-    mnist = sources.load(sources.identify(config, downloads), config, downloads)
+    mnist = sources.load(sources.identify(config, downloads), config)
     test = mnist.splits["test"]
     assert (mnist.name, len(test)) == ("mnist", 10_000)
     np.testing.assert_array_equal(test.ids, np.arange(10_000))

@@ -21,7 +21,7 @@ def main(n_threads: int, downloads: Path) -> None:
     """Print digests of what an untrained network does on 700 images, with so many threads."""
     device.prepare(RuntimeConfig(threads=n_threads))
     config = DataConfig(source="digits")
-    digits = sources.load(sources.identify(config, downloads), config, downloads)
+    digits = sources.load(sources.identify(config, downloads), config)
     network = networks.build(recipes.SPEC, digits.image_shape, 10, seed=0)
     images = digits.splits["train"].images[:700]
     found = {}

@@ -73,7 +73,7 @@ def _world(root: Path, config: DataConfig, **overrides: Any) -> World:
 
     device.prepare(RuntimeConfig())
     downloads = root / "downloads"
-    dataset = sources.load(sources.identify(config, downloads), config, downloads)
+    dataset = sources.load(sources.identify(config, downloads), config)
     training = recipes.resolve(TrainConfig(**overrides))
     return World(root, dataset, root / "data", fit.fit(dataset, training, 0).model)
 

@@ -51,7 +51,7 @@ from cnn.train import device, fit
 device.prepare(RuntimeConfig())
 config = DataConfig(source="digits")
 downloads = pathlib.Path(tempfile.gettempdir())
-digits = sources.load(sources.identify(config, downloads), config, downloads)
+digits = sources.load(sources.identify(config, downloads), config)
 fitted = fit.fit(digits, Training.model_validate_json(sys.argv[1]), seed=5)
 print(hashlib.sha256(b"".join(w.tobytes() for w in fitted.model.get_weights())).hexdigest())
 """
@@ -255,7 +255,7 @@ def test_weights_ruined_by_the_very_last_step_are_noticed(
 ) -> None:
     """No later batch shows that the last step went astray; the training must not end well."""
     config = DataConfig(source="digits", validation_fraction=validation_fraction)
-    dataset = sources.load(sources.identify(config, tmp_path), config, tmp_path)
+    dataset = sources.load(sources.identify(config, tmp_path), config)
     changes = {"steps": 1, "learning_rate": learning_rate}
     with pytest.raises(fit.DivergedError, match="at step 1 of 1"):
         fit.fit(dataset, recipes.SPEC.model_copy(update=changes), seed=0)
@@ -266,7 +266,7 @@ def test_an_empty_validation_split_leaves_only_batches_in_the_history(
 ) -> None:
     """Without held-out images training works, and no row claims to have measured any."""
     config = DataConfig(source="digits", validation_fraction=0.0)
-    dataset = sources.load(sources.identify(config, tmp_path), config, tmp_path)
+    dataset = sources.load(sources.identify(config, tmp_path), config)
     assert len(dataset.splits["validation"]) == 0
     fitted = fit.fit(dataset, small.model_copy(update={"log_every": 2}), seed=0)
     assert [(row.step, row.split) for row in fitted.history] == [

@@ -239,7 +239,7 @@ from cnn.train import checkpoints, device, fit
 device.prepare(RuntimeConfig(threads=2))
 config = DataConfig(source="digits")
 downloads = pathlib.Path(tempfile.gettempdir())
-digits = sources.load(sources.identify(config, downloads), config, downloads)
+digits = sources.load(sources.identify(config, downloads), config)
 fit._LONGEST_BLOCK = 4
 found, _ = checkpoints.newest(pathlib.Path(sys.argv[2]))
 def keep(capture):

@@ -1,0 +1,137 @@
+"""The source `folder`: a person's own IDX files, or own images in one folder for each class."""
+
+import hashlib
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from cnn.config.run import DataConfig
+from cnn.data import checks, idx, idx_folder, image_decoding, image_folder, published, splits
+from cnn.data.base import TEST_FRACTION, Parts, Source, refuse_options
+from cnn.data.dataset import Split
+from cnn.data.idx_files import IdxFiles
+from cnn.data.image_folder import ImageFolder
+from cnn.errors import ConfigError
+from cnn.io.digest_cache import DigestCache
+
+log = logging.getLogger(__name__)
+
+NAME, _TITLE = "folder", "a folder of own images"
+_OF_IMAGES, _OF_IDX = ("image_size", "channels"), ("label_column",)
+
+
+def identify(config: DataConfig, downloads: Path) -> Source:
+    """Return the source that lies in `data.path`; raises DataError, ConfigError."""
+    path = _path(config)
+    if image_folder.holds_classes(path) and not idx_folder.holds_idx(path):
+        return OwnImages.identify(config, downloads)
+    return OwnIdxFiles.identify(config, downloads)
+
+
+@dataclass(frozen=True)
+class OwnIdxFiles(Source):
+    """Four IDX files; where they are those of a published set, it has that name."""
+
+    files: IdxFiles
+
+    @classmethod
+    def identify(cls, config: DataConfig, downloads: Path) -> Self:
+        """Return the source; every file is hashed, unless it is known to be unchanged."""
+        path = _path(config)
+        refuse_options(config, _OF_IMAGES, "pictures, and this folder has IDX files")
+        found = idx_folder.find(path)
+        cache = DigestCache(
+            downloads.with_name("store") / ".verified" / f"folder-{_short(path)}.json"
+        )
+        digests = {
+            role: cache.digest(file, str(file), idx.digest) for role, file in found.paths.items()
+        }
+        cache.keep()
+        transposed = found.transposed if config.transpose is None else config.transpose
+        name, title = (NAME, _TITLE) if transposed else _known(digests)
+        files = IdxFiles(found.paths, digests, transposed, config.label_column, found.class_names)
+        return cls(name, title, digests, files)
+
+    def load(self, split_seed: int) -> Parts:
+        """Return the images as the files divide them."""
+        return self.files.load(self.name)
+
+    def identity(self) -> dict[str, Any]:
+        """Return what decides the loaded arrays, for a key."""
+        files = self.files
+        named = {str(label): name for label, name in sorted(files.class_names.items())}
+        column = files.label_column
+        return {
+            **super().identity(),
+            "transposed": files.transposed,
+            **({} if column is None else {"label_column": column}),
+            **({"class_names": named} if named else {}),
+        }
+
+
+@dataclass(frozen=True)
+class OwnImages(Source):
+    """Image files, a folder for each class; a seventh is for testing unless the folders say."""
+
+    found: ImageFolder
+    transposed: bool
+    size: image_decoding.Size | None
+    channels: int
+
+    @classmethod
+    def identify(cls, config: DataConfig, downloads: Path) -> Self:
+        """Return the source; every file is hashed."""
+        refuse_options(config, _OF_IDX, "IDX files, and this folder has pictures")
+        found = image_folder.find(_path(config))
+        digests = {"pictures": found.digest}
+        channels, transposed = config.channels or 1, bool(config.transpose)
+        return cls(NAME, _TITLE, digests, found, transposed, config.image_size, channels)
+
+    def load(self, split_seed: int) -> Parts:
+        """Return the decoded images, of one size."""
+        found = self.found
+        if found.left_out:
+            shown = ", ".join(found.left_out[:5]) + (", ..." if len(found.left_out) > 5 else "")
+            log.warning(
+                "%s: left out as no pictures, or as links that lead out of the folder: %d (%s)",
+                found.root,
+                len(found.left_out),
+                shown,
+            )
+        images = image_decoding.read(found, self.size, self.channels)
+        if self.transposed:
+            images = checks.transposed(images)
+        labels = np.array([file.label for file in found.pictures], np.int64)
+        every = Split(images, labels, np.arange(len(labels)))
+        if found.n_train:
+            train, test = every.cut(found.n_train)
+        else:
+            train, test = every.divide(*splits.stratified(labels, TEST_FRACTION, split_seed))
+        return Parts(train, test, found.class_names, tuple(file.name for file in found.pictures))
+
+    def identity(self) -> dict[str, Any]:
+        """Return what decides the loaded arrays, for a key."""
+        size = {} if self.size is None else {"image_size": list(self.size)}
+        options = {"transposed": self.transposed, "channels": self.channels, **size}
+        return super().identity() | options
+
+
+def _path(config: DataConfig) -> Path:
+    if config.path is None:
+        raise ConfigError("data.path is missing; data.source folder needs one")
+    return config.path
+
+
+def _known(digests: dict[str, str]) -> tuple[str, str]:
+    """Return name and title of the published set with these digests, else those of a folder."""
+    for name, known in published.SETS.items():
+        if known.sha256 == digests:
+            return name, known.title
+    return NAME, _TITLE
+
+
+def _short(path: Path) -> str:
+    return hashlib.sha256(str(path).encode("utf-8", "surrogateescape")).hexdigest()[:16]
