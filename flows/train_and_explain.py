@@ -10,7 +10,7 @@ from tasks.compare import compare_with_promoted
 from tasks.data import load_dataset
 from tasks.evaluate import evaluate_model
 from tasks.filters import export_filters
-from tasks.patches import mine_patches, refuse_unfit
+from tasks.patches import mine_patches
 from tasks.publish import publish_run
 from tasks.report import write_report
 from tasks.runtime import deployment, flow_run
@@ -51,7 +51,6 @@ def train_and_explain(
     config = flow_run.dated(config)
     with RunContext(config, store, refresh, note) as run:
         dataset = load_dataset(run, settings=config.data)
-        refuse_unfit(run, dataset)
         model = train_model(run, dataset, settings=config.train)
         evaluation = evaluate_model.submit(run, model, dataset, settings=config.evaluate)
         filters = export_filters.submit(run, model, dataset)

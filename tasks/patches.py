@@ -8,22 +8,8 @@ from cnn.data import dataset as datasets
 from cnn.model_io import exports
 from cnn.pipeline.steps import MINE_LAYER, MINE_PATCHES
 from cnn.store.manifests import Headline
-from cnn.store.refs import Ref
 from tasks.runtime import shards
-from tasks.runtime.context import RunContext
 from tasks.runtime.step_task import Work, step_task
-
-
-def refuse_unfit(run: RunContext, dataset: Ref) -> None:
-    """Raise ConfigError, before a network is trained, where its patches could not be mined."""
-    from cnn.explain import patches
-    from cnn.train import networks, recipes
-
-    images, settings = datasets.read(run.store.open(dataset)), run.config.explain
-    sizes = networks.map_sizes(recipes.resolve(run.config.train), images.image_shape)
-    n_images = len(images.splits[settings.split])
-    for layer, size in sizes.items():
-        patches.refuse_too_many(settings, layer, n_images, size, "explain.")
 
 
 @step_task(MINE_PATCHES)

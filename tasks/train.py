@@ -12,11 +12,14 @@ from tasks.runtime.step_task import Work, step_task
 @step_task(TRAIN_MODEL)
 def train_model(work: Work) -> Headline:
     """Write the trained model, its settings and its history; a diverged one's history is kept."""
-    from cnn.train import checkpoints, fit, precision, trained
+    from cnn.explain import patches
+    from cnn.train import checkpoints, fit, networks, precision, trained
 
     training, seed = work.settings
     device = work.run.device()
     dataset = datasets.read(work.inputs["dataset"])
+    network = networks.build(training, dataset.image_shape, len(dataset.class_names), seed)
+    patches.refuse_unfit(network, dataset, work.run.config.explain)
     state = work.checkpoint.state if work.checkpoint else None
     writer = checkpoints.CheckpointWriter(
         work.run.store.checkpoints / work.key.digest,

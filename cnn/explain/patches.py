@@ -64,7 +64,7 @@ def check(model: Any, split: Split, settings: MiningConfig, section: str = "") -
             f"images of {size_words(found)} pixels are refused; "
             f"the model reads {size_words(wanted)}"
         )
-    refuse_too_many(settings, layer, len(split), (shape[0], shape[1]), section)
+    _refuse_too_many(settings, layer, len(split), (shape[0], shape[1]), section)
     if settings.filters and max(settings.filters) >= shape[-1]:
         raise ConfigError(
             f"filters: {max(settings.filters)} is refused; {layer} has the filters 0 to "
@@ -72,7 +72,7 @@ def check(model: Any, split: Split, settings: MiningConfig, section: str = "") -
         )
 
 
-def refuse_too_many(
+def _refuse_too_many(
     settings: ExplainConfig, layer: str, n_images: int, sides: tuple[int, int], section: str
 ) -> None:
     """Raise ConfigError where there are no images, or fewer positions than patches to be kept.
@@ -88,6 +88,13 @@ def refuse_too_many(
             f"{section}patches_per_filter: {k:,} is refused; a filter of {layer} has "
             f"{n_places:,} positions in the {n_images:,} {settings.split} images"
         )
+
+
+def refuse_unfit(model: Any, dataset: Dataset, settings: ExplainConfig) -> None:
+    """Refuse, before a network is trained, what it could not be mined for; raises as `check`."""
+    split = dataset.splits[settings.split]
+    for layer in activations.explained_layers(model):
+        check(model, split, MiningConfig(layer=layer, **settings.model_dump()), "explain.")
 
 
 def mine(

@@ -1,6 +1,6 @@
 """The training loop: many steps in one graph, with the images held as tensors on the device."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cnn.config.training import Training
 from cnn.errors import ArtifactError
-from cnn.train import augment, networks, optimizers, order, schedule
+from cnn.train import augment, forward, optimizers, order, schedule
 
 _DROPOUT_STREAM, _AUGMENT_STREAM, _N_STREAMS = 0, 1, 2
 _EVALUATION_BATCH = 1000
@@ -47,7 +47,7 @@ class Loop:
         import tensorflow as tf
 
         self._settings, self._seed, self._n_images, self._xla = settings, seed, len(labels), xla
-        self._weights = by_name(model)
+        self._layers, self._weights = forward.layers_of(model), by_name(model)
         self._optimizer = optimizers.of(settings)
         self._slots = {
             name: [tf.Variable(tf.zeros_like(weight)) for _ in range(self._optimizer.n_slots)]
@@ -140,8 +140,13 @@ class Loop:
         weights = list(self._weights.values())
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(weights)
-            logits = networks.logits(
-                self._weights, pixels, self._settings, self._dropping(step), self._xla
+            logits = forward.logits(
+                self._layers,
+                self._weights,
+                pixels,
+                self._settings.precision,
+                self._dropping(step),
+                self._xla,
             )
             measured = loss = tf.reduce_mean(_losses(tf, logits, labels))
             if self._settings.label_smoothing:
@@ -161,12 +166,12 @@ class Loop:
         with tf.control_dependencies([*updates, *averaged]):
             return tf.identity(measured), _hits(tf, logits, labels)
 
-    def _dropping(self, step: Any) -> Callable[[Any], Any]:
+    def _dropping(self, step: Any) -> forward.Drop:
         """Return dropout as it is drawn from (seed, step)."""
         import tensorflow as tf
 
         if not self._settings.dropout:
-            return networks.keep_all
+            return forward.keep_all
         return lambda values: tf.nn.experimental.stateless_dropout(
             values,
             self._settings.dropout,
@@ -185,11 +190,10 @@ class Loop:
 
         n = tf.shape(labels)[0]
         weights = self._averages or self._weights
-        as_saved = self._settings.model_copy(update={"precision": "float32"})
 
         def body(start: Any, loss: Any, n_correct: Any) -> Any:
             part = slice(start, start + _EVALUATION_BATCH)
-            logits = networks.logits(weights, images[part], as_saved)
+            logits = forward.logits(self._layers, weights, images[part], "float32")
             batch_loss = tf.reduce_sum(tf.cast(_losses(tf, logits, labels[part]), tf.float64))
             return (
                 start + _EVALUATION_BATCH,

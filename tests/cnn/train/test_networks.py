@@ -177,16 +177,3 @@ def test_the_network_computes_what_its_description_says(
     powers = np.exp(expected - expected.max(axis=1, keepdims=True))
     probabilities = powers / powers.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(np.asarray(network(images)), probabilities, atol=1e-3)
-
-
-@pytest.mark.parametrize("shape", [(28, 28, 1), (33, 20, 3)])
-@pytest.mark.parametrize(("kernel", "stride"), [(12, 2), (5, 3), (1, 1)])
-def test_the_size_of_the_maps_is_that_of_the_network(
-    shape: tuple[int, int, int], kernel: int, stride: int
-) -> None:
-    """As it is known without one."""
-    settings = recipes.SPEC.model_copy(update={"conv1_kernel": kernel, "conv1_stride": stride})
-    network = networks.build(settings, shape, 3, seed=0)
-    for name in ("conv1", "conv2"):
-        found = networks.map_sizes(settings, shape)[name]
-        assert found == network.get_layer(name).output.shape[1:3]

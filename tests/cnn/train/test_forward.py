@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cnn.config.training import Training
-from cnn.train import layers, loop, networks, recipes
+from cnn.train import forward, loop, networks, recipes
 
 pytestmark = pytest.mark.usefixtures("prepared")
 
@@ -21,7 +21,9 @@ def _both(settings: Training, shape: tuple[int, int, int]) -> tuple[Any, Any]:
     images = rng.integers(0, 256, (9, *shape), np.uint8)
     head = keras.Model(network.inputs[0], network.get_layer("logits").output)
     expected = head.predict(images.astype(np.float32), verbose=0)
-    return expected, networks.logits(loop.by_name(network), images, settings).numpy()
+    return expected, forward.logits(
+        forward.layers_of(network), loop.by_name(network), images, settings.precision
+    ).numpy()
 
 
 @pytest.mark.parametrize(
@@ -62,7 +64,7 @@ def test_the_pool_for_xla_is_the_stock_one(shape: tuple[int, ...]) -> None:
 
     values = tf.constant(np.random.default_rng(0).integers(0, 3, shape), tf.float32)
     found, gradients = [], []
-    for pool in (lambda x: tf.nn.max_pool2d(x, 2, 2, "VALID"), layers.pooled):
+    for pool in (lambda x: tf.nn.max_pool2d(x, 2, 2, "VALID"), forward.pooled):
         with tf.GradientTape() as tape:
             tape.watch(values)
             pooled = pool(values)
