@@ -16,7 +16,7 @@ from cnn.errors import ArtifactError, GateError
 from cnn.promotion import candidate as candidates
 from cnn.promotion import registry
 from cnn.promotion.candidate import Candidate
-from cnn.report.pages import comparison_section, html, page
+from cnn.report.pages import html, page
 from cnn.runs import folders, records
 from cnn.runs.records import GateDecision, RunRecord, StepOutcome
 from cnn.store.refs import Kind, Ref
@@ -46,7 +46,7 @@ def _publish(run: RunContext, refs: tuple[Ref, ...]) -> State[Path]:
     candidate = Candidate(artifacts, by_kind["model"], started.data, started.headline)
     text = (artifacts["report"] / html.BODY_NAME).read_text(encoding="utf-8")
     section = (
-        comparison_section.section(artifacts["comparison"]) if "comparison" in artifacts else None
+        page.comparison_section(artifacts["comparison"]) if "comparison" in artifacts else None
     )
 
     def accept(record: RunRecord, folder: Path) -> None:

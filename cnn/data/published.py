@@ -16,8 +16,8 @@ import numpy as np
 from cnn.config.run import DataConfig
 from cnn.data import download, idx, idx_folder
 from cnn.data.base import Parts, Source
+from cnn.data.download import Deadline, Wanted
 from cnn.data.idx_files import IdxFiles
-from cnn.data.transfer import Deadline, Wanted
 from cnn.errors import DataError
 from cnn.io.digest_cache import DigestCache
 

@@ -25,7 +25,6 @@ EXCLUDED = frozenset(
         # Where bytes are put, which files are known already, what is refused when it is read.
         *(f"cnn.io.{name}" for name in ("atomic", "digest_cache", "strict_json")),
         "cnn.data.download",  # what is fetched is in a key by its digests
-        "cnn.data.transfer",
         "cnn.store.refs",
     }
 )

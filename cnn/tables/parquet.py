@@ -39,7 +39,7 @@ def write_records(path: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> N
     options = pa_json.ParseOptions(explicit_schema=SCHEMAS[name], unexpected_field_behavior="error")
     source = io.BytesIO("\n".join(lines).encode())
     table = pa_json.read_json(source, parse_options=options) if rows else None
-    pq.write_table(table or SCHEMAS[name].empty_table(), path)
+    pq.write_table(table.cast(SCHEMAS[name]) if table else SCHEMAS[name].empty_table(), path)
 
 
 def read(path: Path) -> pa.Table:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cnn.config.training import Training
 from cnn.errors import ArtifactError
-from cnn.train import augment, forward, optimizers, order, schedule
+from cnn.train import augment, forward, optimizers, schedule
 
 _DROPOUT_STREAM, _AUGMENT_STREAM, _N_STREAMS = 0, 1, 2
 _EVALUATION_BATCH = 1000
@@ -69,7 +69,7 @@ class Loop:
         """Train for n_steps from first_step on and return what they measured."""
         import tensorflow as tf
 
-        indices = order.batches(
+        indices = schedule.batches(
             self._seed, self._n_images, self._settings.batch_size, first_step, n_steps
         )
         scalars = schedule.scalars(self._settings, first_step, n_steps)

@@ -27,8 +27,8 @@ PAGES = "FILTERSCOPE_PAGES_URL"  # address at which the folder of runs is served
 def show_run(record: RunRecord, folder: Path, report: Path, section: Section) -> None:
     """Create the run's artifacts in the UI; report: folder of the report's artifact.
 
-    section: of compared.section, None where there is no comparison. The run is over by then: a
-    server that stays away does not fail it.
+    section: as page.comparison_section returns it, None where there is no comparison. The run is
+    over by then: a server that stays away does not fail it.
     """
     try:
         _show(record, folder, report, section)

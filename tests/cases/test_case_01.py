@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from cnn.config.run import DataConfig
-from cnn.data import download, published, sources, transfer
-from cnn.data.transfer import Deadline
+from cnn.data import download, published, sources
+from cnn.data.download import Deadline
 from cnn.errors import UnreachableError
 from tests import hosts
 from tests.hosts import Server
@@ -24,8 +24,8 @@ ORDERS = list(itertools.permutations(("dead", "busy", "hang", "good")))
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """A host of a small set that stands for MNIST; a hanging answer is given up soon."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(transfer, "READ_SECONDS", 0.3)
-    monkeypatch.setattr(transfer, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(download, "READ_SECONDS", 0.3)
+    monkeypatch.setattr(download, "FIRST_PAUSE_SECONDS", 0.01)
     bodies = hosts.written(tmp_path / "host", hosts.small_set())
     hosts.patch_set(monkeypatch, "mnist", sha256=hosts.digests(tmp_path / "host"))
     with hosts.serving(bodies) as server:
@@ -75,7 +75,7 @@ def test_with_every_host_dead_or_hanging_the_run_ends_in_time(
     started = time.monotonic()
     with pytest.raises(UnreachableError) as caught:
         sources.load(sources.identify(MNIST, tmp_path), MNIST)
-    assert time.monotonic() - started < 1.2 + len(places) * transfer.GRACE_SECONDS
+    assert time.monotonic() - started < 1.2 + len(places) * download.GRACE_SECONDS
     first, *answers, remedy = str(caught.value).splitlines()
     assert first.endswith(f"could not be fetched from any of {len(places)} addresses:")
     for place, answer in zip(places, answers, strict=True):
@@ -89,7 +89,7 @@ def test_the_time_limits_leave_room_for_the_rest_of_the_run() -> None:
     most_hosts = max(
         len(addresses) for addresses in (known.addresses for known in published.SETS.values())
     )
-    assert published.FETCH_SECONDS + most_hosts * transfer.GRACE_SECONDS < 120 - 15
+    assert published.FETCH_SECONDS + most_hosts * download.GRACE_SECONDS < 120 - 15
 
 
 @pytest.mark.slow

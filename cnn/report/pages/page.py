@@ -1,17 +1,20 @@
 """The self-contained HTML page of one run: the cached body, and what differs between runs."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from markupsafe import Markup
 
+from cnn.compare import summary
 from cnn.data import sources
 from cnn.explain.views import VIEWS
 from cnn.report.pages import html
 from cnn.runs import folders, records
 from cnn.runs.records import RunRecord
 from cnn.store.refs import Kind
+from cnn.tables import parquet
 
 _WHAT = {
     "model/model.keras": "the trained model; stock Keras opens it, pixels 0..255 go in",
@@ -48,6 +51,7 @@ _WHAT_OF_LAYER = {
 for _view in VIEWS:
     _WHAT_OF_LAYER[f"arrays/{_view.name}"] = _view.array
     _WHAT_OF_LAYER[f"figures/{_view.name}"] = _view.figure
+N_LISTED = 20  # changed predictions on the page
 _ORDER = ("model", "tables", "arrays", "figures")
 
 
@@ -60,7 +64,7 @@ def compose(
     """Return report.html: one file that needs no network and runs no script.
 
     artifacts: the folders whose files the run's folder has copies of. compared: what
-    compared.section says of the comparison with the promoted model.
+    comparison_section says of the comparison with the promoted model.
     """
     environment = record.environment
     device = environment.get("device") or {}
@@ -80,6 +84,29 @@ def compose(
         compared=compared,
         files=_files(artifacts),
     )
+
+
+def comparison_section(folder: Path) -> dict[str, Any]:
+    """Return what the page shows of a comparison that was written into a folder."""
+    told = json.loads((folder / summary.SUMMARY_NAME).read_text(encoding="utf-8"))
+    rows = parquet.read(folder / "changed_predictions.parquet").slice(0, N_LISTED).to_pylist()
+    layers = [
+        {
+            "name": counts["layer"],
+            "words": summary.filter_words(counts),
+            "null_correlation": counts["null_correlation"],
+            "picture": html.data_uri((folder / summary.picture_name(counts["layer"])).read_bytes()),
+        }
+        for counts in told["layers"]
+    ]
+    return {
+        **told,
+        "layers": layers,
+        "rows": [row | {"outcome": summary.outcome(row)} for row in rows],
+        "changed": html.data_uri((folder / summary.CHANGED_NAME).read_bytes()),
+        "accuracy": summary.accuracy_words(told),
+        "predictions": summary.prediction_words(told),
+    }
 
 
 def _files(artifacts: Mapping[Kind, Path]) -> list[tuple[str, str]]:

@@ -85,7 +85,7 @@ def pictures_page(record: RunRecord, folder: Path, pages: str, pictures: str) ->
 def comparison_page(found: ComparedWith, section: Mapping[str, Any] | None, figures: Path) -> str:
     """Return what differs from the promoted model, or why it was not compared, in markdown.
 
-    section: of compared.section. figures: the folder of the run's pictures.
+    section: of page.comparison_section. figures: the folder of the run's pictures.
     """
     title = f"Compared with the promoted model{f' of {found.run}' if found.run else ''}"
     head = f"# {markdown.escaped(title)}"

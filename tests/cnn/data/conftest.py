@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from cnn.data import download, idx, transfer
-from cnn.data.transfer import Wanted
+from cnn.data import download, idx
+from cnn.data.download import Wanted
 from tests.hosts import ARRAYS, MOST_BYTES, Server, serving
 
 
@@ -40,7 +40,7 @@ def sleeps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Nobody waits between two attempts; what they would have waited is noted."""
     noted: list[float] = []
     clock = SimpleNamespace(monotonic=time.monotonic, sleep=noted.append)
-    monkeypatch.setattr(transfer, "time", clock)
+    monkeypatch.setattr(download, "time", clock)
     return noted
 
 

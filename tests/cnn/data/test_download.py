@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from cnn.data import download, idx, transfer
-from cnn.data.transfer import Deadline, Wanted
+from cnn.data import download, idx
+from cnn.data.download import Deadline, Wanted
 from cnn.errors import DataError, StoreUnwritableError, UnreachableError
 from cnn.io import atomic
 from tests.hosts import ARRAYS, IMAGES, JSON, LABELS, PAGE, Server, serving
@@ -149,7 +149,7 @@ def test_a_hanging_server_is_left_for_the_next_address(
     tmp_path: Path, server: Server, wanted: dict[str, Wanted], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A mirror that sends nothing for a while does not use up the time of the others."""
-    monkeypatch.setattr(transfer, "READ_SECONDS", 0.2)
+    monkeypatch.setattr(download, "READ_SECONDS", 0.2)
     download.fetch(wanted, server.at("hang", "good"), tmp_path, Deadline.after(20))
     assert only_good_files(tmp_path)
 
@@ -331,7 +331,7 @@ import resource, sys
 from functools import partial
 from pathlib import Path
 from cnn.data import download
-from cnn.data.transfer import Deadline, Wanted
+from cnn.data.download import Deadline, Wanted
 from cnn.errors import StoreUnwritableError
 resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))
 wanted = {sys.argv[1]: Wanted(lambda path: None, 4096)}

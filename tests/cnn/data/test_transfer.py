@@ -12,27 +12,27 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from cnn.data import transfer
-from cnn.data.transfer import Deadline, Wanted
+from cnn.data import download
+from cnn.data.download import Deadline, Wanted
 from cnn.errors import UnreachableError
 from tests.hosts import IMAGES, Server, serving
 
 
 def said(url: str, wanted: Wanted, target: Path, seconds: float = 20) -> str:
     """Return what a transfer that fails says; the folder stays empty."""
-    with transfer.client() as client, pytest.raises(transfer.ERRORS) as caught:
-        transfer.transfer(client, url, wanted, target, Deadline.after(seconds))
+    with download.client() as client, pytest.raises(download.ERRORS) as caught:
+        download.transfer(client, url, wanted, target, Deadline.after(seconds))
     assert list(target.parent.iterdir()) == []
-    return transfer.reason(caught.value)
+    return download.reason(caught.value)
 
 
 def test_a_server_that_says_when_to_come_back_is_asked_then(
     tmp_path: Path, server: Server, wanted: dict[str, Wanted], sleeps: list[float]
 ) -> None:
     """Retry-After is honoured; without it the pauses grow."""
-    with transfer.client() as client:
+    with download.client() as client:
         for url in (address + IMAGES for address in server.at("patient", "busy")):
-            transfer.transfer(client, url, wanted[IMAGES], tmp_path / IMAGES, Deadline.after(20))
+            download.transfer(client, url, wanted[IMAGES], tmp_path / IMAGES, Deadline.after(20))
     assert sleeps == [3, 1, 2]
 
 
@@ -58,7 +58,7 @@ def test_a_name_server_that_does_not_answer_holds_nobody_up(
         raise socket.gaierror("no name server answers")
 
     monkeypatch.setattr(socket, "getaddrinfo", hang)
-    monkeypatch.setattr(transfer, "GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(download, "GRACE_SECONDS", 0.1)
     started = time.monotonic()
     words = said(f"http://host.example/{IMAGES}", wanted[IMAGES], tmp_path / IMAGES, 0.2)
     answer.set()
@@ -70,7 +70,7 @@ def test_a_server_that_says_nothing_is_left(
     tmp_path: Path, server: Server, wanted: dict[str, Wanted], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A connection alone is no answer."""
-    monkeypatch.setattr(transfer, "READ_SECONDS", 0.1)
+    monkeypatch.setattr(download, "READ_SECONDS", 0.1)
     words = said(server.at("silent")[0] + IMAGES, wanted[IMAGES], tmp_path / IMAGES)
     assert "timed out" in words
     assert server.asked == {"silent": 1}
@@ -79,7 +79,7 @@ def test_a_server_that_says_nothing_is_left(
 def test_a_server_that_drips_is_left_at_the_limit_and_called_slow(
     tmp_path: Path, server: Server, wanted: dict[str, Wanted]
 ) -> None:
-    """A byte now and then keeps a connection, but not a transfer."""
+    """A byte now and then keeps a connection, but not a download."""
     server.piece, server.pause = 10, 0.05
     words = said(server.at("drip")[0] + IMAGES, wanted[IMAGES], tmp_path / IMAGES, 0.4)
     assert words.startswith("too slow: ")
@@ -117,7 +117,7 @@ def test_settings_of_the_environment_that_cannot_be_used_are_named(
     """A kind of proxy that we do not know, or certificates that are not there."""
     monkeypatch.setenv(name, value)
     with pytest.raises(UnreachableError, match="proxies or certificates cannot be used") as caught:
-        transfer.client()
+        download.client()
     assert name in str(caught.value)
 
 

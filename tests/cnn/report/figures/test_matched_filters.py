@@ -19,7 +19,7 @@ from cnn.explain.patches import Patches
 from cnn.report import comparison as report_comparison
 from cnn.report.figures import contact_sheet, matched_filters, theme
 from cnn.report.figures.contact_sheet import Tile
-from cnn.report.pages import comparison_section, html, page
+from cnn.report.pages import html, page
 from cnn.runs.records import ComparedWith
 from cnn.store.refs import Kind
 from cnn.tables import parquet
@@ -236,7 +236,7 @@ def composed(**changes: Any) -> str:
 def test_the_page_shows_the_comparison(layer: MatchedLayer, tmp_path: Path) -> None:
     """Counts, pictures as they were written, changed predictions; text from data is escaped."""
     report_comparison.write(tmp_path, comparison(layer), split())
-    text = composed(folder=tmp_path, section=comparison_section.section(tmp_path))
+    text = composed(folder=tmp_path, section=page.comparison_section(tmp_path))
     assert "Compared with the promoted model of earlier-run" in text
     assert "1 the same, 1 changed, 1 dead, 1 lost, 1 new; unrelated filters reach" in text
     assert html.data_uri((tmp_path / "matches-conv1.png").read_bytes()) in text
@@ -254,7 +254,7 @@ def test_the_page_has_no_picture_of_changed_images_where_there_are_none(
 ) -> None:
     """It would show nothing."""
     report_comparison.write(tmp_path, replace(comparison(layer), changed=[]), split())
-    text = composed(folder=tmp_path, section=comparison_section.section(tmp_path))
+    text = composed(folder=tmp_path, section=page.comparison_section(tmp_path))
     assert html.data_uri((tmp_path / "changed.png").read_bytes()) not in text
 
 
