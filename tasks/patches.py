@@ -1,11 +1,11 @@
 """Task: mine the patches that most activate each filter."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from cnn.config.run import MiningConfig
 from cnn.data import dataset as datasets
 from cnn.model_io import exports
+from cnn.model_io.keras_types import Model
 from cnn.pipeline.steps import MINE_LAYER, MINE_PATCHES
 from cnn.store.manifests import Headline
 from tasks.runtime import shards
@@ -30,7 +30,7 @@ def mine_layer(work: Work) -> Headline:
     return _mine(work, exports.load_model(work.inputs["model"]), [work.settings], "")
 
 
-def _mine(work: Work, model: Any, wanted: Sequence[MiningConfig], section: str) -> Headline:
+def _mine(work: Work, model: Model, wanted: Sequence[MiningConfig], section: str) -> Headline:
     from cnn.explain import activations, patches
 
     names = exports.class_names(work.inputs["model"])

@@ -21,6 +21,7 @@ from cnn.explain import activations, patches
 from cnn.explain.patches import Patches
 from cnn.formatting import size_words
 from cnn.model_io import weight_checks
+from cnn.model_io.keras_types import Model
 
 SPLIT: SplitName = "test"
 N_PATCHES = 4  # of each filter, for people to look at
@@ -31,7 +32,7 @@ Names = NDArray[np.str_]
 class ModelOnData:
     """One of the two: a keras.Model and the names of its classes."""
 
-    model: Any
+    model: Model
     class_names: Sequence[str]
 
     def predict(self, images: NDArray[Any]) -> Names:

@@ -19,6 +19,7 @@ from cnn.errors import ConfigError
 from cnn.explain import activations
 from cnn.explain.activations import Batch, Forward
 from cnn.explain.statistics import Correlation
+from cnn.model_io.keras_types import Model
 
 SAME = 0.9  # correlation from which on a pair is called the same
 Status = Literal["same", "changed", "dead", "lost", "new"]
@@ -48,8 +49,8 @@ class Match:
 
 
 def match(
-    before: Any,
-    after: Any,
+    before: Model,
+    after: Model,
     layer: str,
     images: NDArray[Any],
     report: progress.Report = progress.ignore,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from cnn import progress
 from cnn.data.dataset import Dataset, Split
 from cnn.evaluate import metrics, predictions
+from cnn.model_io.keras_types import Model
 from cnn.tables import parquet
 
 SPLITS = ("validation", "test")
@@ -26,7 +27,7 @@ class Evaluation:
 
 
 def evaluate(
-    model: Any,
+    model: Model,
     dataset: Dataset,
     calibration_bins: int,
     report: progress.Report = progress.ignore,

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnn.model_io import batches, weight_checks
+from cnn.model_io.keras_types import Model
 
 _BATCH = 1000
 
@@ -14,7 +15,7 @@ _BATCH = 1000
 Predict = Callable[[NDArray[Any]], NDArray[np.float32]]
 
 
-def logits_of(model: Any) -> Predict:
+def logits_of(model: Model) -> Predict:
     """Return what computes the logits (n, classes) of images (n, h, w, c), pixels 0..255.
 
     model: a keras.Model with a layer `logits`. The last batch is padded, so that every image

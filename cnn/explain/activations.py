@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from cnn.errors import ArtifactError
 from cnn.model_io import batches, weight_checks
+from cnn.model_io.keras_types import Layer, Model
 
 _LARGEST_BATCH = 1000  # images
 _LARGEST_OUTPUT = 256e6  # bytes of one layer's output
 
 
-def batch_size(model: Any, layer: str) -> int:
+def batch_size(model: Model, layer: str) -> int:
     """Return how many images are computed at once; parts of a search begin at its multiples."""
     names = [item.name for item in model.layers]
     computed = model.layers[: names.index(layer) + 1]
@@ -48,7 +49,7 @@ class Forward:
     """
 
     def __init__(
-        self, model: Any, layer: str, *, negated: bool = False, at_most: int = _LARGEST_BATCH
+        self, model: Model, layer: str, *, negated: bool = False, at_most: int = _LARGEST_BATCH
     ) -> None:
         """Take a keras.Model and a layer's name; raises ArtifactError for damaged weights."""
         import keras
@@ -82,12 +83,12 @@ class Forward:
             yield Batch(first, values, peaks)
 
 
-def stream(model: Any, layer: str, images: NDArray[Any]) -> Iterator[Batch]:
+def stream(model: Model, layer: str, images: NDArray[Any]) -> Iterator[Batch]:
     """Yield a layer's activations of all images, a batch at a time; see Forward."""
     return Forward(model, layer).stream(images)
 
 
-def predict(model: Any, images: NDArray[Any]) -> NDArray[np.int64]:
+def predict(model: Model, images: NDArray[Any]) -> NDArray[np.int64]:
     """Return the predicted class of each image."""
     import keras
 
@@ -101,25 +102,25 @@ def predict(model: Any, images: NDArray[Any]) -> NDArray[np.int64]:
     return np.concatenate([np.empty(0, np.int64), *classes])
 
 
-def explained_layers(model: Any) -> list[str]:
+def explained_layers(model: Model) -> list[str]:
     """Return the names of a model's convolutions, from the pixels up: the layers to explain."""
     return [layer.name for layer in model.layers if type(layer).__name__ == "Conv2D"]
 
 
-def kernels(model: Any, layer: str) -> NDArray[np.float32]:
+def kernels(model: Model, layer: str) -> NDArray[np.float32]:
     """Return the kernels of a convolution as (filters, h, w, channels)."""
-    values: NDArray[np.float32] = np.asarray(model.get_layer(layer).kernel)
+    values, *_ = model.get_layer(layer).get_weights()
     return np.ascontiguousarray(np.moveaxis(values, -1, 0))
 
 
-def without_activation(layer: Any) -> Any:
+def without_activation(layer: Layer) -> Layer:
     """Return a copy of a layer, with its weights, that has no activation function."""
     config = layer.get_config()
     if "activation" not in config:
         return layer
-    copy = type(layer).from_config(
-        config | {"activation": "linear", "name": f"{layer.name}-linear"}
-    )
+    kind: Any = type(layer)
+    copy: Any = kind.from_config(config | {"activation": "linear", "name": f"{layer.name}-linear"})
     copy.build(layer.input.shape)
     copy.set_weights(layer.get_weights())
-    return copy
+    linear: Layer = copy
+    return linear

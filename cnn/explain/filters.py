@@ -12,6 +12,7 @@ from cnn import progress
 from cnn.data.dataset import Dataset
 from cnn.explain import activations
 from cnn.explain.statistics import ActivationStats
+from cnn.model_io.keras_types import Model
 from cnn.tables import parquet
 
 SPLIT = "test"
@@ -29,7 +30,7 @@ class Filters:
 
 
 def describe(
-    model: Any, layer: str, dataset: Dataset, report: progress.Report = progress.ignore
+    model: Model, layer: str, dataset: Dataset, report: progress.Report = progress.ignore
 ) -> Filters:
     """Return a layer's kernels and what each filter does on the test images."""
     split = dataset.splits[SPLIT]

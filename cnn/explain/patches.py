@@ -20,6 +20,7 @@ from cnn.explain.views import VIEWS
 from cnn.explain.views.base import MAX_RANKS, Unit, View
 from cnn.formatting import size_words
 from cnn.model_io import weight_checks
+from cnn.model_io.keras_types import Model
 from cnn.tables import parquet
 
 PIXELS = "patches"  # the view that shows the pixels themselves
@@ -44,7 +45,7 @@ class Patches:
         return self.views[PIXELS]
 
 
-def check(model: Any, split: Split, settings: MiningConfig, section: str = "") -> None:
+def check(model: Model, split: Split, settings: MiningConfig, section: str = "") -> None:
     """Refuse, before anything is computed, what cannot be mined.
 
     section: with its dot, of the settings that are named.
@@ -90,7 +91,7 @@ def _refuse_too_many(
         )
 
 
-def refuse_unfit(model: Any, dataset: Dataset, settings: ExplainConfig) -> None:
+def refuse_unfit(model: Model, dataset: Dataset, settings: ExplainConfig) -> None:
     """Refuse, before a network is trained, what it could not be mined for; raises as `check`."""
     split = dataset.splits[settings.split]
     for layer in activations.explained_layers(model):
@@ -98,7 +99,7 @@ def refuse_unfit(model: Any, dataset: Dataset, settings: ExplainConfig) -> None:
 
 
 def mine(
-    model: Any,
+    model: Model,
     dataset: Dataset,
     settings: MiningConfig,
     predicted_names: Sequence[str],
@@ -144,7 +145,7 @@ def search(
 
 
 def describe(
-    model: Any,
+    model: Model,
     dataset: Dataset,
     settings: MiningConfig,
     best: TopK,
@@ -227,7 +228,7 @@ def _positions(best: TopK, sides: tuple[int, int], lowest: bool) -> list[_Positi
     return [_Position(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
 
-def _boxes(model: Any, layer: str) -> tuple[list[Span], list[Span]]:
+def _boxes(model: Model, layer: str) -> tuple[list[Span], list[Span]]:
     """Return the pixels that each row, and each column, of a layer's map sees."""
     along_y, along_x = receptive_field.windows(model, layer)
     _, height, width, _ = model.get_layer(layer).output.shape
@@ -237,7 +238,7 @@ def _boxes(model: Any, layer: str) -> tuple[list[Span], list[Span]]:
     )
 
 
-def _predicted(model: Any, images: NDArray[Any], chosen: Iterable[int]) -> dict[int, int]:
+def _predicted(model: Model, images: NDArray[Any], chosen: Iterable[int]) -> dict[int, int]:
     """Return the predicted class of each chosen image, by its index."""
     indices = np.unique(np.fromiter(chosen, np.int64))
     classes = activations.predict(model, images[indices])
@@ -245,7 +246,7 @@ def _predicted(model: Any, images: NDArray[Any], chosen: Iterable[int]) -> dict[
 
 
 def _shown(
-    view: View, model: Any, layer: str, images: NDArray[Any], found: Sequence[_Position]
+    view: View, model: Model, layer: str, images: NDArray[Any], found: Sequence[_Position]
 ) -> NDArray[np.float32]:
     """Return a view of some positions, each in the space of its image."""
     indices = np.unique(np.array([position.image for position in found], np.int64))

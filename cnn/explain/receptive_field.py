@@ -6,9 +6,9 @@ neural networks". TensorFlow's SAME padding puts the odd pixel at the end.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from cnn.errors import ConfigError
+from cnn.model_io.keras_types import Layer, Model
 
 _WINDOWS = ("Conv2D", "DepthwiseConv2D", "MaxPooling2D", "AveragePooling2D")
 _POINTWISE = ("Rescaling", "Activation", "ReLU", "Dropout", "BatchNormalization")
@@ -57,7 +57,7 @@ def _taps(window: Window, unit: int) -> range:
     return range(first, stop, window.dilation)
 
 
-def windows(model: Any, layer: str) -> tuple[list[Window], list[Window]]:
+def windows(model: Model, layer: str) -> tuple[list[Window], list[Window]]:
     """Return the windows from the pixels up to a layer, along y and along x.
 
     Raises ConfigError as `chain` does.
@@ -66,7 +66,7 @@ def windows(model: Any, layer: str) -> tuple[list[Window], list[Window]]:
     return [window(item, 0) for item in layers], [window(item, 1) for item in layers]
 
 
-def chain(model: Any, layer: str) -> list[Any]:
+def chain(model: Model, layer: str) -> list[Layer]:
     """Return a model's layers from the pixels up to the convolution or pool of that name.
 
     Raises ConfigError for a layer that is not there or has no filters, a model that is not
@@ -102,10 +102,10 @@ def refuse_unknown(layer: str, named: Mapping[str, str]) -> None:
         )
 
 
-def window(layer: Any, axis: int) -> Window:
+def window(layer: Layer, axis: int) -> Window:
     """Return the window of a convolution or pool along an axis, 0 for y and 1 for x."""
     config = layer.get_config()
-    kernel = config.get("kernel_size", config.get("pool_size"))[axis]
+    kernel = config["kernel_size" if "kernel_size" in config else "pool_size"][axis]
     stride = config["strides"][axis]
     dilation = config.get("dilation_rate", (1, 1))[axis]
     n_inputs = layer.input.shape[1 + axis]

@@ -10,12 +10,13 @@ from cnn.data.dataset import Dataset
 from cnn.errors import ArtifactError
 from cnn.io import strict_json
 from cnn.model_io import archives
+from cnn.model_io.keras_types import Model
 
 MODEL_NAME, SIDECAR_NAME = "model.keras", "model.json"
 _LONGEST_REASON = 300  # characters
 
 
-def save_model(folder: Path, model: Any, dataset: Dataset) -> None:
+def save_model(folder: Path, model: Model, dataset: Dataset) -> None:
     """Write model.keras, of stock layers only, and model.json, which says how to use it."""
     model.save(folder / MODEL_NAME)
     sidecar = {
@@ -55,7 +56,7 @@ def layer_kinds(folder: Path) -> dict[str, str]:
     return {layer["config"]["name"]: layer["class_name"] for layer in layers}
 
 
-def load_model(folder: Path) -> Any:
+def load_model(folder: Path) -> Model:
     """Return the keras.Model of an artifact's folder, opened in Keras's safe mode.
 
     Raises ArtifactError, with the versions, where it is no complete archive, names anything
@@ -65,7 +66,8 @@ def load_model(folder: Path) -> Any:
     try:
         archives.refuse_foreign(archive.config)
         archive.refuse_odd_weights()
-        return _opened(archive.path)
+        model: Model = _opened(archive.path)
+        return model
     except ArtifactError:
         raise
     except Exception as error:  # Keras raises whatever the archive's content leads to

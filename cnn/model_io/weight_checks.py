@@ -5,12 +5,13 @@ from typing import Any
 import numpy as np
 
 from cnn.errors import ArtifactError
+from cnn.model_io.keras_types import Layer, Model
 
 _LARGEST_PIXEL = 255.0
 _LARGEST = float(np.finfo(np.float32).max) / 2  # room for the rounding of sums
 
 
-def refuse_damaged(model: Any) -> None:
+def refuse_damaged(model: Model) -> None:
     """Raise ArtifactError where a weight of a keras.Model is not finite, or too large to compute.
 
     Activations do not show it: a ReLU may turn NaN into 0, and a maximum passes NaN over. Too
@@ -29,7 +30,7 @@ def refuse_damaged(model: Any) -> None:
             )
 
 
-def _bound(layer: Any, sizes: list[Any], bound: float) -> float:
+def _bound(layer: Layer, sizes: list[Any], bound: float) -> float:
     """Return what no output of a layer exceeds when its inputs do not exceed a bound.
 
     sizes: absolute values of its weights. Layers other than convolutions, dense layers and
@@ -37,7 +38,8 @@ def _bound(layer: Any, sizes: list[Any], bound: float) -> float:
     """
     match type(layer).__name__:
         case "Rescaling":
-            return float(np.max(np.abs(layer.scale)) * bound + np.max(np.abs(layer.offset)))
+            scale, offset = (np.abs(layer.get_config()[name]).max() for name in ("scale", "offset"))
+            return float(scale * bound + offset)
         case "Conv2D" | "Dense":
             kernel, *bias = sizes
             sums = kernel.reshape(-1, kernel.shape[-1]).sum(axis=0)

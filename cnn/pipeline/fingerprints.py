@@ -24,6 +24,7 @@ EXCLUDED = frozenset(
         "cnn.tables.schemas",  # the schemas of a step's own tables are in its key
         # Where bytes are put, which files are known already, what is refused when it is read.
         *(f"cnn.io.{name}" for name in ("atomic", "digest_cache", "strict_json")),
+        "cnn.model_io.keras_types",
         "cnn.data.download",  # what is fetched is in a key by its digests
         "cnn.store.refs",
     }

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from cnn.errors import ArtifactError, FilterscopeError
 from cnn.evaluate import predictions
 from cnn.model_io import exports
+from cnn.model_io.keras_types import Model
 
 _LONGEST = 900.0  # seconds; a model that takes longer is of no use
 _N_TIMED = 50
@@ -61,7 +62,7 @@ def _predict_here(model_folder: Path, folder: Path) -> None:
     (folder / "timing.json").write_text(json.dumps(timing), encoding="utf-8")
 
 
-def _milliseconds(model: Any, image: NDArray[Any]) -> float:
+def _milliseconds(model: Model, image: NDArray[Any]) -> float:
     """Return the median time for the prediction of one image, in a compiled graph."""
     import tensorflow as tf
 

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +14,7 @@ from cnn import progress
 from cnn.config.training import Training
 from cnn.data.dataset import Dataset
 from cnn.errors import TrainingError
+from cnn.model_io.keras_types import Model
 from cnn.train import loop, networks, schedule
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ def keep_nothing(capture: Callable[[], TrainingState]) -> None:
 class Fitted:
     """A trained keras.Model and its history."""
 
-    model: Any
+    model: Model
     history: list[LogPoint]
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
+from cnn.model_io.keras_types import Layer, Model
+
 Drop = Callable[[Any], Any]
 
 
@@ -26,14 +28,14 @@ class _Pass:
     xla: bool
 
 
-def layers_of(model: Any) -> list[Any]:
+def layers_of(model: Model) -> list[Layer]:
     """Return the layers of a keras.Sequential up to `logits`."""
     names = [layer.name for layer in model.layers]
     return list(model.layers[: names.index("logits") + 1])
 
 
 def logits(
-    layers: Sequence[Any],
+    layers: Sequence[Layer],
     weights: Mapping[str, Any],
     pixels: Any,
     precision: str,
@@ -57,42 +59,42 @@ def logits(
     return tf.cast(values, tf.float32)
 
 
-def _rescaled(layer: Any, values: Any, given: _Pass) -> Any:
+def _rescaled(layer: Layer, values: Any, given: _Pass) -> Any:
     import tensorflow as tf
 
-    return tf.cast(values * layer.scale, given.dtype)
+    return tf.cast(values * layer.get_config()["scale"], given.dtype)
 
 
-def _convolved(layer: Any, values: Any, given: _Pass) -> Any:
+def _convolved(layer: Layer, values: Any, given: _Pass) -> Any:
     import tensorflow as tf
 
-    kernel = given.weights[f"{layer.name}/kernel"]
-    values = tf.nn.conv2d(values, kernel, layer.strides, layer.padding.upper())
+    kernel, config = given.weights[f"{layer.name}/kernel"], layer.get_config()
+    values = tf.nn.conv2d(values, kernel, config["strides"], config["padding"].upper())
     return _activated(layer, values, given)
 
 
-def _max_pooled(layer: Any, values: Any, given: _Pass) -> Any:
+def _max_pooled(layer: Layer, values: Any, given: _Pass) -> Any:
     import tensorflow as tf
 
     return pooled(values) if given.xla else tf.nn.max_pool2d(values, 2, 2, "VALID")
 
 
-def _flattened(layer: Any, values: Any, given: _Pass) -> Any:
+def _flattened(layer: Layer, values: Any, given: _Pass) -> Any:
     import tensorflow as tf
 
     return tf.reshape(values, (-1, layer.output.shape[1]))
 
 
-def _dense(layer: Any, values: Any, given: _Pass) -> Any:
+def _dense(layer: Layer, values: Any, given: _Pass) -> Any:
     values = _product(values, given.weights[f"{layer.name}/kernel"])
     return _activated(layer, values, given)
 
 
-def _dropped(layer: Any, values: Any, given: _Pass) -> Any:
+def _dropped(layer: Layer, values: Any, given: _Pass) -> Any:
     return given.drop(values)
 
 
-_APPLY: dict[str, Callable[[Any, Any, _Pass], Any]] = {
+_APPLY: dict[str, Callable[[Layer, Any, _Pass], Any]] = {
     "Rescaling": _rescaled,
     "Conv2D": _convolved,
     "MaxPooling2D": _max_pooled,
@@ -102,7 +104,7 @@ _APPLY: dict[str, Callable[[Any, Any, _Pass], Any]] = {
 }
 
 
-def _activated(layer: Any, values: Any, given: _Pass) -> Any:
+def _activated(layer: Layer, values: Any, given: _Pass) -> Any:
     """Return values plus the layer's bias, if it has one, after its ReLU, if it has one."""
     import tensorflow as tf
 

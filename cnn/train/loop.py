@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from cnn.config.training import Training
 from cnn.errors import ArtifactError
+from cnn.model_io.keras_types import Model
 from cnn.train import augment, forward, optimizers, schedule
 
 _DROPOUT_STREAM, _AUGMENT_STREAM, _N_STREAMS = 0, 1, 2
@@ -36,7 +37,7 @@ class Loop:
 
     def __init__(
         self,
-        model: Any,
+        model: Model,
         settings: Training,
         seed: int,
         images: NDArray[Any],
@@ -215,7 +216,7 @@ def hold(images: NDArray[Any], labels: NDArray[np.int64]) -> tuple[Any, Any]:
     return tf.constant(images), tf.constant(labels.astype(np.int32))
 
 
-def by_name(model: Any) -> dict[str, Any]:
+def by_name(model: Model) -> dict[str, Any]:
     """Return the variables of a keras.Model by layer and name, "conv1/kernel"."""
     return {
         f"{layer.name}/{weight.name}": weight.value

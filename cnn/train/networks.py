@@ -10,12 +10,15 @@ import numpy as np
 
 from cnn.config.training import Training
 from cnn.errors import ConfigError
+from cnn.model_io.keras_types import Model
 
 # Seeds of initial weights within a training's seed; that of any other layer comes from its name.
 _SEEDS = {"conv1": 0, "conv2": 1, "dense1": 2, "logits": 3}
 
 
-def build(settings: Training, image_shape: tuple[int, int, int], n_classes: int, seed: int) -> Any:
+def build(
+    settings: Training, image_shape: tuple[int, int, int], n_classes: int, seed: int
+) -> Model:
     """Return the untrained keras.Model: pixels 0..255 (n, h, w, c) to probabilities.
 
     Raises ConfigError where the images are too small for conv1 and the pool behind it.
@@ -47,7 +50,7 @@ def build(settings: Training, image_shape: tuple[int, int, int], n_classes: int,
             "bias_initializer": keras.initializers.Constant(settings.initial_bias),
         }
 
-    return keras.Sequential(
+    network: Model = keras.Sequential(
         [
             keras.Input(image_shape, name="pixels"),
             layers.Rescaling(1 / 255, name="scale"),
@@ -68,6 +71,7 @@ def build(settings: Training, image_shape: tuple[int, int, int], n_classes: int,
         ],
         name="filterscope",
     )
+    return network
 
 
 def _seed(seed: int, layer: str) -> int:

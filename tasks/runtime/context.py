@@ -19,6 +19,7 @@ from cnn.store.keys import Key
 from cnn.store.refs import Kind, Ref
 from cnn.store.store import Store, default_root
 from cnn.train import recipes
+from cnn.train.device import Device
 from tasks.runtime import logs, workers
 from tasks.runtime.progress import Bars
 from tasks.runtime.workers import Workers
@@ -56,7 +57,7 @@ class RunContext:
         self._started = time.monotonic()
         self._outcomes: dict[str, StepOutcome] = {}
         self._lock = threading.Lock()
-        self._device: Any = None
+        self._device: Device | None = None
         self._workers: Workers | None = None
         self._held = ExitStack()
         self.store.ensure_writable()
@@ -88,7 +89,7 @@ class RunContext:
                 self._workers = self._held.enter_context(engaged)
             return self._workers
 
-    def device(self, threads: int | None = None) -> Any:
+    def device(self, threads: int | None = None) -> Device:
         """Return what computes; imports TensorFlow on the first call, here and now.
 
         threads: per operation, where the settings name none and TensorFlow did not start yet.

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-MAX_RANKS = 12  # patches of a filter that have views
+from cnn.model_io.keras_types import Model
+
+MAX_RANKS = 12  # patches of a filter that have viewsfrom cnn.model_io.keras_types import Model
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,8 @@ class View:
     """
 
     name: str
-    compute: Callable[[Any, str, NDArray[Any], Sequence[Unit]], NDArray[np.float32]]
-    refuse: Callable[[Any, str], None]
+    compute: Callable[[Model, str, NDArray[Any], Sequence[Unit]], NDArray[np.float32]]
+    refuse: Callable[[Model, str], None]
     title: str
     note: str
     summary: str

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from cnn.errors import ConfigError
 from cnn.explain import activations, receptive_field
 from cnn.explain.views.base import Unit, View
+from cnn.model_io.keras_types import Layer, Model
 
 _CHUNK = 64  # units that go down together
 _UNCHANGED = ("Rescaling", "Dropout")
@@ -28,7 +29,7 @@ _RECTIFYING = ("Activation", "ReLU")
 
 
 def project(
-    model: Any, layer: str, images: NDArray[Any], units: Sequence[Unit]
+    model: Model, layer: str, images: NDArray[Any], units: Sequence[Unit]
 ) -> NDArray[np.float32]:
     """Return the projection of each unit's activation into the space of its image, (n, h, w, c).
 
@@ -49,7 +50,7 @@ def project(
     return found
 
 
-def way_back(model: Any, name: str) -> list[Any]:
+def way_back(model: Model, name: str) -> list[Layer]:
     """Return a model's layers from the pixels up to the convolution or pool of that name.
 
     Raises ConfigError as receptive_field.chain does, and for a layer on the way that is no
@@ -68,7 +69,7 @@ def way_back(model: Any, name: str) -> list[Any]:
     return layers
 
 
-def _down(layers: Sequence[Any], values: Sequence[Any], units: Sequence[Unit]) -> Any:
+def _down(layers: Sequence[Layer], values: Sequence[Any], units: Sequence[Unit]) -> Any:
     """Return what arrives at the pixels; values: each layer's input."""
     import tensorflow as tf
 
@@ -84,7 +85,7 @@ def _down(layers: Sequence[Any], values: Sequence[Any], units: Sequence[Unit]) -
     return signal.numpy()
 
 
-def _through(layer: Any, value: Any, signal: Any) -> Any:
+def _through(layer: Layer, value: Any, signal: Any) -> Any:
     """Return the gradient of a layer at its input, along a signal."""
     import tensorflow as tf
 
