@@ -1,55 +1,58 @@
-# The two commands of a newcomer are `make run` and `make test`.
+# A newcomer needs two commands: `make run` and `make test`. `make help` lists them all.
 
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTHONS := python3.11 python3.12 python3.13 python3
 
-.PHONY: run test up down status deploy automations check soak format lock clean
+.PHONY: help run test up down status deploy automations check soak format lock clean
 
-run: $(READY)  ## Train, measure and explain: MNIST, or digits where it cannot be reached
+help:  ## List these commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: $(READY)  ## Train, evaluate and explain: on MNIST, or on digits if it cannot be downloaded
 	$(BIN)/filterscope run --data.source auto --train.recipe fast
 
-test: $(READY)  ## The fast tests
+test: $(READY)  ## Run the fast tests
 	$(BIN)/python -m pytest -q -n 2 --dist loadgroup -m "not slow and not service"
 
-up: $(READY)  ## Start server, worker and page server, with the schedules; deployments/README.md
+up: $(READY)  ## Start server, worker and report server, with the schedules; see deployments/README.md
 	@$(BIN)/python -m deployments.operate up $(PARTS)
 
-down: $(READY)  ## End them, and what runs
+down: $(READY)  ## Stop them, and the runs in progress
 	@$(BIN)/python -m deployments.operate down $(PARTS)
 
-status: $(READY)  ## Say what runs, where, and where its log is; ends with an error if anything does not
+status: $(READY)  ## Show what is running, where, and its logs; fails if anything is down
 	@$(BIN)/python -m deployments.operate status $(PARTS)
 
-deploy: $(READY)  ## Bring deployments/prefect.yaml to the server that runs
+deploy: $(READY)  ## Register deployments/prefect.yaml with the running server
 	@$(BIN)/python -m deployments.operate deploy
 
-automations: $(READY)  ## Bring the messages' definitions and the webhook's address to the server
+automations: $(READY)  ## Register the notifications and the webhook address with the server
 	@$(BIN)/python -m deployments.operate automations
 
-check: $(READY)  ## Format, lint, types, import rules
+check: $(READY)  ## Check format, lint, types and import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-soak: $(READY)  ## Kill real MNIST runs, searches, servers and workers over and over; takes over an hour
+soak: $(READY)  ## Kill real MNIST runs, searches, servers and workers many times; takes over an hour
 	FILTERSCOPE_KILLS=7 FILTERSCOPE_RUNS=10 $(BIN)/python -m pytest -q -m slow tests/soak \
 	  -o log_cli=true -o log_cli_level=INFO
 	FILTERSCOPE_IMAGES=1000000 $(BIN)/python -m pytest -q -m slow tests/flows/test_shards_slow.py
 	FILTERSCOPE_OUTAGES=5 $(BIN)/python -m pytest -q tests/services/test_outages.py \
 	  -o log_cli=true -o log_cli_level=INFO
 
-format: $(READY)  ## Format and mend what can be mended
+format: $(READY)  ## Format, and fix what ruff can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-lock:  ## Resolve the dependencies anew; needs uv
+lock:  ## Resolve all dependencies again; needs uv
 	uv pip compile --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
 	  --no-emit-index-url --no-header --extra dev --upgrade pyproject.toml -o requirements.lock
 
-clean:  ## Remove the environment and the caches; artifacts stay
+clean:  ## Remove the environment and the caches, not the artifacts
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 $(READY): requirements.lock pyproject.toml

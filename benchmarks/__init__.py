@@ -1,1 +1,1 @@
-"""What the README and the docs claim, measured."""
+"""Measurements of what the README and the docs claim."""

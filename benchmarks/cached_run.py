@@ -1,10 +1,10 @@
-"""What a run costs when there is nothing to do, beside the least that the tools themselves cost.
+"""The cost of a fully cached run, compared with the least that the tools themselves cost.
 
     python -m benchmarks.cached_run MNIST_FOLDER [--dvc PATH] [--rounds 5]
 
-With a Prefect server: the wall time of `filterscope run` with every step cached, over that of
-a flow with one empty task. Without one: over `dvc repro` on five unchanged stages, if a dvc
-is named. Pairs alternate; each ratio is given as median (smallest to largest).
+With a Prefect server: the wall time of `filterscope run` with every step cached, divided by that of
+a flow with one empty task. Without one: divided by that of `dvc repro` on five unchanged stages, if
+a dvc is given. Pairs alternate; each ratio is printed as median (smallest to largest).
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""Times plan, verify and gc on a store with many runs, each command as a whole process.
+"""Times plan, verify and gc on a store with many runs, each command as a process of its own.
 
     python -m benchmarks.full_store FOLDER [--runs 1000]
 
-Makes the store in FOLDER where it is not there yet: six artifacts a run, each of its own,
-real keys and manifests, tiny files. Nothing is removed: gc only says what it would free.
+Creates the store in FOLDER unless it exists: six artifacts per run, none shared, with real keys and
+manifests and tiny files. Nothing is removed: gc only says what it would free.
 """
 
 import argparse
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def make(store: Store, n_runs: int) -> None:
-    """Publish that many runs with six artifacts each; no two differ in less than the seed."""
+    """Publish that many runs with six artifacts each; each run has another seed."""
     begin = datetime.now(UTC) - timedelta(hours=n_runs + 2)
     for number in range(n_runs):
         refs = _artifacts(store, number)
@@ -83,7 +83,7 @@ def make(store: Store, n_runs: int) -> None:
 
 
 def _copy_and_age(artifact: Path, folder: Path, created: datetime) -> None:
-    """Copy an artifact's files into a run's folder, and let it look as old as the run."""
+    """Copy an artifact's files into a run's folder, and make it look as old as the run."""
     for path in artifact.iterdir():
         if artifact.parent.name != "dataset" and (place := folders.place_of(path.name)):
             (folder / place).mkdir(parents=True, exist_ok=True)

@@ -1,12 +1,12 @@
-"""Loads Prefect's server: 20 runs of digits at once, 4 allowed side by side.
+"""Puts load on Prefect's server: 20 runs on digits at once, 4 of them allowed side by side.
 
     python -m benchmarks.load [--repeats 3]
 
-SQLite and PostgreSQL in turns, each time with an empty database, an empty store and a worker
-of its own: once with 20 seeds, 20 real trainings, and once with one seed, where one run trains
-and the others find its model. Prints for each the wall time, the time from submit to start and
-how many requests were refused because the database was busy (clients try those again), then
-the ratio of the wall times with its spread.
+SQLite and PostgreSQL take turns, each time with an empty database, an empty store and a worker of
+its own: once with 20 seeds, hence 20 trainings, and once with one seed, where one run trains and
+the others reuse its model. Prints for each the wall time, the time from submission to start, and
+how many requests the busy database refused (clients retry those), then the ratio of the wall times
+with its spread.
 """
 
 import argparse
@@ -66,7 +66,7 @@ def _line(kind: str, name: str, load: Load) -> str:
 
 
 def _bad_ends(load: Load) -> Iterator[str]:
-    """Yield why runs did not complete, whatever came of them."""
+    """Yield the reason why each incomplete run did not complete."""
     for run in load.runs:
         if run["state"]["type"] != "COMPLETED":
             yield f"{run['name']} {run['state']['name']}: {run['state']['message']}"

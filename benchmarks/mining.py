@@ -1,11 +1,12 @@
-"""Measures what is claimed of mining, against peers, in one run.
+"""Measures what is claimed about mining, against peers, in one run.
 
     FILTERSCOPE_MNIST_DIR=... python -m benchmarks.mining [PART ...] [--rounds 5]
 
-`fast` is trained first; then all mine its filters in MNIST's 10,000 test images, over and over, as
-one file of a million, and take turns as in benchmarks/training.py. Who should find what filterscope
-finds must do so first. Everything goes to benchmarks/mining.json, and from there into the README.
-All parts take some minutes on 2 cores and need 1 GB of disk; PyTorch needs the extra `peers`.
+Trains `fast` first. All peers then mine its filters in one file of a million images, copies of
+MNIST's 10,000 test images, and take turns as in benchmarks/training.py. A peer that should find the
+same positions as filterscope is checked first. The results go to benchmarks/mining.json, and from
+there into the README. All parts take some minutes on 2 cores and 1 GB of disk; PyTorch needs the
+extra `peers`.
 """
 
 import argparse
@@ -36,7 +37,7 @@ Found = Sequence[Mapping[str, float]]  # of each filter: strength by place
 
 
 def conv1(folder: str, n_rounds: int) -> Part:
-    """Return the images a second of everyone for all filters of conv1, the 12 strongest places."""
+    """Return the images per second of every peer: all filters of conv1, 12 positions each."""
     sorts = {"convolution and tf.math.top_k": _peer("mining:top_k", folder)}
     if find_spec("torch"):
         sorts["convolution and torch.topk, channels_last"] = _peer("pytorch:top_k", folder)
@@ -60,7 +61,7 @@ def conv1(folder: str, n_rounds: int) -> Part:
 
 
 def conv2(folder: str, n_rounds: int) -> Part:
-    """Return the images a second for all filters of conv2."""
+    """Return the images per second for all filters of conv2."""
     peers = {
         "filterscope": _peer("mining:search", folder, "layer=conv2"),
         "conv1 and conv2 alone": _peer("mining:layers", folder, "layer=conv2"),
@@ -73,7 +74,7 @@ def conv2(folder: str, n_rounds: int) -> Part:
 
 
 def overhead(folder: str, n_rounds: int) -> Part:
-    """Return what is paid beside the convolution: on the host, and once at a search's start."""
+    """Return the cost besides the convolution: on the host, and once at the start of a search."""
     peers = {
         "filterscope, 10,000 images": _peer("mining:search", folder),
         "host": _peer("mining:host", folder),
@@ -91,7 +92,7 @@ def overhead(folder: str, n_rounds: int) -> Part:
 
 
 def notebook(folder: str, n_rounds: int) -> Part:
-    """Return the images a second of the notebook's loop, which has 5 of the 25 filters."""
+    """Return the images per second of the notebook's loop, which searches 5 of the 25 filters."""
     peers = {
         "filterscope": _peer("mining:search", folder),
         "notebook's loop": _peer("notebook:search", folder),
@@ -111,7 +112,7 @@ def notebook(folder: str, n_rounds: int) -> Part:
 
 
 def memory(folder: str, n_rounds: int) -> Part:
-    """Return the peak anonymous memory of processes that mine one file of images, in MB."""
+    """Return the peak anonymous memory, in MB, of processes that mine one file of images."""
     sizes = {"10,000 images": N_TEST, "1,000,000 images": N_MILLION}
     taken: dict[str, list[float]] = {name: [] for name in sizes}
     for _ in range(n_rounds):
@@ -126,7 +127,7 @@ def memory(folder: str, n_rounds: int) -> Part:
 
 
 def shards(folder: str, n_rounds: int) -> Part:
-    """Return the images a second of one process, and of a run's tasks with two workers."""
+    """Return the images per second of one process, and of a run's tasks with two workers."""
     one, *others = "one process", "two processes", "two Dask workers"
     peers = {one: _peer("mining:search", folder)}
     for name, runner in zip(others, ("processes", "dask"), strict=True):
@@ -148,15 +149,15 @@ PARTS: dict[str, Callable[[str, int], Part]] = {
 def images_per_second(
     ready: Mapping[str, Waiting], n_batches: Mapping[str, int], n_rounds: int
 ) -> dict[str, list[float]]:
-    """Return the images a second of each peer in each round."""
+    """Return the images per second of each peer in each round."""
     paces = rounds.paces(ready, n_batches, n_rounds)
     return {name: [BATCH * pace for pace in measured] for name, measured in paces.items()}
 
 
 def check_same(ours: Found, theirs: Found, name: str) -> None:
-    """Raise AssertionError where a peer's strongest places are not ours.
+    """Raise AssertionError if a peer's strongest positions are not ours.
 
-    Strengths may differ by rounding; so a place may be missing that is as strong as the weakest.
+    Activations may differ by rounding, so a position that ties with the weakest may be missing.
     """
     assert len(ours) == len(theirs), f"{name} has {len(theirs)} filters, we have {len(ours)}"
     for number, (one, other) in enumerate(zip(ours, theirs, strict=True)):
@@ -169,9 +170,9 @@ def check_same(ours: Found, theirs: Found, name: str) -> None:
 
 
 def peak_anonymous(one: Waiting, n: int) -> int:
-    """Return the most anonymous memory that a peer has while it works on n, in bytes.
+    """Return the peak anonymous memory of a peer while it works on n, in bytes.
 
-    Pages of mapped files do not count: the kernel drops them where memory is short.
+    Pages of mapped files do not count: the kernel drops them when memory is short.
     """
     seen, done = [rounds.anonymous_memory(one.pid)], threading.Event()
 
@@ -203,7 +204,7 @@ def _peer(maker: str, folder: str, *options: str) -> tuple[str, ...]:
 
 
 def main() -> None:
-    """Measure the parts that are named, or all; keep, print and publish what they gave."""
+    """Measure the named parts, or all; print the results, and write them to the README."""
     asked = records.options(argparse.ArgumentParser(description=__doc__.splitlines()[0]), PARTS)
     with material() as folder:
         parts = {name: partial(PARTS[name], folder, asked.rounds) for name in asked.parts}

@@ -1,4 +1,4 @@
-"""Writes what the benchmarks measured into the README, between its marks."""
+"""Writes the results of the benchmarks into the README, between its markers."""
 
 import statistics
 from collections.abc import Iterator, Mapping
@@ -20,7 +20,7 @@ _WHAT = {
 
 
 def filled(text: str, record: Mapping[str, Any], recipes: Mapping[Any, Training]) -> str:
-    """Return the README's text with what was measured where, and the tables of its figures."""
+    """Return the README's text with the machine and the tables of a training record."""
     text = _between(text, "machine", list(_machines(record)))
     text = _between(text, "accuracies", list(_accuracies(record, recipes)))
     text = _between(text, "precisions", list(_precisions(record)))
@@ -28,7 +28,7 @@ def filled(text: str, record: Mapping[str, Any], recipes: Mapping[Any, Training]
 
 
 def mined(text: str, record: Mapping[str, Any]) -> str:
-    """Return the README's text with where mining was measured, and the table of its ratios."""
+    """Return the README's text with the machine and the table of a mining record."""
     lines = [*_machines(record), "", *_ratios(record), "", *_mining_rates(record)]
     return _between(text, "mining", lines)
 
@@ -41,7 +41,7 @@ def _between(text: str, name: str, lines: list[str]) -> str:
 
 
 def _machines(record: Mapping[str, Any]) -> Iterator[str]:
-    """Yield each machine once, with the parts that it measured."""
+    """Yield each machine once, with the parts that were measured on it."""
     parts: dict[str, list[str]] = {}
     for name, part in record.items():
         parts.setdefault(_described(part["machine"]), []).append(name)
@@ -63,7 +63,7 @@ def _accuracies(record: Mapping[str, Any], recipes: Mapping[Any, Training]) -> I
     )
     yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
     for name, runs, graph in _trainings(record):
-        # The graph, and what it is compared with, see as many images as the recipe `notebook`.
+        # The graph and what it is compared with see as many images as the recipe `notebook`.
         size = recipes.get(name, recipes["notebook"])
         ratios = [a["seconds"] / b["seconds"] for a, b in zip(graph, runs, strict=False)]
         yield (
@@ -76,7 +76,7 @@ def _accuracies(record: Mapping[str, Any], recipes: Mapping[Any, Training]) -> I
 
 
 def _precisions(record: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what one training reaches in either precision."""
+    """Yield the accuracy of one training in each precision."""
     measured = record.get("bfloat16", {}).get("trainings", {})
     reached = [
         f"{_mean_and_sd(runs)} in {name} ({len(runs)} seeds)" for name, runs in measured.items()
@@ -91,7 +91,7 @@ def _mean_and_sd(runs: list[Any]) -> str:
 
 
 def _trainings(record: Mapping[str, Any]) -> Iterator[tuple[str, list[Any], list[Any]]]:
-    """Yield name, runs, and the runs of the notebook's graph that took turns with them."""
+    """Yield a name, its runs, and the runs of the notebook's graph that alternated with them."""
     for part, names in {"accuracy": list(_WHAT)[:-1], "best": ["best"]}.items():
         measured = record.get(part, {}).get("trainings", {})
         for name in names:
@@ -116,7 +116,7 @@ def _ratios(record: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _mining_rates(record: Mapping[str, Any]) -> Iterator[str]:
-    """Yield how fast the filters of each layer are mined."""
+    """Yield the mining speed of each layer."""
     rates = {
         layer: Spread.of(record[layer]["rates"]["filterscope"])
         for layer in ("conv1", "conv2")

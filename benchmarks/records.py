@@ -1,4 +1,4 @@
-"""What a benchmark measured: its parts, what they compare, on which machine; printed and kept."""
+"""Records of benchmarks: the parts, their comparisons, the machine; printed and stored."""
 
 import argparse
 import json
@@ -20,13 +20,13 @@ Part = dict[str, Any]
 def comparison(
     what: str, against: str, values: Sequence[float], others: Sequence[float], goal: str = ""
 ) -> Part:
-    """Return one line of the table of ratios: how large our values are as shares of others."""
+    """Return one line of the table of ratios: our values divided by others'."""
     ratio = Spread.of_ratios(values, others)
     return {"what": what, "against": against, "ratio": vars(ratio), "goal": goal}
 
 
 def options(parser: argparse.ArgumentParser, parts: Collection[str]) -> argparse.Namespace:
-    """Return what was asked for; `parts` are those that are named, or all."""
+    """Return the command line's options; `parts` are the named ones, or all."""
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(parts))
     parser.add_argument("--rounds", type=int, default=5)
     asked = parser.parse_args()
@@ -38,7 +38,7 @@ def options(parser: argparse.ArgumentParser, parts: Collection[str]) -> argparse
 
 
 def measure(path: Path, parts: Mapping[str, Callable[[], Part]]) -> Part:
-    """Print what each part measures, keep it in the JSON record at once, and return the record."""
+    """Print what each part measures, store it in the JSON record at once, and return the record."""
     record: Part = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     for name, part in parts.items():
         measured = part()
@@ -49,7 +49,7 @@ def measure(path: Path, parts: Mapping[str, Callable[[], Part]]) -> Part:
 
 
 def show(name: str, part: Part) -> None:
-    """Print what one part measured."""
+    """Print the results of one part."""
     print(f"\n{name}")
     for key, unit in {"rates": part.get("unit"), "seconds": "s", "megabytes": "MB"}.items():
         for peer, values in part.get(key, {}).items():
@@ -70,7 +70,7 @@ def show(name: str, part: Part) -> None:
 
 
 def machine() -> Part:
-    """Return what measured."""
+    """Return the machine and the versions that measure."""
     packages = ("tensorflow", "keras", "numpy", *(["torch"] if find_spec("torch") else []))
     return {
         "processor": cpu_name(),

@@ -1,4 +1,4 @@
-"""Measures several ways of doing the same in turns, each in a process that waits for its turn."""
+"""Measures ways of doing the same thing in turns, each in a process that waits for its turn."""
 
 import json
 import os
@@ -13,16 +13,16 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-# Threads that wait for work must not take the processor from whoever's turn it is.
+# Threads that wait for work must not take the processor from the process whose turn it is.
 PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "TF_CPP_MIN_LOG_LEVEL": "3"}
 _ENDING = 20.0  # seconds
 
-Peers = Mapping[str, tuple[str, ...]]  # name -> what makes it: "module:function", "option=word"
+Peers = Mapping[str, tuple[str, ...]]  # name -> how to make it: "module:function", "option=value"
 
 
 @dataclass(frozen=True)
 class Spread:
-    """What several rounds gave: median, smallest and largest."""
+    """Results of several rounds: median, smallest and largest."""
 
     median: float
     lowest: float
@@ -35,12 +35,12 @@ class Spread:
 
     @classmethod
     def of_ratios(cls, values: Sequence[float], others: Sequence[float]) -> "Spread":
-        """Return how large values are as shares of others, round by round."""
+        """Return the spread of values divided by others, round by round."""
         return cls.of([a / b for a, b in zip(values, others, strict=True)])
 
 
 class Waiting:
-    """A peer in a process of its own that works when it is asked to."""
+    """A peer in a process of its own that works on request."""
 
     def __init__(self, maker: str, *options: str) -> None:
         command = [sys.executable, "-m", "benchmarks.rounds", maker, *options]
@@ -57,7 +57,7 @@ class Waiting:
         assert self._said() == "ready"
 
     def timed(self, n: int) -> tuple[float, Any]:
-        """Return how long it worked on n, in seconds, and what came out."""
+        """Return the seconds it worked on n, and its result."""
         assert self._process.stdin
         self._process.stdin.write(f"{n}\n")
         self._process.stdin.flush()
@@ -66,11 +66,11 @@ class Waiting:
 
     @property
     def pid(self) -> int:
-        """Number of the process."""
+        """Process id."""
         return self._process.pid
 
     def end(self) -> None:
-        """Let the process end what it has started, and itself; kill it if it does not."""
+        """Let the process finish and exit; kill it if it does not."""
         assert self._process.stdin
         self._process.stdin.close()
         try:
@@ -89,12 +89,12 @@ class Waiting:
 
 @contextmanager
 def waiting(peers: Peers) -> Iterator[dict[str, Waiting]]:
-    """Yield the peers, each warm and waiting; end them."""
+    """Yield the peers, each warm and waiting, and end them afterwards."""
     started: dict[str, Waiting] = {}
     try:
         for name, words in peers.items():
             started[name] = Waiting(*words)
-            started[name].ready()  # one after the other: none warms up beside another
+            started[name].ready()  # one after the other, so that no two warm up at once
         yield started
     finally:
         for one in started.values():
@@ -102,7 +102,7 @@ def waiting(peers: Peers) -> Iterator[dict[str, Waiting]]:
 
 
 def rates(peers: Peers, n_rounds: int, seconds: float) -> dict[str, list[float]]:
-    """Return the steps a second of each peer in each round, over about so many seconds each."""
+    """Return the steps per second of each peer in each round, over about that many seconds each."""
     with waiting(peers) as ready:
         pace = {name: one.timed(25)[0] / 25 for name, one in ready.items()}
         n = {name: max(25, round(seconds / taken / 25) * 25) for name, taken in pace.items()}
@@ -112,7 +112,7 @@ def rates(peers: Peers, n_rounds: int, seconds: float) -> dict[str, list[float]]
 def paces(
     ready: Mapping[str, Waiting], n: Mapping[str, int], n_rounds: int
 ) -> dict[str, list[float]]:
-    """Return how many a second each peer does in each round, when it works on its n."""
+    """Return the items per second of each peer in each round, when it works on its own n."""
     found: dict[str, list[float]] = {name: [] for name in ready}
     for _ in range(n_rounds):
         for name, one in ready.items():
@@ -121,14 +121,14 @@ def paces(
 
 
 def anonymous_memory(pid: int) -> int:
-    """Return the bytes that a process holds in memory and that are no file's."""
+    """Return the anonymous memory of a process, in bytes: what belongs to no file."""
     lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
     (line,) = (line for line in lines if line.startswith("RssAnon:"))
     return int(line.split()[1]) * 1024
 
 
 def _serve(maker: str, *options: str) -> None:
-    """Be one peer: warm up, then work on what each line says, and say how long it took."""
+    """Be one peer: warm up, then work on the n of each input line, and print how long it took."""
     module, _, function = maker.partition(":")
     make = getattr(import_module(f"benchmarks.peers.{module}"), function)
     work: Callable[[int], Any] = make(**dict(option.split("=") for option in options))

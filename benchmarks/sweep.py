@@ -1,10 +1,10 @@
-"""Tries settings of a training on MNIST's validation images: what docs/training.md tables.
+"""Tries training settings on MNIST's validation images, for the tables of docs/training.md.
 
     FILTERSCOPE_MNIST_DIR=... python -m benchmarks.sweep TRIALS.json RESULTS.jsonl [--threads 1]
 
 TRIALS.json is a list of {"name", "recipe", "changes", "seeds"}. A line of RESULTS.jsonl is one
-training, with its validation accuracy and loss. The test images are looked at too, to be reported:
-nothing is chosen by them.
+training, with its validation accuracy and loss. Test accuracy is reported too, but nothing is
+chosen by it.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from cnn.train import device, fit
 
 
 def main() -> None:
-    """Train each trial with each of its seeds; add a line for each to the results."""
+    """Train each trial with each of its seeds; append a line for each to the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("trials", type=Path)
     parser.add_argument("results", type=Path)

@@ -1,9 +1,9 @@
-"""Measures what is claimed of training and evaluation, against peers, in one run.
+"""Measures what is claimed about training and evaluation, against peers, in one run.
 
     FILTERSCOPE_MNIST_DIR=... python -m benchmarks.training [PART ...] [--rounds 5] [--seconds 5]
 
-All that is compared is measured in turns, round by round, and each ratio is that of one round:
-printed are the median, and the smallest and largest in brackets. Everything goes to
+Whatever is compared takes turns, round by round, and each ratio comes from a single round; the
+median is printed, with the smallest and largest in brackets. The results go to
 benchmarks/training.json, and from there into the README's tables. Without PART all parts run, which
 takes two hours on 2 cores; PyTorch needs the extra `peers`.
 """
@@ -26,7 +26,7 @@ from benchmarks.rounds import PASSIVE
 from cnn.train import precision, recipes
 
 RECORD = Path(__file__).parent / "training.json"
-# The notebook's 150,000 images, as well used as we can: a setting of this benchmark, no recipe.
+# The best use of the notebook's 150,000 images that we know; not a recipe.
 SAME_IMAGES = {
     **{"steps": 3000, "batch_size": 50, "learning_rate": 2e-3, "schedule": "one-cycle"},
     **{"warmup_fraction": 0.2, "beta2": 0.98, "dropout": 0.3, "label_smoothing": 0.1},
@@ -37,7 +37,7 @@ N_SEEDS = {"fast": 30, "best": 5, "notebook": 5, "spec": 5, "same images": 10}
 
 
 def batch_50(n_rounds: int, seconds: float) -> Part:
-    """Return the steps a second of everyone at the notebook's batch size."""
+    """Return the steps per second of every peer at the notebook's batch size."""
     peers = {
         "filterscope": ("ours:steps", "batch=50"),
         "filterscope, determinism off": ("ours:steps", "batch=50", "determinism=off"),
@@ -65,7 +65,7 @@ def batch_50(n_rounds: int, seconds: float) -> Part:
 
 
 def batch_128(n_rounds: int, seconds: float) -> Part:
-    """Return the steps a second at 128 images, in the best precision of this processor."""
+    """Return the steps per second at 128 images, in the fastest precision of this processor."""
     best = "bfloat16" if precision.has_bfloat16() else "float32"
     peers = {
         "filterscope": ("ours:steps", "batch=128", f"precision={best}"),
@@ -118,7 +118,7 @@ def accuracy(n_rounds: int, seconds: float) -> Part:
 
 
 def best(n_rounds: int, seconds: float) -> Part:
-    """Return times and accuracies of `best`, beside the notebook's graph."""
+    """Return times and accuracies of `best` and of the notebook's graph."""
     peers = {
         "notebook's graph": ("notebook:training",),
         "best": ("ours:training", "recipe=best"),
@@ -127,7 +127,7 @@ def best(n_rounds: int, seconds: float) -> Part:
 
 
 def trainings(peers: rounds.Peers, n_seeds: Mapping[str, int]) -> dict[str, list[Part]]:
-    """Return seconds and test accuracy of each peer's training for seeds 0, 1, .., in turns."""
+    """Return seconds and test accuracy of each peer's training for seeds 0, 1, ..., in turns."""
     found: dict[str, list[Part]] = {name: [] for name in peers}
     with rounds.waiting(peers) as ready:
         for seed in range(max(n_seeds.values())):
@@ -140,7 +140,7 @@ def trainings(peers: rounds.Peers, n_seeds: Mapping[str, int]) -> dict[str, list
 
 
 def evaluation(n_rounds: int, seconds: float) -> Part:
-    """Return how often a second the 10,000 test images are evaluated."""
+    """Return how many times per second the 10,000 test images are evaluated."""
     peers = {
         "filterscope": ("ours:evaluation",),
         "model.predict": ("keras_fit:prediction",),
@@ -171,7 +171,7 @@ def cold(n_rounds: int, seconds: float) -> Part:
 
 
 def flow(n_rounds: int, seconds: float) -> Part:
-    """Return the seconds of a run under Prefect, of its work alone, and of Prefect's start."""
+    """Return the seconds of a run under Prefect, of its work alone, and of starting Prefect."""
     source = ["--data.source", "folder", "--data.path", environ["FILTERSCOPE_MNIST_DIR"]]
     start = "import sys; from flows.cli import main; sys.exit(main())"
     run = ["-c", start, "run", "--train.recipe", "spec", *source, "--store"]
@@ -193,7 +193,7 @@ def flow(n_rounds: int, seconds: float) -> Part:
 
 
 def processes(commands: Mapping[str, Sequence[str]], n_rounds: int) -> dict[str, list[float]]:
-    """Return the seconds of each Python process in turns; each is given a new path as last word."""
+    """Return the seconds of each Python process, in turns; each gets a new path as last argument."""
     taken: dict[str, list[float]] = {name: [] for name in commands}
     for _ in range(n_rounds):
         for name, words in commands.items():
@@ -217,7 +217,7 @@ PARTS: dict[str, Callable[[int, float], Part]] = {
 
 
 def main() -> None:
-    """Measure the parts that are named, or all; keep, print and publish what they gave."""
+    """Measure the named parts, or all; print the results, and write them to the README."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=5.0, help="of one peer in one round")
     asked = records.options(parser, PARTS)

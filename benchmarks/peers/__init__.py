@@ -1,8 +1,8 @@
-"""Who is measured: functions that return what works when it is asked to, warmed up.
+"""The peers that are measured: functions that return a function, warmed up, that does the work.
 
-`steps` takes n steps. `training` trains once from a seed, tracing or building its graph anew, and
-returns the test accuracy. All train the same network on the same images with the same batch size,
-Adam at 1e-4 and half of dense1's units dropped, as the notebook has it, where nothing else is said.
+`steps` takes n train steps. `training` trains once from a seed, tracing or building its graph
+again, and returns the test accuracy. Unless stated otherwise, all train the same network on the
+same images with the same batch size, Adam at 1e-4 and a dropout of one half, as in the notebook.
 """
 
 import os
@@ -20,7 +20,7 @@ N_TRAIN, N_WARM = 55_000, 25
 
 
 def images(part: str = "train") -> NDArray[np.uint8]:
-    """Return MNIST's images (n, 28, 28, 1): the 55,000 that train, or those of the test, t10k."""
+    """Return MNIST's images (n, 28, 28, 1): the 55,000 for training, or the test images, t10k."""
     return _read(f"{part}-images-idx3-ubyte.gz")[..., None][:N_TRAIN]
 
 

@@ -1,4 +1,4 @@
-"""The floor: the step's multiplications alone, at the best rate of a matrix product here."""
+"""The floor: the multiplications of a train step alone, at the fastest rate of a matrix product."""
 
 import math
 import time
@@ -8,14 +8,14 @@ import numpy as np
 
 from benchmarks import peers
 
-# Per image: forward, and twice that backward, but that conv1 needs no gradient of its input.
+# Per image: forward, and twice that backward, except that conv1 needs no gradient for its input.
 _CONV1, _CONV2, _DENSE1, _LOGITS = 81 * 144 * 25, 81 * 625 * 64, 1024 * 1024, 1024 * 10
 FLOPS_PER_IMAGE = 2 * (3 * (_CONV1 + _CONV2 + _DENSE1 + _LOGITS) - _CONV1)
 _LARGE = 1024
 
 
 def steps(batch: str) -> peers.Steps:
-    """Return what multiplies as much as the steps do, in the shape that is fastest here."""
+    """Return a function that multiplies as much as n steps do, in the fastest shape."""
     batch_size = int(batch)
     ways = [(shape, way) for shape in _shapes(batch_size) for way in _ways(*shape)]
     shape, multiply = max(ways, key=lambda way: _rate(way[1], 2 * math.prod(way[0])))
@@ -29,7 +29,7 @@ def steps(batch: str) -> peers.Steps:
 
 
 def _shapes(batch_size: int) -> list[tuple[int, int, int]]:
-    """Return a large square, and the step's own products (m, k, n)."""
+    """Return the shapes (m, k, n) of a large square product and of the step's own products."""
     places = 81 * batch_size
     return [
         (_LARGE, _LARGE, _LARGE),
@@ -39,7 +39,7 @@ def _shapes(batch_size: int) -> list[tuple[int, int, int]]:
 
 
 def _ways(m: int, k: int, n: int) -> list[Callable[[], object]]:
-    """Return NumPy's product of (m, k) and (k, n), and TensorFlow's, with the factors in place."""
+    """Return NumPy's and TensorFlow's product of (m, k) and (k, n), with the factors in memory."""
     import tensorflow as tf
 
     rng = np.random.default_rng(0)
@@ -50,7 +50,7 @@ def _ways(m: int, k: int, n: int) -> list[Callable[[], object]]:
 
 
 def _rate(multiply: Callable[[], object], flops: int) -> float:
-    """Return the best of five rates, in FLOP a second, each over a quarter of a second."""
+    """Return the best of five rates, in FLOP per second, each over a quarter of a second."""
     multiply()
     best = 0.0
     for _ in range(5):

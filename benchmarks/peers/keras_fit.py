@@ -7,7 +7,7 @@ from benchmarks import peers
 
 
 def steps(batch: str, steps_per_execution: str = "1") -> peers.Steps:
-    """Return what fits on as many shuffled images as the steps take."""
+    """Return a function that fits on as many shuffled images as n steps use."""
     network, batch_size = build(), int(batch)
     network.compile(
         optimizer=keras.optimizers.Adam(1e-4),
@@ -27,7 +27,7 @@ def steps(batch: str, steps_per_execution: str = "1") -> peers.Steps:
 
 
 def prediction() -> peers.Steps:
-    """Return what predicts the 10,000 test images, as the documentation teaches it."""
+    """Return a function that predicts the 10,000 test images, as the documentation teaches it."""
     network, pixels = build(), peers.images("t10k").astype(np.float32) / 255
 
     def predict(n: int) -> None:

@@ -1,7 +1,7 @@
-"""Who mines: filterscope, its layers alone, its host's work alone, and a sort by tf.math.top_k.
+"""Peers that mine: filterscope, its layers alone, its host work alone, and a sort by tf.math.top_k.
 
-`python -m benchmarks.peers.mining FOLDER` makes what they read. Each works on n batches; those
-that mine return what they found.
+`python -m benchmarks.peers.mining FOLDER` creates their inputs. Each works on n batches; those that
+mine return the positions they find.
 """
 
 import sys
@@ -24,7 +24,7 @@ from cnn.train import device
 
 
 def search(folder: str, layer: str = "conv1") -> Callable[[int], Found]:
-    """Return what mines a layer, as a run does."""
+    """Return a function that mines a layer, as a run does."""
     model, settings = _model(folder), MiningConfig(layer=layer, patches_per_filter=K)
     pixels = images(folder)
 
@@ -42,7 +42,7 @@ def search(folder: str, layer: str = "conv1") -> Callable[[int], Found]:
 
 
 def layers(folder: str, layer: str = "conv1") -> peers.Steps:
-    """Return what computes the layers up to one, and looks at nothing."""
+    """Return a function that computes the layers up to one and ignores the result."""
     forward, pixels = _compiled(_head(folder, layer)), images(folder)
 
     def compute(n: int) -> None:
@@ -54,7 +54,7 @@ def layers(folder: str, layer: str = "conv1") -> peers.Steps:
 
 
 def host(folder: str) -> peers.Steps:
-    """Return what chooses the strongest of conv1's activations that lie in memory."""
+    """Return a function that selects the strongest of conv1's activations, already in memory."""
     ready = list(activations.stream(_model(folder), "conv1", images(folder)[: 10 * BATCH]))
     rule = mining.MiningOptions(K, np.ones(ready[0].peaks.shape[1], bool))
 
@@ -70,10 +70,10 @@ def host(folder: str) -> peers.Steps:
 
 
 def top_k(folder: str) -> Callable[[int], Found]:
-    """Return what sorts all positions of a batch by tf.math.top_k, then those with the best so far.
+    """Return a function that takes tf.math.top_k of each batch, then of that and the best so far.
 
-    One tf.function does it all, on a transposed copy: sorting each image's map on its own, or
-    without order, took longer.
+    One tf.function does everything, on a transposed copy: sorting the map of each image separately,
+    or without order, took longer.
     """
     import tensorflow as tf
 
@@ -110,7 +110,7 @@ def batches(pixels: NDArray[np.uint8], n: int) -> Iterator[tuple[int, Any]]:
 
 
 def main(folder: Path) -> None:
-    """Train `fast`, save it, and conv1's weights for those without TensorFlow; write the images."""
+    """Train and save `fast`, export conv1's weights for peers without Keras, write the images."""
     ours.main(folder / "model")
     kernel, bias = _model(str(folder)).get_layer("conv1").get_weights()
     np.savez(folder / "conv1.npz", kernel=kernel, bias=bias)

@@ -1,4 +1,4 @@
-"""The notebook's way, written anew: a TensorFlow 1 graph that is fed each batch in a session."""
+"""The notebook's way, rewritten: a TensorFlow 1 graph that is fed each batch in a session."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ _v1 = tf.compat.v1
 
 
 def steps(batch: str) -> peers.Steps:
-    """Return what trains the graph; loss and accuracy are not looked at."""
+    """Return a function that trains the graph, without fetching loss or accuracy."""
     graph, (pixels, known) = _Graph(), _data()
     batches = _batches(len(pixels), int(batch), 0)
 
@@ -31,18 +31,18 @@ def steps(batch: str) -> peers.Steps:
 
 
 def training() -> peers.Training:
-    """Return what builds the graph and trains it for the notebook's 3000 steps."""
+    """Return a function that builds the graph and trains it for the notebook's 3000 steps."""
     _trained(0, peers.N_WARM)
     test = _data("t10k")
     return lambda seed: _trained(seed, _STEPS).accuracy(*test)
 
 
 def search(folder: str, way: str = "array") -> Callable[[int], list[float]]:
-    """Return what looks for the strongest positions of the filters 0 to 4, as the notebook does.
+    """Return a function that finds the strongest positions of filters 0 to 4 as the notebook does.
 
-    It walks over all positions of all five with one list, and writes a new activation over the
-    first entry that is smaller, where it should move the rest down. way: `array` keeps the list
-    in NumPy; `list`, with all numbers as Python's own, is faster.
+    It walks over all positions of all five filters with one list, and overwrites the first smaller
+    entry with a new activation, where it should shift the rest. way: `array` keeps the list in
+    NumPy; `list`, with plain Python numbers, is faster.
     """
     weights, pixels = np.load(Path(folder) / "conv1.npz"), images(folder)
     walk = {"array": _in_array, "list": _in_list}[way]
@@ -73,7 +73,7 @@ def _in_list(activations: NDArray[np.float32]) -> list[float]:
 
 
 def main(path: str) -> None:
-    """Train as the notebook does, and save what TensorFlow 1 saves: from start to end."""
+    """Train as the notebook does and save what TensorFlow 1 saves: a process from start to end."""
     _trained(0, _STEPS).save(path)
 
 
@@ -103,7 +103,7 @@ def _data(part: str = "train") -> tuple[NDArray[np.float32], NDArray[np.float32]
 
 
 class _Graph:
-    """The notebook's graph, with its slips, in a session of its own."""
+    """The notebook's graph, with its faults, in a session of its own."""
 
     def __init__(self) -> None:
         _v1.disable_eager_execution()

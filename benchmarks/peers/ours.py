@@ -1,4 +1,4 @@
-"""Ours: the loop alone, whole trainings, evaluation, and a script from start to model."""
+"""filterscope: the loop alone, whole trainings, evaluation, and a script from start to model."""
 
 import json
 import sys
@@ -19,7 +19,7 @@ _BLOCK = 25  # steps, as cnn.train.fit runs them
 
 
 def steps(batch: str, precision: str = "float32", determinism: str = "on") -> peers.Steps:
-    """Return what trains the recipe `spec`."""
+    """Return a function that trains the recipe `spec`."""
     device.prepare(RuntimeConfig())
     if determinism == "off":
         from tensorflow.python.framework import config
@@ -41,7 +41,7 @@ def steps(batch: str, precision: str = "float32", determinism: str = "on") -> pe
 
 
 def training(recipe: str, changes: str = "{}") -> peers.Training:
-    """Return what trains a recipe, with some fields changed, on the stratified split."""
+    """Return a function that trains a recipe, with some fields changed, on the stratified split."""
     device.prepare(RuntimeConfig())
     data, settings = dataset(), changed(recipe, json.loads(changes))
     fit.fit(data, settings.model_copy(update={"steps": peers.N_WARM}), 0)
@@ -49,7 +49,7 @@ def training(recipe: str, changes: str = "{}") -> peers.Training:
 
 
 def evaluation() -> Any:
-    """Return what gets the logits of the 10,000 test images."""
+    """Return a function that computes the logits of the 10,000 test images."""
     from cnn.evaluate import predictions
 
     device.prepare(RuntimeConfig())
@@ -73,7 +73,7 @@ def changed(recipe: str, changes: dict[str, Any]) -> Training:
 
 
 def dataset() -> Dataset:
-    """Return MNIST with the stratified split that a run makes."""
+    """Return MNIST with the stratified split of a run."""
     config = DataConfig(source="folder", path=peers.folder())
     with tempfile.TemporaryDirectory() as nowhere:
         source = sources.identify(config, Path(nowhere))
@@ -90,7 +90,7 @@ def accuracy(network: Any, data: Dataset, split: str = "test") -> float:
 
 
 def main(folder: Path) -> None:
-    """Train `fast` from nothing and save the model: a process from start to end."""
+    """Train `fast` and save the model: a process from start to end."""
     from cnn.model_io import exports
 
     device.prepare(RuntimeConfig())

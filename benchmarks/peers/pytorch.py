@@ -13,7 +13,7 @@ from benchmarks.peers.tiled import BATCH, Found, K, as_found, images
 
 
 def steps(batch: str, mode: str = "eager") -> peers.Steps:
-    """Return what trains on images that lie in memory as float32, channels last."""
+    """Return a function that trains on images held in memory as float32, channels last."""
     batch_size = int(batch)
     network = nn.Sequential(
         nn.Conv2d(1, 25, 12, stride=2),
@@ -50,9 +50,10 @@ def steps(batch: str, mode: str = "eager") -> peers.Steps:
 
 
 def top_k(folder: str) -> Callable[[int], Found]:
-    """Return what sorts all positions of a batch by torch.topk, then those with the best so far.
+    """Return a function that takes torch.topk of each batch, then of that and the best so far.
 
-    On a transposed copy: sorting each image's map on its own, or along the other axis, took longer.
+    It works on a transposed copy: sorting the map of each image, or along the other axis, took
+    longer.
     """
     weights = np.load(Path(folder) / "conv1.npz")
     kernel = torch.from_numpy(weights["kernel"] / 255).permute(3, 2, 0, 1)

@@ -1,6 +1,6 @@
-"""The work of a first run as a bare script: the same arithmetic, files and checks of the gate.
+"""The work of a first run as a plain script: the same arithmetic, files and checks of the gate.
 
-No Prefect, no store, no keys, nothing side by side.
+Without Prefect, store, keys or anything in parallel.
 """
 
 import sys
@@ -21,7 +21,7 @@ _KINDS: tuple[Kind, ...] = ("dataset", "model", "evaluation", "filters", "patche
 
 
 def main(root: Path) -> None:
-    """Load, train `spec`, evaluate, export, mine, draw and judge, below a new folder."""
+    """Load, train `spec`, evaluate, export, mine, report and judge, in a new folder."""
     folders: dict[Kind, Path] = {kind: root / kind for kind in _KINDS}
     for folder in folders.values():
         folder.mkdir(parents=True)

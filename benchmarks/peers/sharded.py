@@ -1,4 +1,4 @@
-"""Who mines in shards, each a task of a Prefect flow, as a run does with many images."""
+"""Mining in shards, each a task of a Prefect flow, as a run does with many images."""
 
 import atexit
 import os
@@ -22,7 +22,7 @@ from tasks.runtime import workers
 
 
 def mapped(folder: str, runner: str) -> peers.Steps:
-    """Return what mines conv1 in a flow, a task for each shard, by two warm workers."""
+    """Return a function that mines conv1 in a flow, one task per shard, with two warm workers."""
     os.environ |= {"PREFECT_HOME": f"{folder}/{runner}", "PREFECT_LOGGING_LEVEL": "ERROR"}
     prefect_settings.apply()
     runtime = config.validate({"runtime": {"task_runner": runner, "workers": 2}}).runtime

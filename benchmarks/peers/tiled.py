@@ -1,4 +1,4 @@
-"""A million images in batches, and what was found in them: for everyone who mines."""
+"""A million images in batches, and the positions found in them, for every peer that mines."""
 
 from pathlib import Path
 
@@ -9,13 +9,13 @@ from benchmarks import peers
 from cnn.data import dataset as datasets
 from cnn.data.dataset import Dataset, Split
 
-# Of each filter, strengths by place: a position's index among all of that filter.
+# For each filter, activations by position: the index among all positions of that filter.
 Found = list[dict[int, float]]
 BATCH, K, N_IMAGES = 1000, 12, 1_000_000
 
 
 def write(folder: Path) -> None:
-    """Write MNIST's 10,000 test images, over and over, as one array."""
+    """Write copies of MNIST's 10,000 test images as one array."""
     test = peers.images("t10k")
     whole = np.lib.format.open_memmap(
         folder / "images.npy", "w+", np.uint8, (N_IMAGES, *test.shape[1:])
@@ -26,7 +26,7 @@ def write(folder: Path) -> None:
 
 
 def write_dataset(folder: Path) -> None:
-    """Write a data set as a run keeps it, whose test images are that array."""
+    """Write a data set as a run does, with that array as its test images."""
     one = Split(peers.images("t10k")[:1], np.zeros(1, np.int64), np.zeros(1, np.int64))
     place = folder / "dataset"
     place.mkdir()
@@ -37,13 +37,13 @@ def write_dataset(folder: Path) -> None:
 
 def images(folder: str) -> NDArray[np.uint8]:
     """Return the images (n, 28, 28, 1), mapped from the file."""
-    # PyTorch warns of arrays that cannot be written; nobody writes.
+    # PyTorch warns about read-only arrays; nothing writes to this one.
     whole: NDArray[np.uint8] = np.load(Path(folder) / "images.npy", mmap_mode="c")
     return whole
 
 
 def as_found(strengths: NDArray[np.float32], places: NDArray[np.int64]) -> Found:
-    """Return what arrays (filters, k) name, without positions that do not fire."""
+    """Return the positions in arrays (filters, k), without those that do not fire."""
     return [
         {place: strength for place, strength in zip(*pair, strict=True) if strength > 0}
         for pair in zip(places.tolist(), strengths.tolist(), strict=True)
