@@ -193,7 +193,7 @@ def flow(n_rounds: int, seconds: float) -> Part:
 
 
 def processes(commands: Mapping[str, Sequence[str]], n_rounds: int) -> dict[str, list[float]]:
-    """Return the seconds of each Python process, in turns; each gets a new path as last argument."""
+    """Return the seconds of each Python process, in turns; its last argument is a new path."""
     taken: dict[str, list[float]] = {name: [] for name in commands}
     for _ in range(n_rounds):
         for name, words in commands.items():
