@@ -1,1 +1,1 @@
-"""The library: plain Python that knows nothing of Prefect."""
+"""The library behind filterscope: plain Python that does not depend on Prefect."""

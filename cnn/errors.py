@@ -1,16 +1,16 @@
-"""Every error a user can act on; the message says what is wrong, where, and what to do."""
+"""The errors that a user can act on; messages say what is wrong, where, and what to do."""
 
 
 class FilterscopeError(Exception):
     """Base of all errors that are shown without a traceback.
 
-    `exit_code` is what the command ends with.
+    `exit_code` is the exit code of the command.
     """
 
     exit_code = 1
 
     def __str__(self) -> str:
-        """Return the message as text for any log, terminal or JSON, whatever a file's name is."""
+        """Return the message as valid UTF-8, with undecodable bytes of file names escaped."""
         return super().__str__().encode("utf-8", "backslashreplace").decode()
 
 
@@ -25,25 +25,25 @@ class StoreUnwritableError(ConfigError):
 
 
 class DataError(FilterscopeError):
-    """A data file or data set is missing, damaged or not what it should be."""
+    """A data file or data set is missing, damaged or not what was expected."""
 
     exit_code = 3
 
 
 class UnreachableError(DataError):
-    """A data set could not be fetched from any of its addresses."""
+    """A data set could not be downloaded from any of its addresses."""
 
 
 class ArtifactError(FilterscopeError):
-    """An artifact of the store is missing or does not match its manifest."""
+    """An artifact in the store is missing or does not match its manifest."""
 
 
 class TrainingError(FilterscopeError):
-    """Training cannot go on, for example because the loss is not finite."""
+    """The training cannot continue, for example because the loss is not finite."""
 
 
 class WorkerDiedError(FilterscopeError):
-    """A process that worked on a part of a search ended before it was done."""
+    """A worker process ended before it had finished its part of a search."""
 
 
 class ServerError(FilterscopeError):
@@ -51,6 +51,6 @@ class ServerError(FilterscopeError):
 
 
 class GateError(FilterscopeError):
-    """The gate rejected the model and the run was told to fail then."""
+    """The gate rejected the model, and `gate.fail` is set."""
 
     exit_code = 4

@@ -1,4 +1,4 @@
-"""How numbers, durations and sizes are written for people."""
+"""Format numbers, durations and sizes for people."""
 
 import math
 from collections.abc import Iterable
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def number(value: float | None, pattern: str = ",.4g") -> str:
-    """Return a number in words; "n/a" for null, NaN and infinity."""
+    """Return a number as text; "n/a" for null, NaN and infinity."""
     if value is None or not math.isfinite(value):
         return "n/a"
     return format(value, pattern)
@@ -19,7 +19,7 @@ def percent(value: Any, digits: int = 2) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """Return a duration as people say it: "0.4 s", "12 s", "3 min 20 s", or "n/a"."""
+    """Return a duration such as "0.4 s", "12 s" or "3 min 20 s"; "n/a" if it is unknown."""
     if value is None or not math.isfinite(value):
         return "n/a"
     if value < 10:
@@ -29,5 +29,5 @@ def seconds(value: float | None) -> str:
 
 
 def size_words(shape: Iterable[int]) -> str:
-    """Return the sides of an array in words: "28 x 28 x 1"."""
+    """Return the shape of an array as text: "28 x 28 x 1"."""
     return " x ".join(map(str, shape))

@@ -1,4 +1,4 @@
-"""How work reports its progress: through a callback that it is handed."""
+"""The progress of a piece of work, and the callback that reports it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Progress:
-    """How much of a piece of work is done, with the figures that go with it."""
+    """How much of a piece of work is done, with current figures such as the loss."""
 
     done: int
     total: int
@@ -17,4 +17,4 @@ Report = Callable[[Progress], None]
 
 
 def ignore(progress: Progress) -> None:
-    """Do nothing: the callback of those who want no progress."""
+    """Do nothing: the callback for callers that need no progress."""

@@ -1,4 +1,4 @@
-"""A run's record in which nothing is out of the ordinary."""
+"""The record of a run without anything unusual."""
 
 from datetime import UTC, datetime
 

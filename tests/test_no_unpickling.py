@@ -1,4 +1,4 @@
-"""No module of ours unpickles or evaluates what a file says."""
+"""No module of the product unpickles or evaluates the content of a file."""
 
 import ast
 
@@ -10,18 +10,15 @@ FORBIDDEN_MODULES = {"pickle", "marshal", "joblib", "dill", "cloudpickle", "shel
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__", "read_pickle", "load_weights"}
 
 
-def _calls(tree: ast.AST) -> list[tuple[str, ast.Call]]:
-    found = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call):
-            function = node.func
-            dotted = isinstance(function, ast.Attribute)
-            name = function.attr if dotted else getattr(function, "id", "")  # type: ignore[attr-defined]
-            found.append((name, node))
-    return found
+def calls(tree: ast.AST) -> list[tuple[str, bool, str]]:
+    """Return each call: the function's last name, whether it has no dots, and the code."""
+    nodes = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
+    names = ((ast.unparse(node.func).rpartition("."), ast.unparse(node)) for node in nodes)
+    return [(name, not dot, text) for (_, dot, name), text in names]
 
 
-def _imports(tree: ast.AST) -> set[str]:
+def imports(tree: ast.AST) -> set[str]:
+    """Return the top-level packages that a module imports."""
     found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -32,12 +29,10 @@ def _imports(tree: ast.AST) -> set[str]:
 
 
 def faults(source: str) -> list[str]:
-    """Return what in a module could run what a file says."""
+    """Return the imports and calls of a module that could run code from a file."""
     tree = ast.parse(source)
-    found = sorted(_imports(tree) & FORBIDDEN_MODULES)
-    for name, call in _calls(tree):
-        text = ast.unparse(call)
-        bare = isinstance(call.func, ast.Name)
+    found = sorted(imports(tree) & FORBIDDEN_MODULES)
+    for name, bare, text in calls(tree):
         if (name in FORBIDDEN_CALLS and (bare or name not in ("compile", "eval", "exec"))) or (
             text.startswith(("np.load(", "numpy.load(")) and "allow_pickle=False" not in text
         ):
@@ -45,10 +40,10 @@ def faults(source: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("part", ["flows", "tasks", "cnn"])
-def test_nothing_of_ours_unpickles(part: str) -> None:
-    """No module imports a pickling library, evaluates text or loads objects with NumPy."""
-    sources = sorted((ROOT / part).rglob("*.py"))
+@pytest.mark.parametrize("package", ["flows", "tasks", "cnn"])
+def test_no_module_unpickles_or_evaluates_content(package: str) -> None:
+    """None imports a pickling library, evaluates text or loads objects with NumPy."""
+    sources = sorted((ROOT / package).rglob("*.py"))
     assert sources
     assert {str(path): found for path in sources if (found := faults(path.read_text()))} == {}
 
@@ -66,6 +61,6 @@ def test_nothing_of_ours_unpickles(part: str) -> None:
         "pd.read_pickle(path)",
     ],
 )
-def test_the_search_for_unpickling_finds_it(source: str) -> None:
-    """The test above can fail."""
+def test_each_kind_of_fault_is_found(source: str) -> None:
+    """So the test above can fail."""
     assert faults(source)

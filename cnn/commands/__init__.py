@@ -1,1 +1,1 @@
-"""What the command does beside running a flow: gc, verify, doctor, promote, compare."""
+"""Subcommands that need no Prefect: gc, verify, doctor, promote and compare."""

@@ -1,4 +1,4 @@
-"""Compares two runs of a store: their metrics, their filters, and what their models predict."""
+"""Comparison of two runs in a store: metrics, filters and predictions."""
 
 import json
 from contextlib import suppress
@@ -23,24 +23,24 @@ from cnn.store.store import Store
 from cnn.tables import parquet
 from cnn.train import device
 
-N_NAMED = 10  # images whose prediction changed
+N_NAMED = 10  # images with a changed prediction that the summary lists
 METRICS = ("loss", "expected_calibration_error")
 
 
 @dataclass(frozen=True)
 class _RunFiles:
-    """A run with the folders of its model and its copies."""
+    """A run's record, its run folder, and access to its artifacts."""
 
     record: RunRecord
     folder: Path
 
     @property
     def refs(self) -> dict[Kind, Ref]:
-        """What it made, by kind."""
+        """Refs of the run's artifacts, by kind."""
         return {step.ref.kind: step.ref for step in self.record.steps if step.ref}
 
     def model(self, store: Store) -> Path:
-        """Return the folder of its model: in the store, or else its own copy."""
+        """Return the folder of the model: the artifact, or the run's copy if it is gone."""
         folder = self.folder / "model"
         with suppress(ArtifactError, KeyError):
             folder = store.open(self.refs["model"])
@@ -52,17 +52,18 @@ class _RunFiles:
         return folder
 
     def dataset(self, store: Store) -> Dataset:
-        """Return the images it was made from."""
+        """Return the data set that the run used; raises ArtifactError."""
         try:
             return datasets.read(store.open(self.refs["dataset"]))
         except (ArtifactError, KeyError) as error:
             raise ArtifactError(
-                f"the images of {self.record.run} are not in the store any more ({error}); run it "
-                "again with its settings, or name it first: the second run's images are compared on"
+                f"the images of {self.record.run} are no longer in the store ({error}); start the "
+                "run again with its settings, or name it first: only the second run's images are "
+                "needed"
             ) from None
 
     def metrics(self) -> dict[tuple[str, str], float]:
-        """Return what its evaluation found, by split and metric; nothing where it is gone."""
+        """Return the run's metrics by split and name; an empty dict if the table is gone."""
         try:
             rows = parquet.read(self.folder / "tables" / "metrics.parquet").to_pylist()
             return {(row["split"], row["metric"]): row["value"] for row in rows}
@@ -73,10 +74,10 @@ class _RunFiles:
 def compare(
     store: Store, names: tuple[str, str], report: progress.Report = progress.ignore
 ) -> tuple[Path, dict[str, Any]]:
-    """Compare two runs on the second one's images; return where it was written, and what is told.
+    """Compare two runs on the second run's images; return the folder and the summary.
 
-    names: as for runs.find. Raises ConfigError and ArtifactError for runs that cannot be
-    compared, StoreUnwritableError where there is no room for the tables and figures.
+    names: as for records.find. Raises ConfigError or ArtifactError for runs that cannot be
+    compared, StoreUnwritableError if the disk is full.
     """
     before, after = (_RunFiles(*records.find(store.runs, name)) for name in names)
     if before.record.run == after.record.run:
@@ -87,47 +88,47 @@ def compare(
     first, second = (
         ModelOnData(exports.load_model(item), exports.class_names(item)) for item in folders
     )
-    found = comparison.compare(first, second, dataset, report)
-    are_alike = before.refs.get("dataset") == after.refs.get("dataset")
-    told = {
+    result = comparison.compare(first, second, dataset, report)
+    same_data = before.refs.get("dataset") == after.refs.get("dataset")
+    summarised = {
         "before": before.record.run,
         "after": after.record.run,
-        "note": "" if are_alike else _other_data(before, after),
+        "note": "" if same_data else _other_data(before, after),
         "metrics": [
-            _accuracy(comparison.SPLIT, found.predictions),
-            *(_on_validation(first, second, dataset) if are_alike else []),
-            *(_figures(before, after) if are_alike else []),
+            _accuracy(comparison.SPLIT, result.predictions),
+            *(_on_validation(first, second, dataset) if same_data else []),
+            *(_figures(before, after) if same_data else []),
         ],
-        **found.summary(),
-        "first_changed": [row["image_id"] for row in found.changed[:N_NAMED]],
+        **result.summary(),
+        "first_changed": [row["image_id"] for row in result.changed[:N_NAMED]],
     }
-    return _write(store, told, found, dataset), told
+    return _write(store, summarised, result, dataset), summarised
 
 
 def _other_data(before: _RunFiles, after: _RunFiles) -> str:
     return (
-        f"{before.record.run} was trained on other data ({before.record.data}): both are asked "
-        f"about the test images of {after.record.run}, some of which it may have been trained on"
+        f"{before.record.run} was trained on other data ({before.record.data}), which may include "
+        f"some of the test images of {after.record.run} that both models are compared on"
     )
 
 
-def _accuracy(split: str, said: Predictions) -> dict[str, Any]:
+def _accuracy(split: str, predicted: Predictions) -> dict[str, Any]:
     """Return both accuracies on the same images, and the paired interval of the difference."""
-    found = summary.accuracy(said.right_before, said.right_after)
-    return {"split": split, "metric": "accuracy", **found}
+    accuracies = summary.accuracy(predicted.right_before, predicted.right_after)
+    return {"split": split, "metric": "accuracy", **accuracies}
 
 
 def _on_validation(
     before: ModelOnData, after: ModelOnData, dataset: Dataset
 ) -> list[dict[str, Any]]:
-    """Return the accuracies on the validation images, if there are any."""
+    """Return the accuracies on the validation images; an empty list if there are none."""
     if not len(dataset.splits["validation"]):
         return []
     return [_accuracy("validation", comparison.predictions(before, after, dataset, "validation"))]
 
 
 def _figures(before: _RunFiles, after: _RunFiles) -> list[dict[str, Any]]:
-    """Return loss and calibration error of both, as their evaluations found them."""
+    """Return loss and calibration error of both runs, from their tables of metrics."""
     values = before.metrics(), after.metrics()
     return [
         {
@@ -139,20 +140,20 @@ def _figures(before: _RunFiles, after: _RunFiles) -> list[dict[str, Any]]:
         }
         for split in (comparison.SPLIT, "validation")
         for metric in METRICS
-        if all((split, metric) in found for found in values)
+        if all((split, metric) in metrics for metrics in values)
     ]
 
 
 def _write(
-    store: Store, told: dict[str, Any], found: comparison.Comparison, dataset: Dataset
+    store: Store, summarised: dict[str, Any], result: comparison.Comparison, dataset: Dataset
 ) -> Path:
-    """Put tables, figures and comparison.json in place, of an earlier comparison in its stead."""
+    """Publish tables, figures and comparison.json, replacing an earlier comparison."""
     from cnn.report import comparison as report_comparison  # matplotlib takes a second
 
     parent = store.root / layout.COMPARED
-    folder = parent / layout.compared_name(told["before"], told["after"])
-    with atomic.disk_faults("the comparison", parent), atomic.replacing_folder(folder) as made:
-        report_comparison.write(made, found, dataset.splits[comparison.SPLIT])
-        text = json.dumps(told, indent=2, allow_nan=False)
-        (made / summary.SUMMARY_NAME).write_text(text, encoding="utf-8")
+    folder = parent / layout.compared_name(summarised["before"], summarised["after"])
+    with atomic.disk_faults("the comparison", parent), atomic.replacing_folder(folder) as temporary:
+        report_comparison.write(temporary, result, dataset.splits[comparison.SPLIT])
+        text = json.dumps(summarised, indent=2, allow_nan=False)
+        (temporary / summary.SUMMARY_NAME).write_text(text, encoding="utf-8")
     return folder

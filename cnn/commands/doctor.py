@@ -1,4 +1,4 @@
-"""Looks at the machine: versions, device, data sources, store."""
+"""Checks of the machine: package versions, device, data sources and store."""
 
 import os
 import platform
@@ -18,13 +18,13 @@ from cnn.store.store import Store
 
 _PACKAGES = ("prefect", "tensorflow", "keras", "numpy", "pandas", "pyarrow", "matplotlib")
 _INSTRUCTIONS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd")
-_ROOM = 1 << 30  # bytes; a run with MNIST takes about a tenth
-_SECONDS = 5.0
+_FREE_BYTES = 1 << 30  # a run with MNIST takes about a tenth
+_TIMEOUT_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at; `ok` says whether a run can live with it."""
+    """The result of one check; `ok` is False if it would stop a run."""
 
     name: str
     ok: bool
@@ -32,7 +32,7 @@ class Check:
 
 
 def checks(store: Store) -> Iterator[Check]:
-    """Yield what was found; TensorFlow is imported on the way."""
+    """Yield the result of every check; imports TensorFlow."""
     yield Check("python", True, platform.python_version())
     for name in _PACKAGES:
         yield Check(name, True, version(name))
@@ -49,7 +49,7 @@ def _device() -> Check:
         found = device.prepare(RuntimeConfig())
     except FilterscopeError as error:
         return Check("device", False, str(error))
-    detail = f"{found.kind}: {found.name}, {found.threads} threads, {os.cpu_count()} processors"
+    detail = f"{found.kind}: {found.name}, {found.threads} threads, {os.cpu_count()} CPU cores"
     return Check("device", True, detail)
 
 
@@ -67,7 +67,9 @@ def _sources(store: Store) -> Iterator[Check]:
     missing = []
     for name, known in published.SETS.items():
         if published.is_fetched(name, store.downloads):
-            yield Check(f"data {name}", True, f"fetched and verified in {store.downloads / name}")
+            yield Check(
+                f"data {name}", True, f"downloaded and verified in {store.downloads / name}"
+            )
         else:
             missing += [(name, address) for address in known.addresses]
     with ThreadPoolExecutor(max_workers=16) as pool:
@@ -80,7 +82,7 @@ def _sources(store: Store) -> Iterator[Check]:
 def _answer(address: str) -> str:
     try:
         url = address + published.FILE_NAMES["test-labels"]
-        answer = httpx.head(url, timeout=_SECONDS, follow_redirects=True)
+        answer = httpx.head(url, timeout=_TIMEOUT_SECONDS, follow_redirects=True)
         answer.raise_for_status()
     except httpx.HTTPStatusError as error:
         return f"answers HTTP {error.response.status_code}"
@@ -95,4 +97,6 @@ def _store(store: Store) -> Check:
     except FilterscopeError as error:
         return Check("store", False, str(error))
     free = shutil.disk_usage(store.root).free
-    return Check("store", free >= _ROOM, f"{store.root} is writable, {free / 1e9:.1f} GB free")
+    return Check(
+        "store", free >= _FREE_BYTES, f"{store.root} is writable, {free / 1e9:.1f} GB free"
+    )

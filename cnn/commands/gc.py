@@ -1,10 +1,9 @@
-"""Frees what no run needs any more: says what that is and why, then removes it.
+"""Garbage collection: finds what no run needs any more, says why, and removes it.
 
-Kept are the promoted and the pinned runs and the last ones, comparisons of two of them and
-searches in their models, every artifact that a kept run names and what it was made from,
-whatever a run or a training under way needs, and what is younger than an hour. Everything is
-taken away by one rename while no run can list what it uses, see inuse.py, and removed
-afterwards: nobody ever sees half of it.
+Kept are the promoted runs, the pinned ones and the newest ones; comparisons and searches of kept
+runs; the artifacts of kept runs and everything those were made from; what a run or a training in
+progress needs; and artifacts younger than an hour. Each thing is first renamed, while no run can
+list what it uses (see store/in_use.py), and then deleted, so that no reader sees half of it.
 """
 
 import itertools
@@ -24,15 +23,15 @@ from cnn.runs.records import RunRecord
 from cnn.store import in_use, layout, leases
 from cnn.store.store import Store
 
-YOUNG_SECONDS = 3600.0  # what a run made that was killed, and that its next attempt will need
-DEAD_SECONDS = 86_400.0  # without a change for that long, a training is not under way
+YOUNG_SECONDS = 3600.0  # the retry of a killed run needs what the run had published
+DEAD_SECONDS = 86_400.0  # a training without a change for so long is dead
 
 Name = tuple[str, str]  # kind and key
 
 
 @dataclass(frozen=True)
 class Item:
-    """One thing in a store, why it is kept or goes, and its size."""
+    """A file or folder in a store, its size, and why it is kept or freed."""
 
     what: str
     path: Path
@@ -42,7 +41,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Survey:
-    """What there is in a store: to be freed, to be kept, and what is left alone."""
+    """The contents of a store: what to free, what to keep, and foreign paths left alone."""
 
     freed: tuple[Item, ...]
     kept: tuple[Item, ...]
@@ -50,10 +49,10 @@ class Survey:
 
 
 def survey(store: Store, n_last: int) -> Survey:
-    """Return what would be freed and what is kept; nothing is changed.
+    """Return what would be freed and what would be kept; nothing is changed.
 
-    n_last: how many of the last completed runs are kept, and as many failed ones. Raises
-    ArtifactError where it cannot be known what a promoted or a pinned run needs.
+    n_last: how many of the newest completed runs to keep, and how many of the newest failed ones.
+    Raises ArtifactError if the record of a promoted or pinned run cannot be read.
     """
     store, now = Store(store.root.resolve()), time.time()
     readable, left = _readable_runs(store)
@@ -81,7 +80,7 @@ def survey(store: Store, n_last: int) -> Survey:
 
 
 def collect(store: Store, n_last: int) -> Survey:
-    """Free what `survey` says, and return that; raises as `survey`, and StoreUnwritableError."""
+    """Free what `survey` returns, and return it; raises like `survey`, and StoreUnwritableError."""
     root = store.root.resolve()
     if not root.is_dir():
         return Survey((), (), ())
@@ -94,30 +93,30 @@ def collect(store: Store, n_last: int) -> Survey:
         if layout.is_folder(root / layout.RUNS):
             index.rebuild(root / layout.RUNS)
     for path in itertools.chain(*map(atomic.abandoned, layout.workplaces(root))):
-        if path in taken:  # others' may be just made, or about to be removed by another gc
-            raise StoreUnwritableError(f"{path} cannot be removed; see who owns it")
+        if path in taken:  # the others are new, or another gc is about to remove them
+            raise StoreUnwritableError(f"{path} cannot be removed; check its owner and mode")
     return found
 
 
 def _readable_runs(store: Store) -> tuple[dict[str, RunRecord], list[tuple[Path, str]]]:
-    """Return the records of the runs, oldest first, by folder, and the runs that have none."""
-    found, unreadable = {}, []
+    """Return the readable records by folder name, oldest first, and the unreadable folders."""
+    readable, unreadable = {}, []
     for folder in layout.run_folders(store.root):
         try:
-            found[folder.name] = records.read(folder)
+            readable[folder.name] = records.read(folder)
         except ArtifactError as error:
             if folders.is_pinned(folder):
                 raise ArtifactError(
                     f"{error}, and the run is pinned, so it is not known which artifacts to keep; "
-                    f"mend it, or remove {folder / folders.PIN_NAME}"
+                    f"repair it, or remove {folder / folders.PIN_NAME}"
                 ) from None
             unreadable.append((folder, f"{records.RECORD_NAME} is missing or damaged"))
-    in_order = sorted(found.items(), key=lambda item: (item[1].created, item[0]))
+    in_order = sorted(readable.items(), key=lambda item: (item[1].created, item[0]))
     return dict(in_order), unreadable
 
 
 def _kept_runs(store: Store, by_name: dict[str, RunRecord], n_last: int) -> dict[str, str]:
-    """Return why each run is kept that is, by name."""
+    """Return the names of the runs to keep, with the reason."""
     reasons: dict[str, str] = {}
     for status in ("completed", "failed"):
         names = [name for name, record in by_name.items() if record.status == status]
@@ -132,7 +131,8 @@ def _kept_runs(store: Store, by_name: dict[str, RunRecord], n_last: int) -> dict
             elif layout.is_folder(store.runs / name):
                 raise ArtifactError(
                     f"{store.runs / name / records.RECORD_NAME} cannot be read, and the run was "
-                    f"promoted on {track.name}, so it is not known which artifacts to keep; mend it"
+                    f"promoted on {track.name}, so it is not known which artifacts to keep; "
+                    "repair it"
                 )
     return reasons
 
@@ -144,41 +144,41 @@ def _last(names: list[str], n: int) -> list[str]:
 def _artifacts(
     store: Store, kept_runs: dict[str, RunRecord], now: float
 ) -> Iterator[tuple[bool, Item]]:
-    """Yield whether each artifact is kept, and what there is to say of it."""
-    there: dict[Name, Path] = {
+    """Yield every artifact and whether it is kept."""
+    present: dict[Name, Path] = {
         (kind, path.name): path for kind, path in layout.artifacts(store.root)
     }
     reasons: dict[Name, str] = {}
-    for name, path in there.items():
-        published = next((found.st_mtime for found in _stats(path)), 0.0)
+    for name, path in present.items():
+        published = next((item.st_mtime for item in _stats(path)), 0.0)
         if now - published < YOUNG_SECONDS:
             reasons[name] = "younger than an hour"
     if any(True for keep, _ in _checkpoints(store, now) if keep):
         reasons |= {
-            name: "a training under way may need it"
-            for name in there
+            name: "a running training may need it"
+            for name in present
             if name[0] in ("dataset", "model")
         }
     for run, record in kept_runs.items():
         refs = [step.ref for step in record.steps if step.ref]
-        reasons |= {(ref.kind, ref.key): f"made for {run}" for ref in refs}
+        reasons |= {(ref.kind, ref.key): f"needed by {run}" for ref in refs}
     reasons |= dict.fromkeys(in_use.read(store.root), "in use")
-    _add_inputs(store, there, reasons)
-    for name, path in there.items():
+    _add_inputs(store, present, reasons)
+    for name, path in present.items():
         why = reasons.get(name, "")
-        yield bool(why), Item(name[0], path, why or "no run that is kept needs it", _size(path))
+        yield bool(why), Item(name[0], path, why or "no kept run needs it", _size(path))
 
 
-def _add_inputs(store: Store, there: dict[Name, Path], reasons: dict[Name, str]) -> None:
-    """Add what the kept artifacts were made from, and what that was made from, and so on."""
+def _add_inputs(store: Store, present: dict[Name, Path], reasons: dict[Name, str]) -> None:
+    """Add the artifacts that the kept ones were made from, recursively."""
     waiting = list(reasons)
     while waiting:
         name = waiting.pop()
-        if name not in there:
+        if name not in present:
             continue
         try:
-            reads = store.manifest_in(there[name]).reads
-        except ArtifactError:  # damaged; a run will make it anew
+            reads = store.manifest_in(present[name]).reads
+        except ArtifactError:  # damaged: the next run makes it again
             continue
         for ref in reads:
             if (ref.kind, ref.key) not in reasons:
@@ -187,15 +187,15 @@ def _add_inputs(store: Store, there: dict[Name, Path], reasons: dict[Name, str])
 
 
 def _comparisons(store: Store, kept_runs: Collection[str]) -> Iterator[tuple[bool, Item]]:
-    """Yield whether each comparison of two runs is kept: as long as both runs are."""
+    """Yield every comparison of two runs; it is kept as long as both runs are."""
     for path in filter(layout.is_folder, layout.entries(store.root / layout.COMPARED)):
         keep = layout.compares(path.name, kept_runs)
-        why = "both runs are kept" if keep else "its runs are not both kept"
+        why = "both runs are kept" if keep else "one of its runs is not kept"
         yield keep, Item("compared", path, why, _size(path))
 
 
 def _searches(store: Store, kept_runs: Collection[str]) -> Iterator[tuple[bool, Item]]:
-    """Yield whether what the flow `mine` found is kept: as long as the model's run is."""
+    """Yield every search of the flow `mine`; it is kept as long as the model's run is."""
     for path in filter(layout.is_folder, layout.entries(store.root / layout.MINED)):
         try:
             keep = searches.read(path).run in kept_runs
@@ -206,35 +206,35 @@ def _searches(store: Store, kept_runs: Collection[str]) -> Iterator[tuple[bool, 
 
 
 def _checkpoints(store: Store, now: float) -> Iterator[tuple[bool, Item]]:
-    """Yield whether each training's checkpoints are kept; one that writes is under way."""
+    """Yield the checkpoints of every training; they are kept while the training is running."""
     used = {key for _, key in in_use.read(store.root)}
     for path in layout.entries(store.root / layout.CHECKPOINTS):
         if not layout.is_key(path.name) or not layout.is_folder(path):
             continue
         age = now - _changed(path)
         finished = layout.is_made(store.root, path.name)
-        keep, why = True, "a training is under way"
+        keep, why = True, "its training is running"
         live = path.name in used or leases.is_live(path)
         if not live and age >= (YOUNG_SECONDS if finished else DEAD_SECONDS):
-            keep, why = False, "the training is over" if finished else "untouched for a day"
+            keep, why = False, "its training is over" if finished else "unchanged for a day"
         yield keep, Item("checkpoint", path, why, _size(path))
 
 
 def _leftovers(store: Store) -> Iterator[Item]:
-    """Yield what was set aside, and what processes that were killed have left."""
+    """Yield what failed verification, and temporary files that killed processes left."""
     for path in layout.entries(store.root / layout.QUARANTINE):
-        yield Item("quarantine", path, "it did not verify", _size(path))
+        yield Item("quarantine", path, "it failed verification", _size(path))
     for folder in filter(layout.is_folder, layout.entries(store.downloads)):
         for path in layout.entries(folder):
             if path.suffix == ".bad" and path.is_file():
-                yield Item("download", path, "it did not verify", _size(path))
+                yield Item("download", path, "it failed verification", _size(path))
     for folder in layout.workplaces(store.root):
         for path in atomic.abandoned(folder):
-            yield Item("temporary", path, "nobody writes it any more", _size(path))
+            yield Item("temporary", path, "no process writes it any more", _size(path))
 
 
 def _memories(store: Store, gone: Collection[Name]) -> Iterator[Item]:
-    """Yield what is remembered of artifacts that are gone or go."""
+    """Yield the digest caches of artifacts that are gone or about to be freed."""
     for path in sorted((store.root / layout.STORE / layout.MEMORY).glob("*.json")):
         kind, _, key = path.stem.partition("-")
         if kind not in layout.KINDS or not layout.is_key(key):  # of downloads, for example
@@ -244,32 +244,32 @@ def _memories(store: Store, gone: Collection[Name]) -> Iterator[Item]:
 
 
 def _take_away(root: Path, item: Item) -> Path:
-    """Return the temporary name that a thing is given in the folder in which it is swept."""
+    """Rename a thing to a temporary name, which `sweep` removes; return its new path."""
     if item.what == "temporary":
         return item.path
     folder = root / layout.STORE if item.what in layout.KINDS else item.path.parent
-    with suppress(FileNotFoundError):  # somebody was faster
+    with suppress(FileNotFoundError):  # another process was faster
         return atomic.discard(item.path, folder)
     return item.path
 
 
 def _size(path: Path) -> int:
-    """Return the bytes of a file, or of all files below a folder; links count as nothing."""
-    return sum(found.st_size for found in _stats(path) if stat.S_ISREG(found.st_mode))
+    """Return the size of a file, or of all files below a folder, in bytes; links count 0."""
+    return sum(item.st_size for item in _stats(path) if stat.S_ISREG(item.st_mode))
 
 
 def _changed(path: Path) -> float:
-    """Return when anything in a folder changed last, in seconds since 1970."""
-    return max((found.st_mtime for found in _stats(path)), default=0.0)
+    """Return the latest modification time in a folder, in seconds since 1970."""
+    return max((item.st_mtime for item in _stats(path)), default=0.0)
 
 
 def _stats(path: Path) -> Iterator[os.stat_result]:
-    """Yield what is known of a path and of all below it; what goes away meanwhile is left out."""
+    """Yield the status of a path and of everything below it; skip what vanishes meanwhile."""
     waiting = [path]
     while waiting:
         with suppress(FileNotFoundError):
-            here = waiting.pop()
-            found = here.lstat()
-            if stat.S_ISDIR(found.st_mode):
-                waiting += here.iterdir()
-            yield found
+            current = waiting.pop()
+            status = current.lstat()
+            if stat.S_ISDIR(status.st_mode):
+                waiting += current.iterdir()
+            yield status

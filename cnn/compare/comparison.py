@@ -1,6 +1,6 @@
-"""Two trainings on the same images: which filters are which, and which predictions changed.
+"""Compare two trained models on the same images: their filters and their predictions.
 
-Classes are told apart by name: two models may count them differently.
+Classes are compared by name, because two models may number them differently.
 """
 
 import itertools
@@ -24,13 +24,13 @@ from cnn.model_io import weight_checks
 from cnn.model_io.keras_types import Model
 
 SPLIT: SplitName = "test"
-N_PATCHES = 4  # of each filter, for people to look at
+N_PATCHES = 4  # per filter, for the figures
 Names = NDArray[np.str_]
 
 
 @dataclass(frozen=True)
 class ModelOnData:
-    """One of the two: a keras.Model and the names of its classes."""
+    """One of the two models: a keras.Model and the names of its classes."""
 
     model: Model
     class_names: Sequence[str]
@@ -42,26 +42,26 @@ class ModelOnData:
 
 @dataclass(frozen=True)
 class LayerView:
-    """What a layer of one model shows: kernels (filters, h, w, channels), strongest patches."""
+    """A layer of one model: its kernels (filters, h, w, channels) and strongest patches."""
 
     kernels: NDArray[np.float32]
     patches: Patches
 
     @property
     def of_image(self) -> bool:
-        """Whether the kernels weigh the image's pixels."""
+        """Whether the kernels apply to the image's pixels themselves."""
         return self.kernels.shape[1:] == self.patches.pixels.shape[2:]
 
     @property
     def largest(self) -> list[float]:
-        """Largest activation of each filter, 0 for one that never fires."""
-        found = {row["filter"]: row["activation"] for row in self.patches.rows if row["rank"] == 1}
-        return [float(found.get(i, 0.0)) for i in range(len(self.kernels))]
+        """Largest activation of each filter, 0 for a filter that never fires."""
+        first = {row["filter"]: row["activation"] for row in self.patches.rows if row["rank"] == 1}
+        return [float(first.get(i, 0.0)) for i in range(len(self.kernels))]
 
 
 @dataclass(frozen=True)
 class MatchedLayer:
-    """A layer's filters matched, and what they look like before and after."""
+    """A layer's matched filters, and the layer in both models."""
 
     match: Match
     before: LayerView
@@ -70,7 +70,7 @@ class MatchedLayer:
 
 @dataclass(frozen=True)
 class Predictions:
-    """Names of the predicted classes of the same images, and of the true ones, each (n,)."""
+    """True class names of the images, and both models' predictions for them, each (n,)."""
 
     labels: Names
     before: Names
@@ -78,17 +78,17 @@ class Predictions:
 
     @property
     def right_before(self) -> NDArray[np.bool_]:
-        """Which images the first model has right."""
+        """Which images the first model classifies correctly, (n,)."""
         return np.equal(self.before, self.labels)
 
     @property
     def right_after(self) -> NDArray[np.bool_]:
-        """Which images the second model has right."""
+        """Which images the second model classifies correctly, (n,)."""
         return np.equal(self.after, self.labels)
 
     @property
     def changed(self) -> NDArray[np.int64]:
-        """Indices of the images whose prediction is another now."""
+        """Indices of the images whose prediction changed."""
         return np.flatnonzero(np.not_equal(self.before, self.after))
 
 
@@ -96,8 +96,8 @@ class Predictions:
 class Comparison:
     """Two models on the images of a split.
 
-    left_out: why a layer could not be compared, by its name. matches, changed: rows of the
-    tables `matches` and `changed_predictions`.
+    left_out: the reasons why layers could not be compared, by layer name. matches, changed: rows
+    of the tables `matches` and `changed_predictions`.
     """
 
     layers: list[MatchedLayer]
@@ -107,14 +107,14 @@ class Comparison:
     changed: list[dict[str, Any]]
 
     def summary(self) -> dict[str, Any]:
-        """Return the counts of it all, as JSON may have them."""
-        said, rows = self.predictions, self.predictions.changed
+        """Return the counts as values that JSON can hold."""
+        predicted, rows = self.predictions, self.predictions.changed
         return {
             "split": SPLIT,
-            "n_images": len(said.labels),
+            "n_images": len(predicted.labels),
             "n_changed_predictions": len(rows),
-            "n_became_right": int(said.right_after[rows].sum()),
-            "n_became_wrong": int(said.right_before[rows].sum()),
+            "n_became_right": int(predicted.right_after[rows].sum()),
+            "n_became_wrong": int(predicted.right_before[rows].sum()),
             "layers": [{"layer": layer.match.layer, **_counts(layer)} for layer in self.layers],
             "left_out": dict(self.left_out),
         }
@@ -126,10 +126,11 @@ def compare(
     dataset: Dataset,
     report: progress.Report = progress.ignore,
 ) -> Comparison:
-    """Return how two models differ on the test images of a data set.
+    """Compare two models on the test images of a data set.
 
-    Raises ConfigError where a model does not read such images or there are none, ArtifactError
-    where a model is damaged or not ours. A layer that cannot be compared does not fail the others.
+    Raises ConfigError if a model does not read such images or there are none, ArtifactError if a
+    model is damaged or was not made by filterscope. A layer that cannot be compared goes to
+    `left_out`; the others are compared all the same.
     """
     images = dataset.splits[SPLIT].images
     for name, side in (("first", before), ("second", after)):
@@ -140,41 +141,41 @@ def compare(
             layers.append(_layer(before, after, layer, dataset, report))
         except ConfigError as error:
             left_out[layer] = str(error)
-    said = predictions(before, after, dataset, SPLIT)
+    predicted = predictions(before, after, dataset, SPLIT)
     matches = [row for layer in layers for row in _match_rows(layer)]
-    return Comparison(layers, left_out, said, matches, _changed_rows(said, dataset))
+    return Comparison(layers, left_out, predicted, matches, _changed_rows(predicted, dataset))
 
 
 def predictions(
     before: ModelOnData, after: ModelOnData, dataset: Dataset, split: str
 ) -> Predictions:
-    """Return what both models say of the images of a split."""
+    """Return the predictions of both models for the images of a split."""
     images, labels = dataset.splits[split].images, dataset.splits[split].labels
     names = np.array(dataset.class_names)[labels]
     return Predictions(names, before.predict(images), after.predict(images))
 
 
 def _explained(before: ModelOnData, after: ModelOnData) -> list[str]:
-    """Return the layers that are explained in either model, those of the first one first."""
+    """Return the layers that are explained in either model, the first model's first."""
     both = (activations.explained_layers(side.model) for side in (before, after))
     return list(dict.fromkeys(itertools.chain(*both)))
 
 
 def _refuse_unsuited(name: str, side: ModelOnData, images: NDArray[Any]) -> None:
-    """Raise ConfigError or ArtifactError where a model cannot be asked about these images."""
-    wanted, found = tuple(side.model.inputs[0].shape[1:]), tuple(images.shape[1:])
-    if wanted != found:
+    """Raise ConfigError or ArtifactError if a model cannot classify these images."""
+    expected, found = tuple(side.model.inputs[0].shape[1:]), tuple(images.shape[1:])
+    if expected != found:
         raise ConfigError(
-            f"the {name} model reads images of {size_words(wanted)} pixels, the data set has "
-            f"{size_words(found)}; choose runs on images of one size"
+            f"the {name} model reads images of {size_words(expected)} pixels, the data set has "
+            f"{size_words(found)}; choose runs whose images have the same size"
         )
     if not len(images):
         raise ConfigError(f"the data set has no {SPLIT} images to compare on")
     outputs = {layer.name: layer.output.shape[-1] for layer in side.model.layers}
     if outputs.get("logits") != len(side.class_names):
         raise ArtifactError(
-            f"the {name} model is not one that filterscope made: it has no layer logits with an "
-            f"output for each of {len(side.class_names)} classes"
+            f"the {name} model was not made by filterscope: it has no layer logits with "
+            f"{len(side.class_names)} outputs, one per class"
         )
     weight_checks.refuse_damaged(side.model)
 
@@ -184,19 +185,19 @@ def _layer(
 ) -> MatchedLayer:
     for name, side in (("first", before), ("second", after)):
         if layer not in {item.name for item in side.model.layers}:
-            raise ConfigError(f"layer {layer}: the {name} model has none of that name")
+            raise ConfigError(f"layer {layer}: the {name} model has no layer of that name")
     match = matching.match(before.model, after.model, layer, dataset.splits[SPLIT].images, report)
-    return MatchedLayer(match, *(_look(side, layer, dataset, report) for side in (before, after)))
+    return MatchedLayer(match, *(_view(side, layer, dataset, report) for side in (before, after)))
 
 
-def _look(side: ModelOnData, layer: str, dataset: Dataset, report: progress.Report) -> LayerView:
+def _view(side: ModelOnData, layer: str, dataset: Dataset, report: progress.Report) -> LayerView:
     settings = MiningConfig(layer=layer, split=SPLIT, patches_per_filter=N_PATCHES)
     mined = patches.mine(side.model, dataset, settings, side.class_names, report)
     return LayerView(activations.kernels(side.model, layer), mined)
 
 
 def _counts(layer: MatchedLayer) -> dict[str, Any]:
-    """Return how many pairs have each status, and the correlation of unrelated filters."""
+    """Return the number of pairs per status, and the correlation that unrelated filters reach."""
     found = [pair.status for pair in layer.match.pairs]
     counts = {str(status): found.count(status) for status in matching.STATUSES}
     return {**counts, "null_correlation": layer.match.null}
@@ -220,8 +221,8 @@ def _match_rows(layer: MatchedLayer) -> list[dict[str, Any]]:
     return [row(pair) for pair in layer.match.pairs]
 
 
-def _changed_rows(said: Predictions, dataset: Dataset) -> list[dict[str, Any]]:
-    """Return a row for each image whose prediction is another now, in the split's order."""
+def _changed_rows(predicted: Predictions, dataset: Dataset) -> list[dict[str, Any]]:
+    """Return one row per image whose prediction changed, in the split's order."""
     split = dataset.splits[SPLIT]
     numbers = {name: i for i, name in enumerate(dataset.class_names)}
     return [
@@ -229,13 +230,13 @@ def _changed_rows(said: Predictions, dataset: Dataset) -> list[dict[str, Any]]:
             "image_id": int(split.ids[i]),
             "split": SPLIT,
             "label": int(split.labels[i]),
-            "prediction_before": numbers.get(str(said.before[i])),
-            "prediction_after": numbers.get(str(said.after[i])),
-            "label_name": str(said.labels[i]),
-            "prediction_before_name": str(said.before[i]),
-            "prediction_after_name": str(said.after[i]),
-            "right_before": bool(said.right_before[i]),
-            "right_after": bool(said.right_after[i]),
+            "prediction_before": numbers.get(str(predicted.before[i])),
+            "prediction_after": numbers.get(str(predicted.after[i])),
+            "label_name": str(predicted.labels[i]),
+            "prediction_before_name": str(predicted.before[i]),
+            "prediction_after_name": str(predicted.after[i]),
+            "right_before": bool(predicted.right_before[i]),
+            "right_after": bool(predicted.right_after[i]),
         }
-        for i in said.changed
+        for i in predicted.changed
     ]

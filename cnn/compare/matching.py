@@ -1,10 +1,9 @@
-"""Which filter of one model is which of another, by what they do on the same images.
+"""Match the filters of two models by their activations on the same images.
 
-Filters are paired so that the sum of the correlations of their activations is largest: Li et
-al. 2016, "Convergent learning: do different neural networks learn the same representations?",
-section 3; the assignment is the Hungarian method's. What two filters that have nothing in
-common reach is measured with another image of the same ones for each model: a pair must be
-above the best of those.
+Filters are paired so that the sum of the correlations of their activations is largest, with the
+Hungarian method: Li et al. 2016, "Convergent learning: do different neural networks learn the
+same representations?", section 3. The correlation that unrelated filters reach by chance is
+measured by showing each model a different image; a pair must exceed the best of those.
 """
 
 from dataclasses import dataclass
@@ -21,16 +20,16 @@ from cnn.explain.activations import Batch, Forward
 from cnn.explain.statistics import Correlation
 from cnn.model_io.keras_types import Model
 
-SAME = 0.9  # correlation from which on a pair is called the same
+SAME = 0.9  # lowest correlation of a pair that is called the same
 Status = Literal["same", "changed", "dead", "lost", "new"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A filter of the first model and its like in the second; one alone was lost, or is new.
+    """A filter of the first model and its match in the second; one without a match is lost or new.
 
-    correlation: of their activations; null for one alone, and for two that never fire.
+    correlation: of their activations; None without a match, and for two that never fire.
     """
 
     before: int | None
@@ -41,7 +40,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Match:
-    """A layer's pairs, and the correlation that unrelated filters reach."""
+    """A layer's pairs, and the correlation that unrelated filters reach (`null`)."""
 
     layer: str
     pairs: list[Pair]
@@ -55,16 +54,16 @@ def match(
     images: NDArray[Any],
     report: progress.Report = progress.ignore,
 ) -> Match:
-    """Return which filters of a layer are which in two models, by the same images.
+    """Match the filters of a layer in two models, on the same images.
 
-    before, after: keras.Models. images: (n, h, w, c), pixels 0..255. Raises ConfigError where
-    the layer's maps have different sizes.
+    before, after: keras.Models. images: (n, h, w, c), pixels 0..255. Raises ConfigError if the
+    layer's feature maps differ in size.
     """
     sides = [model.get_layer(layer).output.shape[1:3] for model in (before, after)]
     if sides[0] != sides[1]:
         raise ConfigError(
-            f"layer {layer}: maps of {sides[0][0]} x {sides[0][1]} and of {sides[1][0]} x "
-            f"{sides[1][1]} positions cannot be compared"
+            f"layer {layer}: feature maps of {sides[0][0]} x {sides[0][1]} and "
+            f"{sides[1][0]} x {sides[1][1]} positions cannot be compared"
         )
     n_at_once = min(activations.batch_size(model, layer) for model in (before, after))
     first, second = (Forward(model, layer, at_most=n_at_once) for model in (before, after))
@@ -79,7 +78,7 @@ def match(
 
 
 def _others(n_images: int) -> NDArray[np.int64]:
-    """Return for each image the index of another one, drawn from all; of one image, its own."""
+    """Return another image's index for each image, drawn from all; a single image gets its own."""
     order = np.random.default_rng(0).permutation(n_images)
     others = np.empty_like(order)
     others[order] = np.roll(order, 1)
@@ -91,14 +90,14 @@ def _positions(batch: Batch) -> NDArray[np.float32]:
 
 
 def _highest(correlations: NDArray[np.float64]) -> float:
-    """Return the highest correlation of the best assignment, 0 where none is above."""
+    """Return the highest correlation in the best assignment, 0 if none is above 0."""
     return float(np.max(_assigned(correlations)[2], initial=0.0))
 
 
 def _assigned(
     correlations: NDArray[np.float64],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Return the pairs of the best assignment and the correlation of each."""
+    """Return the pairs of the best assignment, and each pair's correlation."""
     known = np.nan_to_num(correlations, nan=0.0)
     before, after = linear_sum_assignment(known, maximize=True)
     return before, after, known[before, after]

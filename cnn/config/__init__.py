@@ -1,1 +1,1 @@
-"""Every setting: its type, its range, how it is read and how it is refused."""
+"""All settings: their types and ranges, how they are parsed, and the errors they raise."""

@@ -1,4 +1,4 @@
-"""What all groups of settings share: they are frozen and strict, and some fields came later."""
+"""The strict, frozen base model of all settings, and the rule for settings added later."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,10 +8,11 @@ from pydantic import BaseModel, ConfigDict
 
 @dataclass(frozen=True)
 class OmitFromKeyAt:
-    """Marks a setting that came later, with the value at which nothing differs from before.
+    """Mark a setting that was added later, with the value that reproduces the earlier behaviour.
 
-    At that value, which never changes, the setting stays out of every key, so that
-    artifacts that were made before it are still found: `Annotated[Whole, Neutral(0)]`.
+    At that value, which must never change, the setting is left out of every key, so that the
+    store still finds artifacts made before the setting existed:
+    `Annotated[Int, OmitFromKeyAt(0)]`.
     """
 
     value: Any
@@ -24,7 +25,7 @@ class Settings(BaseModel):
 
 
 def keyed(settings: Settings) -> dict[str, Any]:
-    """Return the fields that enter a key, by name: all but those at their neutral value."""
+    """Return the fields that enter a key, by name: all except those at their `OmitFromKeyAt`."""
     definitions = type(settings).model_fields
     return {
         name: value

@@ -1,4 +1,4 @@
-"""How refused settings are said: which one, the value received, the values allowed."""
+"""Error messages for refused settings: the setting, the value received, the values allowed."""
 
 import difflib
 from collections.abc import Collection, Iterator
@@ -13,12 +13,12 @@ from cnn.config.values import allowed, shown
 
 
 class UserSettings(Settings):
-    """Base of all settings that somebody asks for at once: a run's, or a search's."""
+    """Base of the settings that a user gives as a whole: those of a run or of a search."""
 
     @model_validator(mode="wrap")
     @classmethod
     def _refuse_in_words(cls, values: Any, validated: ModelWrapValidatorHandler[Self]) -> Self:
-        """Say whatever is refused as the command says it, in Prefect's messages too."""
+        """Replace pydantic's messages by those of the command, in Prefect too."""
         try:
             return validated(values)
         except ValidationError as error:
@@ -28,7 +28,7 @@ class UserSettings(Settings):
 
 
 def fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """Yield every setting below a model as its dotted name and definition."""
+    """Yield the dotted name and the definition of every setting in a model, nested ones too."""
     for name, field in model.model_fields.items():
         section = section_of(field)
         if section:
@@ -38,7 +38,7 @@ def fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Fiel
 
 
 def section_of(field: FieldInfo) -> type[BaseModel] | None:
-    """Return the settings that a field is made of, which may be missing; None for a value."""
+    """Return the model of a field that is a (possibly optional) section; None for a value."""
     kinds = [field.annotation, *get_args(field.annotation)]
     return next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), None)
 
@@ -50,9 +50,9 @@ def describe(error: ValidationError, model: type[BaseModel]) -> str:
     return "\n".join(dict.fromkeys(lines))
 
 
-def _setting_at(place: tuple[str | int, ...], known: Collection[str]) -> str:
-    """Return the name of the setting at a place, which goes on into the parts of its type."""
-    parts = [part for part in place if isinstance(part, str)]
+def _setting_at(location: tuple[str | int, ...], known: Collection[str]) -> str:
+    """Return the dotted name of the setting at pydantic's `loc`, which may lead into its type."""
+    parts = [part for part in location if isinstance(part, str)]
     names = [".".join(parts[:n]) for n in range(len(parts), 0, -1)]
     return next((name for name in names if name in known), names[0] if names else "")
 
@@ -67,5 +67,5 @@ def _describe_one(item: dict[str, Any], known: dict[str, FieldInfo], model: type
         return str(item["ctx"]["error"])
     if item["type"] == "missing" and item["loc"] == tuple(name.split(".")):
         return f"{name}: is missing; expected {allowed(known[name])}"
-    wanted = allowed(known[name]) if name in known else "an object of settings"
-    return f"{name or 'settings'}: {shown(item['input'])} is refused; expected {wanted}"
+    expected = allowed(known[name]) if name in known else "an object of settings"
+    return f"{name or 'settings'}: {shown(item['input'])} is refused; expected {expected}"

@@ -1,4 +1,4 @@
-"""How settings are read from words, and how their values and limits are said in words."""
+"""Parsing of setting values, and the description of their types and limits in messages."""
 
 import json
 import re
@@ -19,7 +19,7 @@ _LONGEST_SHOWN = 80  # characters of a refused value
 
 
 def read_word(value: Any) -> Any:
-    """Return the JSON value that a command-line word spells, or the word itself."""
+    """Return a command-line word parsed as JSON, or the word itself if it is not JSON."""
     if not isinstance(value, str):
         return value
     try:
@@ -29,17 +29,17 @@ def read_word(value: Any) -> Any:
 
 
 def read_whole(value: Any) -> Any:
-    """Return the whole number that a word or a number like 3.0 is, or the value itself."""
+    """Return a value parsed like `read_word`, with 3.0 converted to 3."""
     value = read_word(value)
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def read_path(value: Any) -> Any:
-    """Return the absolute path that a word names; raises ValueError."""
+    """Return a word as an absolute path, with ~ expanded; raises ValueError."""
     if not isinstance(value, str) or not value:
         return value
-    if _NO_TEXT.search(value):  # run.json could not hold it
-        raise ValueError(f"data.path: {shown(value)} is refused; a path in UTF-8 is expected")
+    if _NO_TEXT.search(value):  # run.json cannot hold it
+        raise ValueError(f"data.path: {shown(value)} is refused; expected a path in UTF-8")
     try:
         return Path(value).expanduser().absolute()
     except RuntimeError:
@@ -47,13 +47,13 @@ def read_path(value: Any) -> Any:
 
 
 def read_channels(value: Any) -> Any:
-    """Return a whole number; true, which Python takes for 1, is none."""
+    """Return a value parsed like `read_whole`, with true as text: Python takes True for 1."""
     value = read_whole(value)
-    return repr(value) if isinstance(value, bool) else value
+    return json.dumps(value) if isinstance(value, bool) else value
 
 
 def read_size(value: Any) -> Any:
-    """Return [height, width] as a tuple; one number stands for both."""
+    """Return [height, width] as a tuple; a single number gives both sides."""
     value = read_whole(value)
     if isinstance(value, list):
         return tuple(read_whole(side) for side in value)
@@ -61,7 +61,7 @@ def read_size(value: Any) -> Any:
 
 
 def read_filters(value: Any) -> Any:
-    """Return the numbers in brackets as a tuple, each once, ascending; one stands for itself."""
+    """Return a list of numbers, or a single one, as a sorted tuple without duplicates."""
     value = read_whole(value)
     numbers = value if isinstance(value, list | tuple) else [value]
     numbers = [read_whole(number) for number in numbers]
@@ -71,7 +71,7 @@ def read_filters(value: Any) -> Any:
 
 
 def read_null(value: Any) -> Any:
-    """Return nothing for the word null."""
+    """Return None for the word null, any other value as it is."""
     return None if value == "null" else value
 
 
@@ -84,7 +84,7 @@ ImageSize = tuple[ImageSide, ImageSide]
 
 
 def shown(value: Any) -> str:
-    """Return a value as its user wrote it: JSON, but a text as Python shows it; cut if long."""
+    """Return a value as the user wrote it: text in quotes, the rest as JSON; cut if long."""
     try:
         text = repr(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError):
@@ -94,24 +94,24 @@ def shown(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Described:
-    """Marks a setting whose values are texts with words for what they look like."""
+    """Mark a setting with the text that describes its values in help and messages."""
 
     words: str
 
 
 def allowed(field: FieldInfo) -> str:
-    """Return the values that a setting takes, in words."""
+    """Return a description of the values that a setting accepts."""
     choices, optional = _unwrap(field.annotation)
-    spelled = [item.words for item in field.metadata if isinstance(item, Described)]
-    if spelled:
-        words = spelled[0]
+    descriptions = [item.words for item in field.metadata if isinstance(item, Described)]
+    if descriptions:
+        words = descriptions[0]
     elif isinstance(choices, tuple):
         words = "one of " + ", ".join(str(choice) for choice in choices)
     else:
         limits = dict.fromkeys(_limits([*field.metadata, *_nested_limits(field.annotation)]))
         name = _NAMES.get(get_origin(choices) or choices, "a value")
         words = " ".join([name, " and ".join(limits)]).strip()
-        words += "".join(f", or {word}" for word in _words_beside(field.annotation))
+        words += "".join(f", or {word}" for word in _literals_in_union(field.annotation))
     return f"{words} (or null)" if optional else words
 
 
@@ -121,7 +121,7 @@ _NAMES[tuple] = "one side or [height, width] in pixels, each"
 
 
 def _unwrap(annotation: Any) -> tuple[Any, bool]:
-    """Return a field's plain type (or its choices) and whether null is legal."""
+    """Return a field's plain type, or its choices as a tuple, and whether null is legal."""
     if get_origin(annotation) is Annotated:
         return _unwrap(get_args(annotation)[0])
     if get_origin(annotation) is Literal:
@@ -132,20 +132,20 @@ def _unwrap(annotation: Any) -> tuple[Any, bool]:
     return annotation, False
 
 
-def _words_beside(annotation: Any) -> Iterator[str]:
-    """Yield the words that a field takes beside values of another type."""
+def _literals_in_union(annotation: Any) -> Iterator[str]:
+    """Yield the words that a field accepts besides values of another type, such as `date`."""
     if get_origin(annotation) in (Union, types.UnionType):
         for part in get_args(annotation):
             yield from get_args(part) if get_origin(part) is Literal else ()
 
 
 def _nested_limits(annotation: Any) -> list[Any]:
-    """Return the limits that stand inside an optional field's type."""
-    found = list(get_args(annotation)[1:]) if get_origin(annotation) is Annotated else []
+    """Return the limits declared inside a field's type, as in an optional one."""
+    limits = list(get_args(annotation)[1:]) if get_origin(annotation) is Annotated else []
     for part in get_args(annotation):
         if get_origin(part) is not None:
-            found += _nested_limits(part)
-    return found
+            limits += _nested_limits(part)
+    return limits
 
 
 def _limits(metadata: list[Any]) -> Iterator[str]:

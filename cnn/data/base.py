@@ -1,4 +1,4 @@
-"""What a source of images is: identified without reading more than it must, then loaded."""
+"""The interface of a data source: identify it, reading no more than necessary, then load it."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -10,14 +10,14 @@ from cnn.config.run import DataConfig
 from cnn.data.dataset import Split
 from cnn.errors import ConfigError
 
-TEST_FRACTION = 1 / 7  # where a source does not say which images are for testing
+TEST_FRACTION = 1 / 7  # for sources that do not say which images are for testing
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What a source holds, before validation images are held out.
+    """The images of a source, before validation images are held out.
 
-    files: names below the data folder, by image id; empty where an image is no file of its own.
+    files: paths below the data folder, by image id; empty unless each image is its own file.
     """
 
     train: Split
@@ -28,9 +28,9 @@ class Parts:
 
 @dataclass(frozen=True)
 class Source(ABC):
-    """A data set that was identified but not loaded.
+    """A data set that is identified but not loaded.
 
-    title: what it is, for people. digests: of its payloads; empty where they must be fetched first.
+    title: a description for people. digests: of its payloads; empty until they are fetched.
     """
 
     name: str
@@ -40,17 +40,17 @@ class Source(ABC):
     @classmethod
     @abstractmethod
     def identify(cls, config: DataConfig, downloads: Path) -> Self:
-        """Return the source that a config names, without a network.
+        """Return the source that a config names, without using the network.
 
-        Raises DataError where it is missing or unreadable, ConfigError for settings that mean
-        nothing for it.
+        Raises DataError if it is missing or unreadable, ConfigError for settings that do not
+        apply to it.
         """
 
     @abstractmethod
     def load(self, split_seed: int) -> Parts:
-        """Return the images, checked; raises DataError naming the file that is not as it should be.
+        """Return the images, checked; raise DataError naming the file that is wrong.
 
-        split_seed: of the split into training and test images, where the source has none.
+        split_seed: for the split into training and test images, if the source has none.
         """
 
     def identity(self) -> dict[str, Any]:
@@ -59,7 +59,7 @@ class Source(ABC):
 
 
 def refuse_options(config: DataConfig, names: tuple[str, ...], kind: str) -> None:
-    """Raise ConfigError for settings that mean nothing for what lies in the folder."""
+    """Raise ConfigError for settings that do not apply to the contents of the folder."""
     for name in names:
         if getattr(config, name) is not None:
             raise ConfigError(f"data.{name} is for {kind}: {config.path}; leave it empty")

@@ -1,4 +1,4 @@
-"""Turns raw arrays into images and labels that the rest may rely on, or refuses them by name."""
+"""Checks that turn raw arrays into valid images and labels, or raise DataError naming the file."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -15,14 +15,14 @@ log = logging.getLogger(__name__)
 
 MAX_CLASSES = 1_000
 _WHITE, _HALF = 255.0, 127.5
-_UNIT = 1 + 1e-4  # the largest pixel of images in 0..1, rounding included
+_UNIT = 1 + 1e-4  # the largest pixel of images in 0..1, with room for rounding
 _CHUNK = 1 << 20  # pixels
 
 
 def images(array: NDArray[Any], path: Path) -> NDArray[Any]:
-    """Return images as (n, h, w, c), their pixels finite and in 0..255, on the file's own scale.
+    """Return images as (n, h, w, c), pixels finite and in 0..255, still on the file's own scale.
 
-    array: (n, h, w) or (n, h, w, c). Raises DataError naming file and images.
+    array: (n, h, w) or (n, h, w, c). Raises DataError naming the file and the images.
     """
     if array.ndim not in (3, 4):
         looks = ": looks like labels" if array.ndim == 1 else ""
@@ -35,10 +35,10 @@ def images(array: NDArray[Any], path: Path) -> NDArray[Any]:
     if array.ndim == 3:
         array = array[..., None]
     if array.shape[-1] not in (1, 3):
-        first = "; do the channels stand first?" if array.shape[1] in (1, 3) else ""
+        first = "; are the channels first?" if array.shape[1] in (1, 3) else ""
         raise DataError(
-            f"{path}: {array.shape[-1]} channels, shape {array.shape}; 1 (gray) or 3 (RGB) are "
-            f"expected, as the last dimension{first}"
+            f"{path}: {array.shape[-1]} channels, shape {array.shape}; expected 1 (gray) or 3 "
+            f"(RGB) as the last dimension{first}"
         )
     if array.dtype != np.uint8:
         _refuse_non_finite(array, path)
@@ -49,19 +49,19 @@ def images(array: NDArray[Any], path: Path) -> NDArray[Any]:
 def on_one_scale(arrays: Mapping[Path, NDArray[Any]]) -> list[NDArray[Any]]:
     """Return the images of all files of a data set on one scale, 0..255, uint8 or float32.
 
-    arrays: by file, as `images` returns them; their memory is used again. Where no pixel of
-    any file is above 1, all are taken as 0..1, else all as 0..255. Raises DataError where a
-    file of fractions up to 1 stands beside one of whole numbers above 1.
+    arrays: by file, as returned by `images`; converted in place. If no pixel of any file is
+    above 1, all files are taken as 0..1, otherwise all as 0..255. Raises DataError if one file
+    has fractions up to 1 and another has whole numbers above 1.
     """
     highest = {path: float(array.max()) for path, array in arrays.items()}
     unit = max(highest.values()) <= _UNIT
     if not unit:
-        _look_for_two_scales(arrays, highest)
+        _refuse_two_scales(arrays, highest)
     return [_scaled(array, 255 if unit else 1) for array in arrays.values()]
 
 
 def look_inverted(images: NDArray[Any]) -> bool:
-    """Return whether most images (n, h, w, c) have bright borders around darker middles."""
+    """Return whether most images (n, h, w, c) have a bright border around a darker middle."""
     n_bright = 0
     for part in _parts(images):
         frames = np.concatenate(
@@ -72,7 +72,7 @@ def look_inverted(images: NDArray[Any]) -> bool:
 
 
 def transposed(images: NDArray[Any]) -> NDArray[Any]:
-    """Return images (n, h, w, c) with rows and columns exchanged, in their memory if square."""
+    """Return images (n, h, w, c) with rows and columns swapped, in place if they are square."""
     if images.shape[1] != images.shape[2]:
         return np.ascontiguousarray(images.swapaxes(1, 2))
     for part in _parts(images):
@@ -81,10 +81,10 @@ def transposed(images: NDArray[Any]) -> NDArray[Any]:
 
 
 def labels(array: NDArray[Any], path: Path, column: int | None = None) -> NDArray[np.int64]:
-    """Return labels as (n,) int64: whole numbers from 0 on.
+    """Return labels as (n,) int64, from 0 up.
 
-    array: (n,), or (n, columns), of which `column` holds the class; one column needs no
-    choice. Raises DataError naming the file and what was found.
+    array: (n,) or (n, columns). column: the one that holds the class, needed if there are
+    several. Raises DataError naming the file and what was found.
     """
     array = _one_column(array, path, column)
     if len(array) == 0:
@@ -92,14 +92,16 @@ def labels(array: NDArray[Any], path: Path, column: int | None = None) -> NDArra
     whole = np.isfinite(array) & (np.trunc(array) == array) & (array >= 0)
     if not whole.all():
         i = int(np.flatnonzero(~whole)[0])
-        raise DataError(f"{path}: label {i} is {array[i]}; whole numbers from 0 on are expected")
+        raise DataError(f"{path}: label {i} is {array[i]}; labels must be whole numbers from 0 up")
     if array.max() >= MAX_CLASSES:
-        raise DataError(f"{path}: label {array.max()} is above the largest, {MAX_CLASSES - 1:,}")
+        raise DataError(
+            f"{path}: label {array.max()} is too large; the largest allowed is {MAX_CLASSES - 1:,}"
+        )
     return array.astype(np.int64)
 
 
 def same_count(n_images: int, images_path: Path, n_labels: int, labels_path: Path) -> None:
-    """Raise DataError where images and labels are not as many."""
+    """Raise DataError if the numbers of images and labels differ."""
     if n_images != n_labels:
         raise DataError(
             f"{n_images:,} images in {images_path}, but {n_labels:,} labels in {labels_path}; "
@@ -108,11 +110,11 @@ def same_count(n_images: int, images_path: Path, n_labels: int, labels_path: Pat
 
 
 def same_shape(train: NDArray[Any], train_path: Path, test: NDArray[Any], test_path: Path) -> None:
-    """Raise DataError where training and test images differ in size or channels."""
+    """Raise DataError if training and test images differ in size or channels."""
     if train.shape[1:] != test.shape[1:]:
         raise DataError(
             f"images are {size_words(train.shape[1:])} in {train_path}, but "
-            f"{size_words(test.shape[1:])} in {test_path}; all images must have one size"
+            f"{size_words(test.shape[1:])} in {test_path}; all images must have the same size"
         )
 
 
@@ -124,22 +126,22 @@ def _one_column(array: NDArray[Any], path: Path, column: int | None) -> NDArray[
     if array.ndim == 1 and column is None:
         return array
     looks = ": looks like images" if array.ndim >= 3 else ""
-    wanted = "labels have 1 dimension (n,), or (n, 1)"
+    expected = "labels have 1 dimension (n,), or (n, 1)"
     if array.ndim == 2 and column is None:
-        wanted += "; say with data.label_column which column holds the class, counted from 0"
+        expected += "; set data.label_column to the column of the class, counted from 0"
     elif column is not None:
-        wanted = f"there is no column {column}, which data.label_column names"
-    raise DataError(f"{path}: {_dimensions(array)}{looks}; {wanted}")
+        expected = f"data.label_column is {column}, but there is no such column"
+    raise DataError(f"{path}: {_dimensions(array)}{looks}; {expected}")
 
 
 def _refuse_non_finite(array: NDArray[Any], path: Path) -> None:
     if not np.issubdtype(array.dtype, np.floating):
         return
     finite = [np.isfinite(part).all(axis=(1, 2, 3)) for part in _parts(array)]
-    found = np.flatnonzero(~np.concatenate(finite))
-    if len(found):
-        shown = ", ".join(str(i) for i in found[:10]) + (", ..." if len(found) > 10 else "")
-        raise DataError(f"{path}: NaN or infinity in {len(found):,} images: {shown}")
+    bad = np.flatnonzero(~np.concatenate(finite))
+    if len(bad):
+        shown = ", ".join(str(i) for i in bad[:10]) + (", ..." if len(bad) > 10 else "")
+        raise DataError(f"{path}: NaN or infinity in {len(bad):,} images: {shown}")
 
 
 def _refuse_out_of_range(array: NDArray[Any], path: Path) -> None:
@@ -147,27 +149,25 @@ def _refuse_out_of_range(array: NDArray[Any], path: Path) -> None:
     if low < 0 or high > _WHITE:
         signed = array.dtype == np.int8 and low < 0
         remedy = (
-            "bytes of 0..255 have the IDX type 0x08, and this file says 0x09, which is signed"
+            "the IDX type is 0x09 (signed bytes); bytes of 0..255 have the type 0x08"
             if signed
-            else "scale them first: what black and white are cannot be told from the numbers"
+            else "rescale them first, because the numbers do not show what black and white are"
         )
         raise DataError(
-            f"{path}: pixels from {low:g} to {high:g}; 0..255 or 0..1 are expected; {remedy}"
+            f"{path}: pixels from {low:g} to {high:g}; expected 0..255 or 0..1; {remedy}"
         )
 
 
-def _look_for_two_scales(
-    arrays: Mapping[Path, NDArray[Any]], highest: Mapping[Path, float]
-) -> None:
-    """Refuse or warn where a file reaches no further than 1 and another goes beyond."""
+def _refuse_two_scales(arrays: Mapping[Path, NDArray[Any]], highest: Mapping[Path, float]) -> None:
+    """Raise DataError, or warn, if one file has no pixel above 1 and another does."""
     dark = [path for path in arrays if highest[path] <= _UNIT]
     bright = max(arrays, key=lambda path: highest[path])
     for path in dark:
         found = f"{path}: pixels up to {highest[path]:g}, but up to {highest[bright]:g} in {bright}"
         kinds = (arrays[path].dtype.kind, arrays[bright].dtype.kind)
         if kinds[0] == "f" and kinds[1] != "f" and _has_fractions(arrays[path]):
-            raise DataError(f"{found}; all images of a data set must have one scale")
-        log.warning("%s; both are taken as 0..255", found)
+            raise DataError(f"{found}; all images of a data set must have the same scale")
+        log.warning("%s; both are read as 0..255", found)
 
 
 def _has_fractions(array: NDArray[Any]) -> bool:
@@ -175,20 +175,20 @@ def _has_fractions(array: NDArray[Any]) -> bool:
 
 
 def _scaled(array: NDArray[Any], factor: int) -> NDArray[Any]:
-    """Return pixels times a factor, at most 255, as uint8 or float32, in the memory they have."""
-    wanted = np.float32 if np.issubdtype(array.dtype, np.floating) else np.uint8
-    if array.dtype == wanted and factor == 1:
+    """Return pixels times a factor, capped at 255, as uint8 or float32, in their own memory."""
+    dtype = np.float32 if np.issubdtype(array.dtype, np.floating) else np.uint8
+    if array.dtype == dtype and factor == 1:
         return array
     pixels = array.reshape(-1)
-    made = pixels.view(wanted)[: pixels.size]
+    scaled = pixels.view(dtype)[: pixels.size]
     for start in range(0, pixels.size, _CHUNK):
         part = np.multiply(pixels[start : start + _CHUNK], factor, dtype=np.float64)
-        made[start : start + _CHUNK] = np.minimum(part, _WHITE)
-    return made.reshape(array.shape)
+        scaled[start : start + _CHUNK] = np.minimum(part, _WHITE)
+    return scaled.reshape(array.shape)
 
 
 def _parts(images: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    """Yield images (n, h, w, c) in parts of a few MB."""
+    """Yield images (n, h, w, c) in chunks of about a million pixels."""
     n = max(1, _CHUNK // int(np.prod(images.shape[1:])))
     for start in range(0, len(images), n):
         yield images[start : start + n]

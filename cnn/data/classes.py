@@ -1,4 +1,4 @@
-"""Classes: the labels that occur, as indices without gaps, and their names."""
+"""Turn the labels that occur into class indices without gaps, and name the classes."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,10 +11,10 @@ from cnn.errors import DataError
 
 
 def indexed(train: Split, test: Split, names: Mapping[int, str], where: str) -> Parts:
-    """Return both parts with the labels that occur as indices, and the names of these classes.
+    """Return both parts with class indices for labels, and the names of the classes.
 
-    names: by label, where there are any; a class is else named as its label. where: what the
-    error names. Raises DataError where there is one class, or a label without a name.
+    names: by label; if empty, each class is named after its label. where: the folder or data
+    set that an error names. Raises DataError if there is only one class, or a label has no name.
     """
     found = np.union1d(train.labels, test.labels)
     if len(found) < 2:
@@ -25,7 +25,7 @@ def indexed(train: Split, test: Split, names: Mapping[int, str], where: str) -> 
     if names and unnamed:
         raise DataError(
             f"{where}: the file of class names, *mapping.txt, has no line for the label "
-            f"{unnamed[0]}; mend the file or remove it"
+            f"{unnamed[0]}; fix the file or remove it"
         )
     train, test = (
         replace(part, labels=np.searchsorted(found, part.labels)) for part in (train, test)

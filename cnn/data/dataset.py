@@ -19,7 +19,7 @@ class Split:
 
     images: (n, h, w, c), uint8 or float32, pixels 0..255. labels: (n,) int64, indices
     into the class names. ids: (n,) int64, each image's index in the file it came from, or
-    in the data set's list of files where each image is a file of its own.
+    in the data set's list of files if each image is its own file.
     """
 
     images: NDArray[Any]
@@ -34,7 +34,7 @@ class Split:
         return Split(self.images[indices], self.labels[indices], self.ids[indices])
 
     def cut(self, n: int) -> tuple["Split", "Split"]:
-        """Return the first n images, and the others."""
+        """Return the first n images, and the rest."""
         first, second = slice(n), slice(n, None)
         return (
             Split(self.images[first], self.labels[first], self.ids[first]),
@@ -44,10 +44,10 @@ class Split:
     def divide(
         self, kept: NDArray[np.int64], held_out: NDArray[np.int64]
     ) -> tuple["Split", "Split"]:
-        """Return the images at `kept` and those at `held_out`; this split is used up.
+        """Return the images at `kept` and those at `held_out`; do not use this split afterwards.
 
-        Both are ascending. The kept images move forward in the memory that all have now, so
-        that a big data set is not there twice.
+        Both are ascending. The kept images move forward within the present array, so that
+        memory never holds a big data set twice.
         """
         second = self.take(held_out)
         n_at_once = max(1, _CHUNK // (self.images[:1].nbytes or 1))
@@ -62,8 +62,8 @@ class Split:
 class Dataset:
     """A named data set: class names, the three splits, and where it came from.
 
-    files: below the data folder, by image id; empty where an image is no file of its own.
-    title: what it is, for people.
+    files: paths below the data folder, by image id; empty unless each image is its own file.
+    title: a description for people.
     """
 
     name: str
@@ -86,7 +86,7 @@ class Dataset:
 
 
 def write(folder: Path, dataset: Dataset) -> None:
-    """Write a data set as .npy files that memory-map, and `dataset.json`."""
+    """Write a data set as .npy files that can be memory-mapped, and `dataset.json`."""
     for name, split in dataset.splits.items():
         for part in ("images", "labels", "ids"):
             np.save(folder / f"{name}-{part}.npy", getattr(split, part), allow_pickle=False)

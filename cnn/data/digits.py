@@ -1,4 +1,4 @@
-"""The 1,797 scanned digits that scikit-learn ships, scaled as MNIST is.
+"""The 1,797 scanned digits that ship with scikit-learn, enlarged to MNIST's format.
 
 8 x 8 pixels of 0..16 become a 20 x 20 box of 0..255 in a 28 x 28 image, with the
 centre of mass in its middle (http://yann.lecun.com/exdb/mnist/).
@@ -28,7 +28,7 @@ class Digits(Source):
 
     @classmethod
     def identify(cls, config: DataConfig, downloads: Path) -> Self:
-        """Return the source; raises DataError where scikit-learn's file is missing."""
+        """Return the source; raise DataError if scikit-learn's file is missing."""
         return cls(
             "digits", "digits, 1,797 scans that ship with scikit-learn", {"digits": digest()}
         )
@@ -42,17 +42,17 @@ class Digits(Source):
 
 
 def path() -> Path:
-    """Return scikit-learn's file of digits, without importing scikit-learn."""
+    """Return the path of scikit-learn's digits, without importing scikit-learn."""
     spec = importlib.util.find_spec("sklearn")
     folders = spec.submodule_search_locations if spec else None
     found = Path(folders[0]) / "datasets/data/digits.csv.gz" if folders else None
     if found is None or not found.is_file():
-        raise DataError("scikit-learn's digits.csv.gz is missing; install scikit-learn again")
+        raise DataError("scikit-learn's digits.csv.gz is missing; reinstall scikit-learn")
     return found
 
 
 def digest() -> str:
-    """Return the SHA-256 of the unpacked file of digits."""
+    """Return the SHA-256 of the digits file, unpacked."""
     return hashlib.sha256(gzip.decompress(path().read_bytes())).hexdigest()
 
 
@@ -76,7 +76,7 @@ def enlarge(scan: NDArray[np.int64]) -> NDArray[np.uint8]:
 
 
 def _offset(profile: NDArray[np.float64]) -> int:
-    """Return where the box begins so that its centre of mass is the image's middle."""
+    """Return the box's offset that puts its centre of mass in the middle of the image."""
     mass = profile.sum()
     centre = (profile @ np.arange(_BOX)) / mass if mass else (_BOX - 1) / 2
     return int(np.clip(np.rint((_SIDE - 1) / 2 - centre), 0, _SIDE - _BOX))

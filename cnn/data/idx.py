@@ -1,4 +1,4 @@
-"""IDX files: the format of MNIST, all six element types, any rank, gzip or not.
+"""Reading and writing IDX files, the format of MNIST: every element type and rank, gzip or not.
 
 Format: http://yann.lecun.com/exdb/mnist/ ("The IDX file format"). Two zero bytes, a
 type code, the number of dimensions, one big-endian uint32 per dimension, the elements.
@@ -33,64 +33,65 @@ TYPES: dict[int, np.dtype[Any]] = {
 _CODES = {dtype.newbyteorder("="): code for code, dtype in TYPES.items()}
 _GZIP_MAGIC = b"\x1f\x8b"
 _LARGEST_GZIP_RATIO = 1032  # deflate cannot compress further: zlib, "Technical Details"
-_LARGEST_USUAL_RATIO = 100  # MNIST's is 5; beyond _LARGEST_GAIN more is taken for a bomb
-_LARGEST_GAIN = 100 << 20  # bytes
-_MOST_DIMENSIONS, _MOST_BYTES = 64, 2**63 - 1  # of a NumPy array
+# A file that expands further, and by more than _LARGEST_GAIN bytes, is refused as a gzip bomb.
+_LARGEST_USUAL_RATIO = 100  # MNIST's is 5
+_LARGEST_GAIN = 100 << 20
+_MOST_DIMENSIONS, _MOST_BYTES = 64, 2**63 - 1  # limits of a NumPy array
 _CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
 class Payload:
-    """What an IDX file holds, and the SHA-256 of its unpacked bytes."""
+    """The array of an IDX file, and the SHA-256 of its uncompressed bytes."""
 
     array: NDArray[Any]
     sha256: str
 
 
 def read(path: Path) -> NDArray[Any]:
-    """Return the array of an IDX file in native byte order, writable.
+    """Return the array of an IDX file, writable and in native byte order.
 
-    gzip is recognised by content, not by name. Raises DataError naming the file,
+    gzip is recognised by content, not by file name. Raises DataError naming the file,
     what was found and what was expected.
     """
     return load(path).array
 
 
 def load(path: Path) -> Payload:
-    """Return the array of an IDX file with the digest of its unpacked bytes; see `read`."""
+    """Return the array of an IDX file and the digest of its uncompressed bytes; see `read`."""
     with _opened(path) as stream:
         header, dtype, shape = _read_header(path, stream)
-        wanted = math.prod(shape) * dtype.itemsize
-        _refuse_impossible(path, wanted)
-        body = _read_body(path, stream, wanted, shape)
+        n_bytes = math.prod(shape) * dtype.itemsize
+        _refuse_impossible(path, n_bytes)
+        body = _read_body(path, stream, n_bytes, shape)
     sha256 = hashlib.sha256(header)
     sha256.update(body)
     return Payload(_native(np.frombuffer(body, dtype).reshape(shape)), sha256.hexdigest())
 
 
 def digest(path: Path) -> str:
-    """Return the SHA-256 of an IDX file's unpacked bytes; raises DataError as `read` does."""
+    """Return the SHA-256 of an IDX file's uncompressed bytes; raises DataError like `read`."""
     sha256 = hashlib.sha256()
     with _opened(path) as stream:
         header, dtype, shape = _read_header(path, stream)
-        wanted = math.prod(shape) * dtype.itemsize
-        _refuse_impossible(path, wanted)
+        n_bytes = math.prod(shape) * dtype.itemsize
+        _refuse_impossible(path, n_bytes)
         sha256.update(header)
         n_read = 0
         while chunk := stream.read(_CHUNK):
             n_read += len(chunk)
-            if n_read > wanted:
-                raise _wrong_length(path, shape, wanted, "more")
+            if n_read > n_bytes:
+                raise _wrong_length(path, shape, n_bytes, "more")
             sha256.update(chunk)
-        if n_read < wanted:
-            raise _wrong_length(path, shape, wanted, f"only {n_read:,}")
+        if n_read < n_bytes:
+            raise _wrong_length(path, shape, n_bytes, f"only {n_read:,}")
     return sha256.hexdigest()
 
 
 def header(path: Path) -> tuple[np.dtype[Any], tuple[int, ...]]:
-    """Return the element type, in native byte order, and the shape that an IDX file's header names.
+    """Return the dtype, in native byte order, and the shape from the header of an IDX file.
 
-    Raises DataError as `read` does.
+    Raises DataError like `read`.
     """
     with _opened(path) as stream:
         _, dtype, shape = _read_header(path, stream)
@@ -98,23 +99,24 @@ def header(path: Path) -> tuple[np.dtype[Any], tuple[int, ...]]:
 
 
 def write(path: Path, array: NDArray[Any], *, compress: bool = False) -> None:
-    """Write an array as an IDX file, gzip-compressed without name or date if asked.
+    """Write an array as an IDX file.
 
-    Raises DataError for an element type or a number of dimensions that cannot be read back.
+    compress: gzip it, with no name or date in the gzip header. Raises DataError for an element
+    type that IDX does not have, or an array without dimensions.
     """
     code = _CODES.get(array.dtype.newbyteorder("="))
     if code is None:
         known = ", ".join(str(dtype) for dtype in _CODES)
-        raise DataError(f"{path}: IDX has no type for {array.dtype}; it has {known}")
+        raise DataError(f"{path}: IDX cannot store {array.dtype} elements, only {known}")
     if not array.ndim:
-        raise DataError(f"{path}: IDX has no form for an array without dimensions")
+        raise DataError(f"{path}: IDX cannot store an array without dimensions")
     header = struct.pack(f">HBB{array.ndim}I", 0, code, array.ndim, *array.shape)
     content = header + np.ascontiguousarray(array, TYPES[code]).tobytes()
     path.write_bytes(gzip.compress(content, mtime=0) if compress else content)
 
 
 def check_content(path: Path) -> None:
-    """Raise DataError where a file is empty, an HTML page or text, as failed downloads are."""
+    """Raise DataError if a file is empty, an HTML page or text, as failed downloads often are."""
     with path.open("rb") as stream:
         head = stream.read(512).removeprefix(codecs.BOM_UTF8)
     if not head:
@@ -125,7 +127,7 @@ def check_content(path: Path) -> None:
         what, shown = "an HTML page" if page else "text", text[:80].decode("ascii", "replace")
         raise DataError(
             f"{path}: this is {what}, not an IDX file; it begins {shown!r}. "
-            "A server may have sent it in place of the file: fetch it again"
+            "A server may have sent it instead of the file: fetch it again"
         )
 
 
@@ -135,7 +137,7 @@ def _is_printable(content: bytes) -> bool:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file, unpacking gzip; faults of file and compression become DataError."""
+    """Open a file, decompressing gzip; turn file and compression errors into DataError."""
     try:
         check_content(path)
         with path.open("rb") as raw:
@@ -178,45 +180,45 @@ def _read_header(path: Path, stream: IO[bytes]) -> tuple[bytes, np.dtype[Any], t
         raise DataError(f"{path}: the file is cut off in its header of {magic[3]} dimensions")
     shape = struct.unpack(f">{magic[3]}I", sizes)
     if TYPES[magic[2]].itemsize * math.prod(n for n in shape if n) > _MOST_BYTES:
-        raise DataError(f"{path}: the IDX header has the shape {shape}, which no array can have")
+        raise DataError(f"{path}: the IDX header has the shape {shape}, too large for any array")
     return magic + sizes, TYPES[magic[2]], shape
 
 
-def _refuse_impossible(path: Path, wanted: int) -> None:
-    """Refuse a header that promises more than a file of this size can hold, or ever does."""
+def _refuse_impossible(path: Path, n_bytes: int) -> None:
+    """Refuse a header that promises more data than a file of this size can plausibly hold."""
     size = path.stat().st_size
-    if wanted > size * _LARGEST_GZIP_RATIO:
+    if n_bytes > size * _LARGEST_GZIP_RATIO:
         raise DataError(
-            f"{path}: the header promises {wanted:,} bytes of elements, more than this file can "
+            f"{path}: the header promises {n_bytes:,} bytes of data, more than this file can "
             "hold; it is cut off or its header is wrong"
         )
-    if wanted > size * _LARGEST_USUAL_RATIO and wanted > size + _LARGEST_GAIN:
+    if n_bytes > size * _LARGEST_USUAL_RATIO and n_bytes > size + _LARGEST_GAIN:
         raise DataError(
-            f"{path}: the header promises {wanted:,} bytes of elements in a file of {size:,}; no "
-            "images are packed that well, so it is damaged or made to fill the memory"
+            f"{path}: the header promises {n_bytes:,} bytes of data in a file of {size:,}; no "
+            "images compress that well, so the file is damaged or built to exhaust the memory"
         )
 
 
-def _read_body(path: Path, stream: IO[bytes], wanted: int, shape: tuple[int, ...]) -> bytearray:
+def _read_body(path: Path, stream: IO[bytes], n_bytes: int, shape: tuple[int, ...]) -> bytearray:
     body = bytearray()
-    while len(body) < wanted and (chunk := stream.read(min(_CHUNK, wanted - len(body)))):
+    while len(body) < n_bytes and (chunk := stream.read(min(_CHUNK, n_bytes - len(body)))):
         body += chunk
-    if len(body) < wanted:
-        raise _wrong_length(path, shape, wanted, f"only {len(body):,}")
+    if len(body) < n_bytes:
+        raise _wrong_length(path, shape, n_bytes, f"only {len(body):,}")
     if stream.read(1):
-        raise _wrong_length(path, shape, wanted, "more")
+        raise _wrong_length(path, shape, n_bytes, "more")
     return body
 
 
 def _native(array: NDArray[Any]) -> NDArray[Any]:
-    """Return an array in native byte order, in the memory that it has: there is no second copy."""
+    """Convert an array to native byte order in place, so that it is never in memory twice."""
     if array.dtype.isnative:
         return array
     return array.byteswap(inplace=True).view(array.dtype.newbyteorder("="))
 
 
-def _wrong_length(path: Path, shape: tuple[int, ...], wanted: int, found: str) -> DataError:
+def _wrong_length(path: Path, shape: tuple[int, ...], n_bytes: int, found: str) -> DataError:
     return DataError(
-        f"{path}: the header says {size_words(shape)}, which takes {wanted:,} bytes of elements, "
+        f"{path}: the header says {size_words(shape)}, which takes {n_bytes:,} bytes of data, "
         f"but the file holds {found}; it is cut off or damaged"
     )

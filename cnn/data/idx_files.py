@@ -1,4 +1,4 @@
-"""Images and labels of a data set that is four IDX files."""
+"""Loading a data set from its four IDX files."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,9 +16,11 @@ from cnn.errors import DataError
 
 @dataclass(frozen=True)
 class IdxFiles:
-    """The four files by role, the digests they had, and how they are read.
+    """The four IDX files of a data set by role, their expected digests, and how to read them.
 
-    class_names: by label; empty where classes are named as their labels.
+    transposed: whether rows and columns of the images are swapped in the files. label_column:
+    the column that holds the class, if the labels have several. class_names: by label; empty if
+    a class is named after its label.
     """
 
     paths: Mapping[str, Path]
@@ -28,7 +30,7 @@ class IdxFiles:
     class_names: Mapping[int, str] = field(default_factory=dict)
 
     def load(self, name: str) -> Parts:
-        """Return the images of the set of that name; raises DataError naming file and problem."""
+        """Return images and labels, checked; raises DataError naming the file and the problem."""
         images = {}
         for part in ("train", "test"):
             path = self.paths[f"{part}-images"]

@@ -1,4 +1,4 @@
-"""Finds the four IDX files of a data set in a folder, under the names people really have."""
+"""Finding the four IDX files of a data set in a folder, under any of their usual names."""
 
 import re
 from collections import defaultdict
@@ -18,7 +18,7 @@ _NAME = re.compile(
 class IdxFolder:
     """The four files of a data set, by role, and the prefix of their names.
 
-    class_names: by label, where a file `[PREFIX]mapping.txt` lies beside them.
+    class_names: by label, from the file `[PREFIX]mapping.txt` beside them; empty without it.
     """
 
     paths: dict[str, Path]
@@ -27,12 +27,12 @@ class IdxFolder:
 
     @property
     def transposed(self) -> bool:
-        """Whether the images lie on their side, as EMNIST is published."""
+        """Whether rows and columns of the images are swapped, as in EMNIST's published files."""
         return self.prefix.lower().startswith("emnist-")
 
 
 def holds_idx(folder: Path) -> bool:
-    """Return whether a folder that can be read has a file named like an IDX file's."""
+    """Return whether a folder is readable and holds a file with the name of an IDX file."""
     try:
         return bool(_by_prefix(folder))
     except OSError:
@@ -40,11 +40,12 @@ def holds_idx(folder: Path) -> bool:
 
 
 def find(folder: Path) -> IdxFolder:
-    """Return the data set that lies in a folder.
+    """Return the data set in a folder.
 
-    Names are `[PREFIX]train-images-idx3-ubyte` and so on: `t10k` or `test`, a dash or a
-    dot before `idx`, any element type, with or without `.gz`. Raises DataError where the
-    folder or a file is missing, two sets lie there, or two files of one role differ.
+    File names are `[PREFIX]train-images-idx3-ubyte` and so on, with `t10k` or `test`, a dash or
+    a dot before `idx`, any element type, and with or without `.gz`. Raises DataError if the
+    folder or a file is missing, the folder holds several data sets, or two files of one role
+    differ.
     """
     try:
         found = _by_prefix(folder)
@@ -54,16 +55,18 @@ def find(folder: Path) -> IdxFolder:
         raise DataError(f"data.path {folder}: cannot be read ({error.strerror})") from None
     if not found:
         raise DataError(
-            f"{folder}: no IDX files, and no folders of pictures, one for each class. "
-            f"{_wanted_and_present(folder)}"
+            f"{folder}: neither IDX files nor one folder of images per class. "
+            f"{_expected_and_present(folder)}"
         )
     if len(found) > 1:
         names = ", ".join(repr(prefix) for prefix in sorted(found))
-        raise DataError(f"{folder}: several data sets, with the prefixes {names}; keep one")
+        raise DataError(f"{folder}: holds several data sets, with the prefixes {names}; keep one")
     prefix, roles = next(iter(found.items()))
     missing = [role for role in ROLES if role not in roles]
     if missing:
-        raise DataError(f"{folder}: no {', '.join(missing)}. {_wanted_and_present(folder)}")
+        raise DataError(
+            f"{folder}: no file for {', '.join(missing)}. {_expected_and_present(folder)}"
+        )
     paths = {role: _one_of(roles[role]) for role in ROLES}
     return IdxFolder(paths, prefix, _class_names(folder / f"{prefix}mapping.txt"))
 
@@ -78,9 +81,10 @@ def _by_prefix(folder: Path) -> dict[str, dict[str, list[Path]]]:
 
 
 def _class_names(path: Path) -> dict[int, str]:
-    """Return the names in a file of EMNIST's form: a label and the codes of its characters.
+    """Return class names by label from a file in EMNIST's format; none if there is no file.
 
-    No file, no names. Raises DataError naming the first line that is not so.
+    Each line has a label and the codes of its characters. Raises DataError naming the first
+    line that does not.
     """
     try:
         lines = path.read_text(encoding="ascii").splitlines()
@@ -97,26 +101,26 @@ def _class_names(path: Path) -> dict[int, str]:
             name = ""
         if not name.isprintable() or not name or label in names or name in names.values():
             raise DataError(
-                f"{path}: line {i} is {line[:40]!r}; a label and the ASCII codes of its characters "
-                "are expected, each label and name once; mend the file or remove it"
+                f"{path}: line {i} is {line[:40]!r}; expected a label and the ASCII codes of its "
+                "characters, and no label or name twice; correct the file or remove it"
             )
         names[label] = name
     return names
 
 
 def _one_of(paths: list[Path]) -> Path:
-    """Return one of several files of the same role; raises DataError unless they agree."""
-    if len({idx.digest(path) for path in paths} if len(paths) > 1 else {0}) > 1:
+    """Return one of the files of a role; raises DataError unless all hold the same data."""
+    if len(paths) > 1 and len({idx.digest(path) for path in paths}) > 1:
         names = " and ".join(str(path) for path in paths)
-        raise DataError(f"{names} are both there and hold different data; remove one")
+        raise DataError(f"{names} have the same role but hold different data; remove one")
     return paths[0]
 
 
-def _wanted_and_present(folder: Path) -> str:
-    wanted = ", ".join(f"{role}-idx*" for role in ROLES)
+def _expected_and_present(folder: Path) -> str:
+    expected = ", ".join(f"{role}-idx*" for role in ROLES)
     present = sorted(path.name for path in folder.iterdir())
     shown = ", ".join(present[:12]) + (", ..." if len(present) > 12 else "")
     return (
-        f"Looked for {wanted} (t10k for test, dot for dash, with or without .gz); "
+        f"Looked for {expected} (or with t10k for test, .idx for -idx, .gz at the end); "
         f"present: {shown or 'nothing'}"
     )

@@ -1,7 +1,7 @@
-"""Finds own pictures: one folder of images per class.
+"""Finding a user's own images, in one folder per class.
 
-FOLDER/<class>/<picture>, or FOLDER/train/<class>/<picture> beside
-FOLDER/test/<class>/<picture>.
+Images are FOLDER/<class>/<image>, or FOLDER/train/<class>/<image> and
+FOLDER/test/<class>/<image>.
 """
 
 import hashlib
@@ -17,25 +17,25 @@ from cnn.errors import DataError
 
 N_THREADS = min(8, os.cpu_count() or 1)
 _LAYOUT = (
-    "pictures lie in FOLDER/<class>/, or in FOLDER/train/<class>/ and FOLDER/test/<class>/, "
+    "put images in FOLDER/<class>/, or in FOLDER/train/<class>/ and FOLDER/test/<class>/, "
     "where FOLDER is data.path"
 )
 _PARTS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 _VALIDATION = {"val", "valid", "validation"}
-_OF_THE_SYSTEM = {"thumbs.db", "desktop.ini", "__macosx"}
-# Files with these names are pictures, or were meant to be: one that cannot be read is refused.
+_SYSTEM_FILES = {"thumbs.db", "desktop.ini", "__macosx"}
+# A file with one of these suffixes is meant to be an image: it is refused if it cannot be read.
 _SUFFIXES = {
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".webp"),
     *(".heic", ".heif", ".avif", ".jp2", ".pgm", ".ppm", ".pbm", ".pnm", ".svg", ".psd", ".ico"),
 }
-_UNSHOWABLE = {"Cc", "Cs", "Zl", "Zp"}  # Unicode categories: control characters, stray bytes
-# They would turn around what is said of a class, figures too.
-_TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}  # Unicode categories: control characters, stray bytes
+# Bidirectional controls would reverse the text beside a class name, numbers included.
+_BIDIRECTIONAL = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 @dataclass(frozen=True)
 class ImageFile:
-    """One file: its path, its name below the data folder, its class and its SHA-256."""
+    """An image file: its path, its name relative to the data folder, its class and its SHA-256."""
 
     path: Path
     name: str
@@ -45,10 +45,10 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """The pictures of a data set by part, class and name; their index is their image id.
+    """The images of a data set, sorted by part, class and name; an image's index is its id.
 
-    The first `n_train` are for training; where it is 0, the folder does not say which.
-    left_out: names of what is no picture or a link that leads elsewhere.
+    n_train: the first n_train images are for training; 0 if the folder has no train and test
+    parts. left_out: names of files that are not images, and of links that lead out of the folder.
     """
 
     root: Path
@@ -59,7 +59,7 @@ class ImageFolder:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over names, which hold the classes, and contents; where they lie is not in it."""
+        """SHA-256 over contents and names, which include the class; the root does not matter."""
         lines = (f"{picture.name}\0{picture.sha256}\n" for picture in self.pictures)
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
@@ -73,7 +73,7 @@ class _Part:
 
 
 def holds_classes(folder: Path) -> bool:
-    """Return whether a folder has sub-folders that may be classes."""
+    """Return whether a folder is readable and has subfolders, which may be classes."""
     try:
         return bool(_folders(folder))
     except OSError:
@@ -81,13 +81,13 @@ def holds_classes(folder: Path) -> bool:
 
 
 def find(root: Path) -> ImageFolder:
-    """Return the pictures that lie in a folder, one folder for each class.
+    """Return the images of a folder that has one subfolder per class.
 
-    Raises DataError where the folders are nested otherwise, a class has too few pictures,
-    or its name cannot be shown.
+    Raises DataError if the folders are nested differently, a class has too few images, or a
+    class name cannot be displayed.
     """
     try:
-        parts = {name: _look(folder, root) for name, folder in _parts(root).items()}
+        parts = {name: _scan(folder, root) for name, folder in _parts(root).items()}
         class_names = tuple(sorted({name for p in parts.values() for name in p.by_class}, key=_key))
         _check(root, class_names, parts)
         files = [
@@ -110,7 +110,7 @@ def find(root: Path) -> ImageFolder:
 
 
 def _parts(root: Path) -> dict[str, Path]:
-    """Return the train and the test folder if both are there, else the whole folder as ""."""
+    """Return the train and test folders if both exist, else the whole folder under the key ""."""
     folders = _folders(root)
     found = {_PARTS[path.name.lower()]: path for path in folders if path.name.lower() in _PARTS}
     if len(found) < 2 or not all(_folders(path) for path in found.values()):
@@ -118,13 +118,13 @@ def _parts(root: Path) -> dict[str, Path]:
     for path in folders:
         if path.name.lower() in _VALIDATION:
             raise DataError(
-                f"{path}: validation images are drawn from the training images, by "
-                f"data.validation_fraction; move its pictures to {found['train']}"
+                f"{path}: validation images are held out from the training images, by "
+                f"data.validation_fraction; move the images in this folder to {found['train']}"
             )
     return {"train": found["train"], "test": found["test"]}
 
 
-def _look(folder: Path, root: Path) -> _Part:
+def _scan(folder: Path, root: Path) -> _Part:
     part = _Part()
     for path in _visible(folder):
         if not path.is_dir() or _leads_out(path, root):
@@ -132,30 +132,30 @@ def _look(folder: Path, root: Path) -> _Part:
             continue
         name = unicodedata.normalize("NFC", path.name)
         if name in part.by_class:
-            raise DataError(f"{path}: there are two folders of the class {name!r}; keep one")
+            raise DataError(f"{path}: there are two folders for the class {name!r}; keep one")
         part.by_class[name] = list(_pictures(path, root, part.left_out))
     return part
 
 
 def _pictures(folder: Path, root: Path, left_out: list[Path]) -> Iterator[Path]:
-    """Yield the pictures of a class; add what is none to `left_out`."""
+    """Yield the images of a class; add everything else to `left_out`."""
     for path in _visible(folder):
         if _leads_out(path, root):
             left_out.append(path)
         elif path.is_dir():
-            raise DataError(f"{path}: a folder inside of a class folder; {_LAYOUT}")
-        elif path.is_file() and (path.suffix.lower() in _SUFFIXES or _begins_like_a_picture(path)):
+            raise DataError(f"{path}: a folder inside a class folder; {_LAYOUT}")
+        elif path.is_file() and (path.suffix.lower() in _SUFFIXES or _begins_like_an_image(path)):
             yield path
         else:
             left_out.append(path)
 
 
 def _visible(folder: Path) -> list[Path]:
-    """Return what lies in a folder by name, hidden files and those of the system aside."""
+    """Return the entries of a folder by name, without hidden and system files."""
     paths = [
         path
         for path in folder.iterdir()
-        if not path.name.startswith(".") and path.name.lower() not in _OF_THE_SYSTEM
+        if not path.name.startswith(".") and path.name.lower() not in _SYSTEM_FILES
     ]
     return sorted(paths, key=lambda path: _shown(path.name))
 
@@ -165,7 +165,7 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _leads_out(path: Path, root: Path) -> bool:
-    """Return whether a path is a link to nothing or to outside of the data folder."""
+    """Return whether a path is a broken link or a link out of the data folder."""
     if not path.is_symlink():
         return False
     try:
@@ -174,7 +174,7 @@ def _leads_out(path: Path, root: Path) -> bool:
         return True
 
 
-def _begins_like_a_picture(path: Path) -> bool:
+def _begins_like_an_image(path: Path) -> bool:
     with path.open("rb") as stream:
         head = stream.read(12)
     known = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"II*\0", b"MM\0*")
@@ -187,12 +187,14 @@ def _check(root: Path, class_names: tuple[str, ...], parts: Mapping[str, _Part])
     if not 2 <= len(class_names) <= MAX_CLASSES:
         shown = ", ".join(class_names[:10]) or "none"
         raise DataError(
-            f"{root}: 2 to {MAX_CLASSES:,} class folders are expected, {len(class_names)} found: "
+            f"{root}: expected 2 to {MAX_CLASSES:,} class folders, found {len(class_names)}: "
             f"{shown}; {_LAYOUT}"
         )
     for name in class_names:
-        if _TURNING & set(name) or any(unicodedata.category(c) in _UNSHOWABLE for c in name):
-            raise DataError(f"{root}: the name of the class {name!r} cannot be shown; rename it")
+        if _BIDIRECTIONAL & set(name) or any(unicodedata.category(c) in _UNPRINTABLE for c in name):
+            raise DataError(
+                f"{root}: the class name {name!r} cannot be displayed; rename the folder"
+            )
     problems = [problem for name in class_names for problem in _too_few(name, parts)]
     if problems:
         more = f" and {len(problems) - 10} more" if len(problems) > 10 else ""
@@ -204,20 +206,20 @@ def _too_few(name: str, parts: Mapping[str, _Part]) -> Iterator[str]:
         n = len(found.by_class.get(name, ()))
         if not part and n < 2:
             yield (
-                f"class {name!r} has {n} picture{'' if n == 1 else 's'}, and at least 2 are "
-                "needed, one to train and one to test"
+                f"class {name!r} has {n} image{'' if n == 1 else 's'}; at least 2 are needed, "
+                "one for training and one for testing"
             )
         elif part and n == 0 and (part == "train" or name in found.by_class):
-            yield f"class {name!r} has no pictures in {part}"
+            yield f"class {name!r} has no images in {part}"
 
 
 def _key(name: str) -> tuple[int, str]:
-    """Return what classes are sorted by: numbers as numbers, before words."""
+    """Return the sort key of a class name: numbers by value, before words."""
     return (int(name), name) if name.isascii() and name.isdigit() else (1 << 1024, name)
 
 
 def _shown(name: str) -> str:
-    """Return a file's name as every system writes it, with escapes for bytes that are no text."""
+    """Return a file name in Unicode form NFC, with escapes for bytes that are not UTF-8."""
     text = os.fsencode(name).decode("utf-8", "backslashreplace")
     return unicodedata.normalize("NFC", text)
 

@@ -1,4 +1,4 @@
-"""Short digests of single images, by which they are found again in another data set."""
+"""Short hashes of single images, to find the same image in another data set."""
 
 import hashlib
 from typing import Any
@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 
 def of(images: NDArray[Any]) -> NDArray[np.uint64]:
-    """Return one number for each image, (n,), equal for images with the same pixels.
+    """Return one hash per image, (n,), equal for images with the same pixels.
 
     images: (n, h, w, c). Size, channels and dtype count too. 64 bits of BLAKE2b: among a
-    million images two different ones agree with a chance of about 3e-8.
+    million different images, the chance that any two collide is about 3e-8.
     """
     start = hashlib.blake2b(f"{images.shape[1:]} {images.dtype.str}".encode(), digest_size=8)
 

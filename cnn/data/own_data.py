@@ -1,4 +1,4 @@
-"""The source `folder`: a person's own IDX files, or own images in one folder for each class."""
+"""The source `folder`: the user's own IDX files, or image files in one folder per class."""
 
 import hashlib
 import logging
@@ -19,12 +19,12 @@ from cnn.io.digest_cache import DigestCache
 
 log = logging.getLogger(__name__)
 
-NAME, _TITLE = "folder", "a folder of own images"
+NAME, _TITLE = "folder", "a folder of your own images"
 _OF_IMAGES, _OF_IDX = ("image_size", "channels"), ("label_column",)
 
 
 def identify(config: DataConfig, downloads: Path) -> Source:
-    """Return the source that lies in `data.path`; raises DataError, ConfigError."""
+    """Return the source found in `data.path`; raise DataError or ConfigError."""
     path = _path(config)
     if image_folder.holds_classes(path) and not idx_folder.holds_idx(path):
         return OwnImages.identify(config, downloads)
@@ -33,15 +33,15 @@ def identify(config: DataConfig, downloads: Path) -> Source:
 
 @dataclass(frozen=True)
 class OwnIdxFiles(Source):
-    """Four IDX files; where they are those of a published set, it has that name."""
+    """Four IDX files; named after a published set if they are its files."""
 
     files: IdxFiles
 
     @classmethod
     def identify(cls, config: DataConfig, downloads: Path) -> Self:
-        """Return the source; every file is hashed, unless it is known to be unchanged."""
+        """Return the source; hash every file that may have changed since it was last hashed."""
         path = _path(config)
-        refuse_options(config, _OF_IMAGES, "pictures, and this folder has IDX files")
+        refuse_options(config, _OF_IMAGES, "image files, but this folder has IDX files")
         found = idx_folder.find(path)
         cache = DigestCache(
             downloads.with_name("store") / ".verified" / f"folder-{_short(path)}.json"
@@ -56,25 +56,25 @@ class OwnIdxFiles(Source):
         return cls(name, title, digests, files)
 
     def load(self, split_seed: int) -> Parts:
-        """Return the images as the files divide them."""
+        """Return the training and test images of the files."""
         return self.files.load(self.name)
 
     def identity(self) -> dict[str, Any]:
         """Return what decides the loaded arrays, for a key."""
         files = self.files
-        named = {str(label): name for label, name in sorted(files.class_names.items())}
+        names = {str(label): name for label, name in sorted(files.class_names.items())}
         column = files.label_column
         return {
             **super().identity(),
             "transposed": files.transposed,
             **({} if column is None else {"label_column": column}),
-            **({"class_names": named} if named else {}),
+            **({"class_names": names} if names else {}),
         }
 
 
 @dataclass(frozen=True)
 class OwnImages(Source):
-    """Image files, a folder for each class; a seventh is for testing unless the folders say."""
+    """Image files, one folder per class; a seventh is for testing if no folder says which."""
 
     found: ImageFolder
     transposed: bool
@@ -83,20 +83,20 @@ class OwnImages(Source):
 
     @classmethod
     def identify(cls, config: DataConfig, downloads: Path) -> Self:
-        """Return the source; every file is hashed."""
-        refuse_options(config, _OF_IDX, "IDX files, and this folder has pictures")
+        """Return the source; hash every file."""
+        refuse_options(config, _OF_IDX, "IDX files, but this folder has image files")
         found = image_folder.find(_path(config))
         digests = {"pictures": found.digest}
         channels, transposed = config.channels or 1, bool(config.transpose)
         return cls(NAME, _TITLE, digests, found, transposed, config.image_size, channels)
 
     def load(self, split_seed: int) -> Parts:
-        """Return the decoded images, of one size."""
+        """Return the decoded images, all of one size."""
         found = self.found
         if found.left_out:
             shown = ", ".join(found.left_out[:5]) + (", ..." if len(found.left_out) > 5 else "")
             log.warning(
-                "%s: left out as no pictures, or as links that lead out of the folder: %d (%s)",
+                "%s: skipped %d files that are not images, or are links out of the folder (%s)",
                 found.root,
                 len(found.left_out),
                 shown,
@@ -121,12 +121,12 @@ class OwnImages(Source):
 
 def _path(config: DataConfig) -> Path:
     if config.path is None:
-        raise ConfigError("data.path is missing; data.source folder needs one")
+        raise ConfigError("data.path is missing; data.source folder needs it")
     return config.path
 
 
 def _known(digests: dict[str, str]) -> tuple[str, str]:
-    """Return name and title of the published set with these digests, else those of a folder."""
+    """Return name and title of the published set with these digests, or those of a folder."""
     for name, known in published.SETS.items():
         if known.sha256 == digests:
             return name, known.title

@@ -1,8 +1,8 @@
-"""Published data sets in MNIST's format: where they lie, what is expected of them, fetching.
+"""Published data sets in MNIST's format: their addresses, how to verify and fetch them.
 
-Where the digests of a set are pinned, they alone decide. Those of the other sets were never
-at hand here: their files must have exactly the expected shape and type, they come over
-HTTPS only, and the digests of what was fetched decide the key.
+A set with pinned digests is verified by these alone. The other sets have no pinned digests,
+because their files could not be hashed here: they must have exactly the expected shape and
+type, they are fetched over HTTPS only, and the digests of the fetched files enter the key.
 """
 
 from collections.abc import Mapping
@@ -21,14 +21,14 @@ from cnn.data.idx_files import IdxFiles
 from cnn.errors import DataError
 from cnn.io.digest_cache import DigestCache
 
-FETCH_SECONDS = 90.0  # the whole run fails within 120 s where no host is any good
+FETCH_SECONDS = 90.0  # the whole run must fail within 120 s if no host works
 
 
 @dataclass(frozen=True)
 class PublishedSet:
-    """A published data set: what it is, where it lies, its classes' names, its files' digests.
+    """A published data set: title, addresses, class names, and digests of its files.
 
-    sha256: of the unpacked bytes, by role; only of files that were really fetched and hashed.
+    sha256: of the unpacked bytes, by role; only for files that were really fetched and hashed.
     """
 
     title: str
@@ -37,8 +37,8 @@ class PublishedSet:
     sha256: Mapping[str, str] = field(default_factory=dict)
 
 
-# No http://: nothing else vouches for a set without pinned digests. No older edition of
-# KMNIST (storage.googleapis.com/kuzushiji-mnist): its images are others of the same shape.
+# HTTPS only: nothing else vouches for a set without pinned digests. Do not add the older
+# edition of KMNIST (storage.googleapis.com/kuzushiji-mnist): same shapes, different images.
 SETS: dict[str, PublishedSet] = {
     "mnist": PublishedSet(
         "MNIST, handwritten digits",
@@ -72,7 +72,7 @@ SETS: dict[str, PublishedSet] = {
             "https://huggingface.co/datasets/tanganke/kmnist/resolve/"
             "756d43e894032ce8838db8b32e7500c9c3b5d050/raw/",
         ),
-        # In Roman letters: the font of the figures has no others.
+        # Romanized: the font of the figures has no Japanese characters.
         ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
     ),
 }
@@ -93,25 +93,25 @@ _N_CLASSES = 10
 
 @dataclass(frozen=True)
 class Published(Source):
-    """One of SETS, fetched into the folder of downloads."""
+    """One of SETS, fetched into the downloads folder."""
 
     downloads: Path
 
     @classmethod
     def identify(cls, config: DataConfig, downloads: Path) -> Self:
-        """Return the source; without digests where none are pinned and nothing is fetched yet."""
+        """Return the source; it has no digests if none are pinned and nothing is fetched yet."""
         name = config.source
         return cls(name, SETS[name].title, digests(name, downloads), downloads)
 
     def load(self, split_seed: int) -> Parts:
-        """Return the images, fetched if need be; raises UnreachableError too."""
+        """Return the images, fetched if necessary; also raises UnreachableError."""
         fetched = fetch(self.name, self.downloads, FETCH_SECONDS)
         return IdxFiles(fetched, self.digests, class_names=self._class_names).load(self.name)
 
     def identity(self) -> dict[str, Any]:
         """Return what decides the loaded arrays, for a key."""
-        named = {str(label): name for label, name in self._class_names.items()}
-        return super().identity() | ({"class_names": named} if named else {})
+        names = {str(label): name for label, name in self._class_names.items()}
+        return super().identity() | ({"class_names": names} if names else {})
 
     @property
     def _class_names(self) -> dict[int, str]:
@@ -119,9 +119,9 @@ class Published(Source):
 
 
 def fetch(name: str, downloads: Path, seconds: float) -> dict[str, Path]:
-    """Return the verified files of a set by role, fetched where missing.
+    """Return the verified files of a set by role; fetch those that are missing or damaged.
 
-    Raises UnreachableError, or StoreUnwritableError where the disk fails.
+    Raises UnreachableError, or StoreUnwritableError if the disk fails.
     """
     deadline = Deadline.after(seconds)
     download.fetch(_wanted(name), SETS[name].addresses, downloads / name, deadline)
@@ -129,38 +129,38 @@ def fetch(name: str, downloads: Path, seconds: float) -> dict[str, Path]:
 
 
 def fetch_unpinned(name: str, downloads: Path) -> None:
-    """Fetch a set where its key is not known before; do nothing for any other name."""
+    """Fetch a set whose key depends on its files; do nothing for any other name."""
     if name in SETS and not SETS[name].sha256:
         fetch(name, downloads, FETCH_SECONDS)
 
 
 def is_fetched(name: str, downloads: Path) -> bool:
-    """Return whether a set lies in the downloads, verified; nothing is changed."""
+    """Return whether all files of a set are downloaded and verified; change nothing."""
     wanted = _wanted(name).items()
     return not any(download.problem(downloads / name / file, item) for file, item in wanted)
 
 
 def digests(name: str, downloads: Path) -> dict[str, str]:
-    """Return the digests of a set's files by role: the pinned ones, or those that were fetched.
+    """Return the digests of a set's files by role: the pinned ones, or those of fetched files.
 
-    An empty dict stands for a set without pinned digests that is not there, whole and sound.
+    Empty if none are pinned and a file is missing or damaged.
     """
     if SETS[name].sha256:
         return dict(SETS[name].sha256)
-    memory = DigestCache(downloads.with_name("store") / ".verified" / f"downloads-{name}.json")
+    cache = DigestCache(downloads.with_name("store") / ".verified" / f"downloads-{name}.json")
     try:
-        found = {
-            role: memory.digest(path, role, partial(_verify, name, role))
+        by_role = {
+            role: cache.digest(path, role, partial(_verify, name, role))
             for role, path in paths(name, downloads).items()
         }
     except (DataError, OSError):
         return {}
-    memory.keep()
-    return found
+    cache.keep()
+    return by_role
 
 
 def paths(name: str, downloads: Path) -> dict[str, Path]:
-    """Return where the files of a set lie, or will, by role."""
+    """Return the paths of a set's files by role, whether fetched or not."""
     return {role: downloads / name / FILE_NAMES[role] for role in idx_folder.ROLES}
 
 
@@ -172,23 +172,23 @@ def _wanted(name: str) -> dict[str, Wanted]:
 
 
 def _most_bytes(role: str) -> int:
-    """Return more bytes than a file can have, packed or not, whatever packed it."""
+    """Return an upper bound of a file's size in bytes, packed by any tool or not at all."""
     n_elements = int(np.prod(SHAPES[role]))
     return n_elements + n_elements // 50 + 4096
 
 
 def _verify(name: str, role: str, path: Path) -> str:
-    """Return the digest of a file; raises DataError unless it is this set's."""
+    """Return the digest of a file; raise DataError if the file is not this set's."""
     if SETS[name].sha256:
         return download.verify(path, SETS[name].sha256[role])
     dtype, shape = idx.header(path)
     if (dtype, shape) != (np.dtype(np.uint8), SHAPES[role]):
         raise DataError(
-            f"{path}: {dtype} of shape {shape}; the {role} of {name} are uint8 of shape "
+            f"{path}: found {dtype} of shape {shape}; the {role} of {name} are uint8 of shape "
             f"{SHAPES[role]}"
         )
     if "labels" in role and (largest := int(idx.read(path).max())) >= _N_CLASSES:
-        raise DataError(f"{path}: a label is {largest}; {name} has 0 to {_N_CLASSES - 1}")
+        raise DataError(f"{path}: found the label {largest}; {name} has 0 to {_N_CLASSES - 1}")
     digest = idx.digest(path)
     for other, known in SETS.items():
         if digest in known.sha256.values():

@@ -1,4 +1,4 @@
-"""Where data sets come from: identified for a key, then loaded, checked and split."""
+"""Identify the source of a data set for its key; load, check and split its images."""
 
 import logging
 from pathlib import Path
@@ -13,16 +13,16 @@ from cnn.errors import ConfigError, UnreachableError
 
 log = logging.getLogger(__name__)
 
-OUT_OF_REACH = "MNIST could not be reached"  # begins the note of a run on digits in its place
+OUT_OF_REACH = "MNIST could not be reached"  # starts the note of a run that uses digits instead
 AUTO_SECONDS = 20.0
 
 
 def identify(config: DataConfig, downloads: Path) -> Source:
-    """Return the source that a config names, without a network.
+    """Return the source that a config names, without using the network.
 
-    Files of a folder are hashed, and fetched ones whose digests are not pinned; where those
-    are not fetched yet, the source has no digests. Raises DataError for a folder that is
-    missing or does not hold what it should, ConfigError for `auto`.
+    Hashes the files of a folder, and fetched files without pinned digests; if those are not
+    fetched yet, the source has no digests. Raises DataError if a folder is missing or does
+    not hold a data set, ConfigError for `auto`.
     """
     if config.source in published.SETS:
         return Published.identify(config, downloads)
@@ -38,14 +38,13 @@ def identify(config: DataConfig, downloads: Path) -> Source:
 def load(source: Source, config: DataConfig) -> Dataset:
     """Return the data set of an identified source, checked and split.
 
-    Raises DataError naming the file where anything is not as it should be, or where a
-    file changed since it was identified.
+    Raises DataError naming the file that is wrong, or that changed after it was identified.
     """
     parts = source.load(config.split_seed)
     if config.source == "folder" and checks.look_inverted(parts.train.images):
         log.warning(
-            "%s: most images have bright borders, so the set looks inverted: ink is expected to be "
-            "bright on a dark background. It is used as it is",
+            "%s: most images have bright borders, so the set looks inverted: bright ink on a dark "
+            "background is expected. It is used as it is",
             config.path,
         )
     kept, held_out = splits.stratified(
@@ -63,10 +62,10 @@ def load(source: Source, config: DataConfig) -> Dataset:
 
 
 def resolve_auto(config: DataConfig, downloads: Path) -> tuple[DataConfig, str]:
-    """Return a config without `auto`, and what a person should know about the choice.
+    """Return a config without `auto`, and a note on the choice for the user.
 
-    `auto` becomes mnist where its files are there or can be fetched within
-    AUTO_SECONDS, else digits. Any other config is returned as it is, with "".
+    `auto` becomes mnist if its files exist or can be fetched within AUTO_SECONDS, else
+    digits. Any other config is returned unchanged, with "".
     """
     if config.source != "auto":
         return config, ""
@@ -76,17 +75,17 @@ def resolve_auto(config: DataConfig, downloads: Path) -> tuple[DataConfig, str]:
         log.info("%s", error)
         note = (
             f"{OUT_OF_REACH}, so this run uses digits: 1,797 scans that ship with "
-            "scikit-learn. Its figures are not MNIST's."
+            "scikit-learn. Its results do not apply to MNIST."
         )
         return config.model_copy(update={"source": "digits"}), note
     return config.model_copy(update={"source": "mnist"}), ""
 
 
 def guess_auto(config: DataConfig, downloads: Path) -> tuple[DataConfig, str]:
-    """Return what `resolve_auto` would without a network, for a plan."""
+    """Return what `resolve_auto` would choose, without using the network, for a plan."""
     if config.source != "auto":
         return config, ""
     if published.is_fetched("mnist", downloads):
         return config.model_copy(update={"source": "mnist"}), ""
-    note = "MNIST is not fetched yet; the plan is for digits, a run will try MNIST first"
+    note = "MNIST is not fetched yet; this plan is for digits, but a run will try MNIST first"
     return config.model_copy(update={"source": "digits"}), note

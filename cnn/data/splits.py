@@ -1,4 +1,4 @@
-"""Seeded, stratified splits: the same seed gives the same images, whatever their order of class."""
+"""Seeded, stratified splits: reproducible, and sound for images sorted by class too."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,9 +9,9 @@ def stratified(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the indices kept and the indices held out, both ascending.
 
-    labels: (n,). Each class's part is within one image of its share, and a class of at
-    least two images is on both sides if the fraction is above 0. round(n * fraction) images
-    are held out, unless a small class would be left without images on one side.
+    labels: (n,). The held-out part of each class is within one image of its share. If the
+    fraction is above 0, a class of two or more images appears on both sides. In total,
+    round(n * fraction) images are held out, unless a small class would have no image on one side.
     """
     rng = np.random.default_rng(seed)
     n_held_out = _allot(labels, fraction)
@@ -24,7 +24,7 @@ def stratified(
 
 
 def _allot(labels: NDArray[np.int64], fraction: float) -> dict[int, int]:
-    """Return how many images of each class are held out: largest remainders take the rest."""
+    """Return the number of held-out images of each class, by the largest remainder method."""
     classes, counts = np.unique(labels, return_counts=True)
     shares = counts * fraction
     n_held_out = np.floor(shares).astype(int)

@@ -1,4 +1,4 @@
-"""Evaluates a model on validation and test images: the work of the step evaluate_model."""
+"""Evaluate a model on validation and test images: the work of the step evaluate_model."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The rows of every table, by the table's name, and the figures worth a headline."""
+    """The rows of every table, by table name, and the headline figures."""
 
     tables: Mapping[str, list[Row]]
     headline: dict[str, float | int | str | None]
@@ -32,10 +32,10 @@ def evaluate(
     calibration_bins: int,
     report: progress.Report = progress.ignore,
 ) -> Evaluation:
-    """Return predictions for every validation and test image, and what follows from them.
+    """Return predictions for every validation and test image, and the metrics from them.
 
-    The metrics begin with the class counts of every split, that of training among them. A
-    split without images has no rows.
+    The table of metrics begins with the class counts of every split, including training. An
+    empty split has no rows.
     """
     tables: dict[str, list[Row]] = {
         name: [] for name in ("predictions", "metrics", "per_class", "confusion", "calibration")
@@ -77,7 +77,7 @@ def _measure(
     losses = -logs[np.arange(len(labels)), labels]
     counts = metrics.confusion(labels, predicted, len(class_names))
     if counts.sum() != len(labels):
-        raise AssertionError(f"{counts.sum()} of {len(labels)} {name} images were counted")
+        raise AssertionError(f"counted {counts.sum()} of {len(labels)} {name} images")
     calibration = metrics.calibration(
         probabilities.max(axis=1), predicted == labels, calibration_bins
     )
@@ -125,7 +125,7 @@ def _metric_rows(
 
 
 def _count_rows(split: str, counts: list[int]) -> list[Row]:
-    """Return how many images of each class a split has; the number is that of the tables' label."""
+    """Return a row per class with its number of images; the metric's name ends in the label."""
     empty = {"ci_low": None, "ci_high": None, "n": sum(counts)}
     return [
         {"split": split, "metric": f"n_images_class_{label}", "value": float(n), **empty}
@@ -217,5 +217,5 @@ def _interval(n_correct: int, n: int) -> Row:
 
 
 def _or_none(value: Any) -> float | None:
-    """Return a fraction, or null where it is not defined."""
+    """Return a fraction, or None if it is undefined."""
     return None if np.isnan(value) else float(value)

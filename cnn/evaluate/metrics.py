@@ -49,7 +49,7 @@ def wilson(n_correct: int, n: int) -> tuple[float, float]:
 def confusion(
     labels: NDArray[np.int64], predictions: NDArray[np.int64], n_classes: int
 ) -> NDArray[np.int64]:
-    """Return counts (label, prediction), both inputs (n,)."""
+    """Return the confusion matrix (label, prediction) from labels and predictions, both (n,)."""
     cells = np.bincount(labels * n_classes + predictions, minlength=n_classes**2)
     counts: NDArray[np.int64] = cells.reshape(n_classes, n_classes)
     return counts

@@ -1,4 +1,4 @@
-"""How two models differ on the same images."""
+"""Compare the predictions of two models on the same images."""
 
 from dataclasses import dataclass
 
@@ -10,11 +10,11 @@ Hits = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Difference:
-    """How two models differ on the same n images: images gained and lost, and what follows.
+    """The difference between two models on the same n images: images gained and lost, and a test.
 
-    p: exact two-sided McNemar test (McNemar 1947), binomial over the images on which the
-    models disagree. low, high: 95 % interval of the difference of the accuracies, from the
-    exact interval of the gained ones' share among them (Clopper and Pearson 1934).
+    p: exact two-sided McNemar test (McNemar 1947), binomial over the images that only one of the
+    models gets right. low, high: 95 % interval of the difference in accuracy, from the exact
+    interval (Clopper and Pearson 1934) of the share of gained images among these.
     """
 
     n: int
@@ -26,13 +26,13 @@ class Difference:
 
     @property
     def mean(self) -> float:
-        """Difference of the accuracies, a fraction."""
+        """The difference in accuracy, a fraction."""
         return (self.n_gained - self.n_lost) / self.n
 
 
 def difference(hits: Hits, earlier: Hits) -> Difference:
-    """Return how a model differs from an earlier one; hits: (n,), n > 0, image by image."""
-    from scipy import stats  # takes most of a second
+    """Return how a model differs from an earlier one; hits, earlier: right or not, (n,), n > 0."""
+    from scipy import stats  # the import takes most of a second
 
     n_gained, n_lost = int((hits & ~earlier).sum()), int((~hits & earlier).sum())
     n_apart = n_gained + n_lost

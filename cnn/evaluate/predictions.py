@@ -16,10 +16,10 @@ Predict = Callable[[NDArray[Any]], NDArray[np.float32]]
 
 
 def logits_of(model: Model) -> Predict:
-    """Return what computes the logits (n, classes) of images (n, h, w, c), pixels 0..255.
+    """Return a function from images (n, h, w, c), pixels 0..255, to logits (n, classes).
 
-    model: a keras.Model with a layer `logits`. The last batch is padded, so that every image
-    is computed in a batch of one size. Raises ArtifactError where a weight is not finite.
+    model: a keras.Model with a layer `logits`. The last batch is padded, so that all
+    batches have the same size. Raises ArtifactError if a weight is not finite.
     """
     import keras
 
@@ -29,15 +29,15 @@ def logits_of(model: Model) -> Predict:
 
     def logits(images: NDArray[Any]) -> NDArray[np.float32]:
         values = np.empty((len(images), head.output_shape[-1]), np.float32)
-        for first, (found,) in batches.run(graph, images, _BATCH):
-            values[first : first + len(found)] = found
+        for first, (part,) in batches.run(graph, images, _BATCH):
+            values[first : first + len(part)] = part
         return values
 
     return logits
 
 
 def probabilities(values: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return probabilities and their logarithms, (n, classes), from logits."""
+    """Return the softmax of logits and its logarithm, both (n, classes)."""
     shifted = values.astype(np.float64) - values.max(axis=1, keepdims=True, initial=-np.inf)
     logs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     return np.exp(logs), logs

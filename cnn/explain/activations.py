@@ -1,4 +1,4 @@
-"""Activations of one layer for many images, a batch at a time."""
+"""Activations of one layer for many images, one batch at a time."""
 
 import math
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ _LARGEST_OUTPUT = 256e6  # bytes of one layer's output
 
 
 def batch_size(model: Model, layer: str) -> int:
-    """Return how many images are computed at once; parts of a search begin at its multiples."""
+    """Return how many images form a batch; the shards of a search start at multiples of it."""
     names = [item.name for item in model.layers]
     computed = model.layers[: names.index(layer) + 1]
     n_values = max(math.prod(item.output.shape[1:]) for item in computed)
@@ -28,7 +28,7 @@ def batch_size(model: Model, layer: str) -> int:
 class Batch:
     """Activations (n, y, x, filters) of the images from `start` on; peaks (n, filters).
 
-    A peak is the largest activation of an image's map.
+    A peak is the largest activation in an image's feature map.
     """
 
     start: int
@@ -37,21 +37,21 @@ class Batch:
 
     @property
     def stop(self) -> int:
-        """Index of the image behind the last one."""
+        """Index one past the last image."""
         return self.start + len(self.values)
 
 
 class Forward:
-    """The forward pass up to a convolution or pool, computing only the layers on the way.
+    """The forward pass up to a convolution or pool; later layers are not computed.
 
-    Compiled with the first batch. negated: the layer's own activation function is left out,
-    and every sign is changed. at_most: images that are computed at once.
+    It is compiled on the first batch. negated: leave out the layer's own activation function and
+    flip the sign of its output. at_most: upper limit of the batch size, in images.
     """
 
     def __init__(
         self, model: Model, layer: str, *, negated: bool = False, at_most: int = _LARGEST_BATCH
     ) -> None:
-        """Take a keras.Model and a layer's name; raises ArtifactError for damaged weights."""
+        """Take a keras.Model and a layer's name; raise ArtifactError for damaged weights."""
         import keras
         import tensorflow as tf
 
@@ -71,9 +71,10 @@ class Forward:
         self._graph = batches.compiled(forward)
 
     def stream(self, images: NDArray[Any], start: int = 0) -> Iterator[Batch]:
-        """Yield the activations of the images from `start` on, a multiple of `n_at_once`.
+        """Yield the activations of the images from `start` on, one batch at a time.
 
-        images: (n, h, w, c), pixels 0..255. Raises ArtifactError where an activation is not finite.
+        images: (n, h, w, c), pixels 0..255. start: a multiple of `n_at_once`. Raises ArtifactError
+        if an activation is not finite.
         """
         for first, (values, peaks) in batches.run(self._graph, images, self.n_at_once, start):
             if not np.isfinite(peaks).all():
@@ -84,26 +85,24 @@ class Forward:
 
 
 def stream(model: Model, layer: str, images: NDArray[Any]) -> Iterator[Batch]:
-    """Yield a layer's activations of all images, a batch at a time; see Forward."""
+    """Yield a layer's activations of all images, one batch at a time; see Forward."""
     return Forward(model, layer).stream(images)
 
 
 def predict(model: Model, images: NDArray[Any]) -> NDArray[np.int64]:
-    """Return the predicted class of each image."""
+    """Return the predicted class of each image, (n,)."""
     import keras
 
     last = model.layers[-1]
     head = keras.Model(model.inputs, last.output)
-    graph, n = (
-        batches.compiled(lambda batch: [head(batch, training=False)]),
-        batch_size(model, last.name),
-    )
-    classes = [found.argmax(axis=1) for _, (found,) in batches.run(graph, images, n)]
+    graph = batches.compiled(lambda batch: [head(batch, training=False)])
+    outputs = batches.run(graph, images, batch_size(model, last.name))
+    classes = [logits.argmax(axis=1) for _, (logits,) in outputs]
     return np.concatenate([np.empty(0, np.int64), *classes])
 
 
 def explained_layers(model: Model) -> list[str]:
-    """Return the names of a model's convolutions, from the pixels up: the layers to explain."""
+    """Return the layers to explain: the names of a model's convolutions, from the pixels up."""
     return [layer.name for layer in model.layers if type(layer).__name__ == "Conv2D"]
 
 
@@ -114,7 +113,7 @@ def kernels(model: Model, layer: str) -> NDArray[np.float32]:
 
 
 def without_activation(layer: Layer) -> Layer:
-    """Return a copy of a layer, with its weights, that has no activation function."""
+    """Return a copy of a layer, with its weights, but without its activation function."""
     config = layer.get_config()
     if "activation" not in config:
         return layer

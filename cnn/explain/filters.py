@@ -1,4 +1,4 @@
-"""What each filter is and how it behaves on images: the work of the step export_filters."""
+"""Describe each filter's kernel and its activations on images (step export_filters)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ N_BINS = 20
 
 @dataclass(frozen=True)
 class Filters:
-    """One layer's kernels (filters, h, w, channels) and a row of figures for each filter."""
+    """One layer's kernels (filters, h, w, channels), and one table row per filter."""
 
     layer: str
     kernels: NDArray[np.float32]
@@ -32,14 +32,14 @@ class Filters:
 def describe(
     model: Model, layer: str, dataset: Dataset, report: progress.Report = progress.ignore
 ) -> Filters:
-    """Return a layer's kernels and what each filter does on the test images."""
+    """Return a layer's kernels, and how each filter responds to the test images."""
     split = dataset.splits[SPLIT]
     kernels = activations.kernels(model, layer)
-    activity = ActivationStats(len(kernels), len(dataset.class_names))
+    stats = ActivationStats(len(kernels), len(dataset.class_names))
     for batch in activations.stream(model, layer, split.images):
-        activity.add(batch, np.asarray(split.labels[batch.start : batch.stop]))
+        stats.add(batch, np.asarray(split.labels[batch.start : batch.stop]))
         report(progress.Progress(batch.stop, len(split)))
-    columns = _of_kernels(kernels) | _of_activity(activity)
+    columns = _kernel_columns(kernels) | _activation_columns(stats)
     rows = [
         {"layer": layer, "filter": i, "split": SPLIT}
         | {name: values[i] for name, values in columns.items()}
@@ -49,7 +49,7 @@ def describe(
 
 
 def write(folder: Path, described: Sequence[Filters]) -> list[dict[str, Any]]:
-    """Write each layer's kernels as an array, and one table of all filters; return its rows."""
+    """Write one array of kernels per layer, and one table of all filters; return its rows."""
     for item in described:
         np.save(folder / f"filters-{item.layer}.npy", item.kernels, allow_pickle=False)
     rows = [row for item in described for row in item.rows]
@@ -57,23 +57,24 @@ def write(folder: Path, described: Sequence[Filters]) -> list[dict[str, Any]]:
     return rows
 
 
-def nearest(likeness: NDArray[np.float64]) -> tuple[list[int | None], list[float | None]]:
-    """Return for each filter the other that it is most like, and how much.
+def nearest(similarity: NDArray[np.float64]) -> tuple[list[int | None], list[float | None]]:
+    """Return each filter's most similar other filter, and that similarity.
 
-    likeness: (filters, filters), NaN where it is not defined. Null for a filter that is like
-    no other in any degree that is defined.
+    similarity: (filters, filters), NaN where undefined. Both are None for a filter whose
+    similarity to every other filter is undefined.
     """
-    others = np.where(np.isnan(likeness) | np.eye(len(likeness), dtype=bool), -np.inf, likeness)
+    is_self = np.eye(len(similarity), dtype=bool)
+    others = np.where(np.isnan(similarity) | is_self, -np.inf, similarity)
     best = others.argmax(axis=1)
-    found = [(int(j), float(others[i, j])) for i, j in enumerate(best)]
+    pairs = [(int(j), float(others[i, j])) for i, j in enumerate(best)]
     return (
-        [j if np.isfinite(value) else None for j, value in found],
-        [value if np.isfinite(value) else None for _, value in found],
+        [j if np.isfinite(value) else None for j, value in pairs],
+        [value if np.isfinite(value) else None for _, value in pairs],
     )
 
 
 def cosines(kernels: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the cosine of every two kernels, NaN with one that is all zeros."""
+    """Return the cosine similarity of every pair of kernels, NaN if one of them is all zeros."""
     flat = kernels.reshape(len(kernels), -1).astype(np.float64)
     norms = np.linalg.norm(flat, axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -85,8 +86,8 @@ def selectivity(class_means: NDArray[np.float64]) -> NDArray[np.float64]:
 
     (largest class mean - mean of the others) / (their sum), Morcos et al. 2018, "On the
     importance of single directions for generalization", section 3.2. class_means: (classes,
-    filters), mean response to each class that has images. NaN for a filter that never fires,
-    and where there is no other class.
+    filters), mean response to each class that has images. NaN for a filter that never fires, and
+    if there is only one class.
     """
     largest = class_means.max(axis=0)
     with np.errstate(invalid="ignore"):
@@ -96,13 +97,13 @@ def selectivity(class_means: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def smoothness(kernels: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return how alike neighbouring weights are: 1 smooth, 0 noise, below 0 alternating.
+    """Return how similar neighbouring weights are: 1 smooth, 0 noise, below 0 alternating.
 
-    Moran's I over the pairs of weights beside and above each other, channels apart: Moran
-    1950, "Notes on continuous stochastic phenomena". kernels: (filters, h, w, channels). NaN
-    where all weights of each channel are equal.
+    Moran's I over horizontally and vertically adjacent weights of the same channel: Moran 1950,
+    "Notes on continuous stochastic phenomena". kernels: (filters, h, w, channels). NaN if every
+    channel is constant.
     """
-    from_first = np.float64(kernels) - kernels[:, :1, :1]  # zeros, exactly, where all are equal
+    from_first = np.float64(kernels) - kernels[:, :1, :1]  # exactly 0 in a constant channel
     apart = from_first - from_first.mean(axis=(1, 2), keepdims=True)
     along_y, along_x = apart[:, 1:] * apart[:, :-1], apart[:, :, 1:] * apart[:, :, :-1]
     n_pairs = along_y[0].size + along_x[0].size
@@ -112,7 +113,7 @@ def smoothness(kernels: NDArray[np.float32]) -> NDArray[np.float64]:
     return found
 
 
-def _of_kernels(kernels: NDArray[np.float32]) -> dict[str, list[Any]]:
+def _kernel_columns(kernels: NDArray[np.float32]) -> dict[str, list[Any]]:
     flat = kernels.reshape(len(kernels), -1).astype(np.float64)
     nearest_filter, nearest_cosine = nearest(cosines(kernels))
     return {
@@ -125,30 +126,30 @@ def _of_kernels(kernels: NDArray[np.float32]) -> dict[str, list[Any]]:
     }
 
 
-def _of_activity(activity: ActivationStats) -> dict[str, list[Any]]:
-    present = np.flatnonzero(activity.n_images)
-    class_means = activity.class_means
-    dead = activity.fraction_active == 0
+def _activation_columns(stats: ActivationStats) -> dict[str, list[Any]]:
+    present = np.flatnonzero(stats.n_images)
+    class_means = stats.class_means
+    dead = stats.fraction_active == 0
     preferred = present[class_means[present].argmax(axis=0)]
-    correlated, correlation = nearest(activity.correlation.correlations())
-    quantiles = activity.quantiles(np.array(list(LEVELS.values())))
+    correlated, correlation = nearest(stats.correlation.correlations())
+    quantiles = stats.quantiles(np.array(list(LEVELS.values())))
     return {
         "dead": dead.tolist(),
-        "fraction_active": activity.fraction_active.tolist(),
-        "max_activation": activity.largest.tolist(),
-        "mean_activation": activity.mean_response.tolist(),
+        "fraction_active": stats.fraction_active.tolist(),
+        "max_activation": stats.largest.tolist(),
+        "mean_activation": stats.mean_response.tolist(),
         **dict(zip(LEVELS, quantiles.T.tolist(), strict=True)),
-        "histogram": activity.histogram(N_BINS).tolist(),
+        "histogram": stats.histogram(N_BINS).tolist(),
         "class_means": [_nulls(means) for means in class_means.T],
         "selectivity": _nulls(selectivity(class_means[present])),
         "preferred_label": _nulls(np.where(dead, np.nan, preferred)),
-        "sparsity": _nulls(activity.lifetime_sparsity),
-        "population_sparsity": _nulls(np.full(len(dead), activity.population_sparsity)),
+        "sparsity": _nulls(stats.lifetime_sparsity),
+        "population_sparsity": _nulls(np.full(len(dead), stats.population_sparsity)),
         "correlated_filter": correlated,
         "correlation": correlation,
     }
 
 
 def _nulls(values: NDArray[np.float64]) -> list[Any]:
-    """Return values as a list, null where they are NaN."""
+    """Return values as a list, None where they are NaN."""
     return [None if np.isnan(value) else value for value in values.tolist()]

@@ -1,8 +1,8 @@
-"""Exact mining of the strongest activations of every filter, in one pass and little memory.
+"""Exact top-k mining of every filter's activations, in one pass and constant memory.
 
-Order: strongest first, then image, y, x ascending. The result of a set of images does not
-depend on how it is cut into parts or in which order the parts are merged: a part keeps its k
-strongest positions and the number of those that are tied with the last one.
+Order: strongest first, then image, y, x ascending. The result for a set of images does not
+depend on how they are split or in which order the parts are merged: each part keeps its k
+strongest positions and counts those that are tied with the last one.
 """
 
 from collections.abc import Iterable
@@ -16,12 +16,12 @@ from cnn.explain.activations import Batch
 
 @dataclass(frozen=True)
 class MiningOptions:
-    """Which positions are looked for.
+    """Which positions to keep.
 
-    k: at most so many of each filter. filters: whether each filter is searched. floor: they are
-    stronger than this. one_per_image: of an image only the strongest. radius: a position keeps
-    weaker ones of its image away that are at most so many rows and columns from it; 0 keeps
-    none away.
+    k: at most this many per filter. filters: whether to search each filter, (filters,). floor:
+    keep only activations above it. one_per_image: keep only an image's strongest position.
+    radius: a position suppresses weaker ones of its image that are at most this many rows and
+    columns away; 0 suppresses none.
     """
 
     k: int
@@ -33,11 +33,11 @@ class MiningOptions:
 
 @dataclass(frozen=True)
 class TopK:
-    """The strongest positions of every filter: by filter, and in order for each.
+    """The strongest positions of every filter, sorted by filter and then by rank.
 
-    filters: (n,) int64. activations: (n,) float32. positions: (n,) int64, the position's index
-    among all of a filter, (image * height + y) * width + x. n_tied: (filters,) int64, further
-    positions with the strength of a filter's last one.
+    filters: (n,) int64. activations: (n,) float32. positions: (n,) int64, indices into all
+    positions of a filter, (image * height + y) * width + x. n_tied: (filters,) int64, number of
+    further positions with the same activation as a filter's last one.
     """
 
     filters: NDArray[np.int64]
@@ -47,12 +47,12 @@ class TopK:
 
     @classmethod
     def nothing(cls, n_filters: int) -> "TopK":
-        """Return the result of no images."""
+        """Return the result for no images."""
         empty = np.empty(0, np.int64)
         return cls(empty, np.empty(0, np.float32), empty, np.zeros(n_filters, np.int64))
 
     def weakest(self, k: int) -> NDArray[np.float32]:
-        """Return for each filter the k-th strength, -inf while there are fewer."""
+        """Return each filter's k-th activation, -inf if it has fewer than k."""
         bounds = np.full(len(self.n_tied), -np.inf, np.float32)
         ends = np.searchsorted(self.filters, np.arange(len(bounds)), side="right")
         full = np.bincount(self.filters, minlength=len(bounds)) == k
@@ -60,18 +60,18 @@ class TopK:
         return bounds
 
 
-def mine(batches: Iterable[Batch], rule: MiningOptions) -> TopK:
+def mine(batches: Iterable[Batch], options: MiningOptions) -> TopK:
     """Return the strongest positions over all batches."""
-    best = TopK.nothing(len(rule.filters))
+    best = TopK.nothing(len(options.filters))
     for batch in batches:
-        found = _strongest(batch, best.weakest(rule.k), rule)
-        if len(found.filters):
-            best = merge(best, found, rule.k)
+        candidates = _candidates(batch, best.weakest(options.k), options)
+        if len(candidates.filters):
+            best = merge(best, candidates, options.k)
     return best
 
 
 def merge(one: TopK, other: TopK, k: int) -> TopK:
-    """Return the k strongest of two disjoint sets of positions; associative, commutative."""
+    """Return the k strongest of two disjoint sets of positions; associative and commutative."""
     filters = np.concatenate([one.filters, other.filters])
     activations = np.concatenate([one.activations, other.activations])
     positions = np.concatenate([one.positions, other.positions])
@@ -81,7 +81,7 @@ def merge(one: TopK, other: TopK, k: int) -> TopK:
     starts = np.searchsorted(filters, np.arange(n_filters))
     kept = np.arange(len(filters)) - starts[filters] < k
     last = np.full(n_filters, np.nan, np.float32)
-    last[filters[kept]] = activations[kept]  # the last assignment of each filter stays
+    last[filters[kept]] = activations[kept]  # a filter's last one is assigned last
     full = np.bincount(filters[kept], minlength=n_filters) == k
     dropped = ~kept & (activations == last[filters])
     n_tied = np.bincount(filters[dropped], minlength=n_filters)
@@ -90,44 +90,44 @@ def merge(one: TopK, other: TopK, k: int) -> TopK:
     return TopK(filters[kept], activations[kept], positions[kept], n_tied)
 
 
-def _strongest(batch: Batch, weakest: NDArray[np.float32], rule: MiningOptions) -> TopK:
-    """Return what a batch has that may be among the strongest, given the weakest so far.
+def _candidates(batch: Batch, weakest: NDArray[np.float32], options: MiningOptions) -> TopK:
+    """Return the positions of a batch that may be in the top k, given the k-th so far.
 
-    Most images are passed over by their peaks alone.
+    Most images are ruled out by their peaks alone.
     """
-    bounds = _bounds(batch.peaks, weakest, rule)
-    images, filters = np.nonzero((batch.peaks >= bounds) & (batch.peaks > rule.floor))
+    bounds = _bounds(batch.peaks, weakest, options)
+    images, filters = np.nonzero((batch.peaks >= bounds) & (batch.peaks > options.floor))
     maps = batch.values[images, :, :, filters]
-    strong = (maps >= bounds[filters, None, None]) & (maps > rule.floor)
-    if rule.one_per_image or rule.radius:
-        strong = _apart(maps, strong, rule)
+    strong = (maps >= bounds[filters, None, None]) & (maps > options.floor)
+    if options.one_per_image or options.radius:
+        strong = _suppressed(maps, strong, options)
     pair, y, x = np.nonzero(strong)
     height, width = maps.shape[1:]
     positions = ((images[pair] + batch.start) * height + y) * width + x
     found = TopK(filters[pair], maps[pair, y, x], positions, np.zeros(len(bounds), np.int64))
-    return merge(TopK.nothing(len(bounds)), found, rule.k)
+    return merge(TopK.nothing(len(bounds)), found, options.k)
 
 
 def _bounds(
-    peaks: NDArray[np.float32], weakest: NDArray[np.float32], rule: MiningOptions
+    peaks: NDArray[np.float32], weakest: NDArray[np.float32], options: MiningOptions
 ) -> NDArray[np.float32]:
-    """Return what each filter's positions must reach.
+    """Return the activation that each filter's candidates must reach.
 
-    While a filter has fewer than k positions, that is the k-th of the images' peaks: so many
-    images have a position that strong.
+    For a filter with fewer than k positions so far, that is the k-th largest of the batch's
+    peaks: k images have a position at least that strong.
     """
-    bounds = np.where(rule.filters, weakest, np.float32(np.inf))
+    bounds = np.where(options.filters, weakest, np.float32(np.inf))
     is_open = np.flatnonzero(bounds == -np.inf)
-    if len(is_open) and len(peaks) >= rule.k:
-        at = len(peaks) - rule.k
+    if len(is_open) and len(peaks) >= options.k:
+        at = len(peaks) - options.k
         bounds[is_open] = np.partition(peaks[:, is_open], at, axis=0)[at]
     return bounds
 
 
-def _apart(
-    maps: NDArray[np.float32], strong: NDArray[np.bool_], rule: MiningOptions
+def _suppressed(
+    maps: NDArray[np.float32], strong: NDArray[np.bool_], options: MiningOptions
 ) -> NDArray[np.bool_]:
-    """Return the positions of each map (n, y, x) that no stronger one keeps away."""
+    """Return the strong positions of each map (n, y, x) that no stronger one suppresses."""
     height, width = maps.shape[1:]
     left = np.where(strong, maps, -np.inf)
     chosen = np.zeros_like(strong)
@@ -136,10 +136,10 @@ def _apart(
     while len(alive):
         y, x = np.unravel_index(left[alive].reshape(len(alive), -1).argmax(axis=1), (height, width))
         chosen[alive, y, x] = True
-        if rule.one_per_image:
+        if options.one_per_image:
             break
-        near_y = np.abs(rows - y[:, None]) <= rule.radius
-        near_x = np.abs(columns - x[:, None]) <= rule.radius
+        near_y = np.abs(rows - y[:, None]) <= options.radius
+        near_x = np.abs(columns - x[:, None]) <= options.radius
         left[alive] = np.where(near_y[:, :, None] & near_x[:, None, :], -np.inf, left[alive])
         alive = alive[(left[alive] > -np.inf).any(axis=(1, 2))]
     return chosen

@@ -1,4 +1,4 @@
-"""The image patches that most activate each filter: the work of the step mine_patches."""
+"""Mine and describe the image patches that most activate each filter (step mine_patches)."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,16 +23,17 @@ from cnn.model_io import weight_checks
 from cnn.model_io.keras_types import Model
 from cnn.tables import parquet
 
-PIXELS = "patches"  # the view that shows the pixels themselves
+PIXELS = "patches"  # the view that holds the pixels themselves
 
 
 @dataclass(frozen=True)
 class Patches:
-    """One layer's patches: a row each, ranks from 1, and their views by name.
+    """The patches mined for one layer: one row per patch, and arrays by view name.
 
-    The view `patches` has the pixels of the image, 0..255, (filters, k, h, w, channels); outside of
-    the image, and for ranks without a patch, 0. The others (cnn.explain.views) are of the first
-    MAX_RANKS ranks, float32; there are none of the lowest activations.
+    rows: of the table `patches`, ranks from 1. views: `patches` holds the image's pixels, 0..255,
+    (filters, k, h, w, channels); it is 0 outside the image and for ranks without a patch. The
+    other views (cnn.explain.views) are float32 and cover the first MAX_RANKS ranks; the lowest
+    activations have none.
     """
 
     layer: str
@@ -46,53 +47,56 @@ class Patches:
 
 
 def check(model: Model, split: Split, settings: MiningConfig, section: str = "") -> None:
-    """Refuse, before anything is computed, what cannot be mined.
+    """Raise an error, before anything is computed, if a layer cannot be mined.
 
-    section: with its dot, of the settings that are named.
+    section: prefix of the settings that messages name, with its dot ("explain.").
 
-    Raises ConfigError: for a layer that is not there, layers that a view is not defined for (there
-    are none of the lowest), images of another size than the model's, a split without
-    images, more patches than positions. Raises ArtifactError for weights that are not finite.
+    Raises ConfigError if the layer does not exist, if a view is not defined for it (the lowest
+    activations need none), if the images do not have the model's input size, if the split has no
+    images or fewer positions than patches to keep, or if a filter does not exist. Raises
+    ArtifactError if weights are not finite.
     """
     weight_checks.refuse_damaged(model)
     layer = settings.layer
     shape = receptive_field.chain(model, layer)[-1].output.shape[1:]
     for view in () if settings.lowest else VIEWS:
         view.refuse(model, layer)
-    wanted, found = tuple(model.inputs[0].shape[1:]), tuple(split.images.shape[1:])
-    if found != wanted:
+    expected, found = tuple(model.inputs[0].shape[1:]), tuple(split.images.shape[1:])
+    if found != expected:
         raise ConfigError(
             f"images of {size_words(found)} pixels are refused; "
-            f"the model reads {size_words(wanted)}"
+            f"the model reads {size_words(expected)}"
         )
     _refuse_too_many(settings, layer, len(split), (shape[0], shape[1]), section)
     if settings.filters and max(settings.filters) >= shape[-1]:
         raise ConfigError(
-            f"filters: {max(settings.filters)} is refused; {layer} has the filters 0 to "
-            f"{shape[-1] - 1}"
+            f"filters: {max(settings.filters)} is refused; {layer} has filters 0 to {shape[-1] - 1}"
         )
 
 
 def _refuse_too_many(
     settings: ExplainConfig, layer: str, n_images: int, sides: tuple[int, int], section: str
 ) -> None:
-    """Raise ConfigError where there are no images, or fewer positions than patches to be kept.
+    """Raise ConfigError if the split has no images, or fewer positions than patches to keep.
 
-    sides: height and width of the layer's maps. section: as of `check`.
+    sides: height and width of the layer's feature maps. section: as in `check`.
     """
     if not n_images:
-        raise ConfigError(f"{section}split: {settings.split} is refused, it has no images here")
+        raise ConfigError(
+            f"{section}split: {settings.split} is refused; "
+            f"this data set has no {settings.split} images"
+        )
     k = settings.patches_per_filter
-    n_places = n_images * (1 if settings.one_per_image else sides[0] * sides[1])
-    if k > n_places:
+    n_positions = n_images * (1 if settings.one_per_image else sides[0] * sides[1])
+    if k > n_positions:
         raise ConfigError(
             f"{section}patches_per_filter: {k:,} is refused; a filter of {layer} has "
-            f"{n_places:,} positions in the {n_images:,} {settings.split} images"
+            f"{n_positions:,} positions in the {n_images:,} {settings.split} images"
         )
 
 
 def refuse_unfit(model: Model, dataset: Dataset, settings: ExplainConfig) -> None:
-    """Refuse, before a network is trained, what it could not be mined for; raises as `check`."""
+    """Raise, before training, if the model could not be mined with these settings; see `check`."""
     split = dataset.splits[settings.split]
     for layer in activations.explained_layers(model):
         check(model, split, MiningConfig(layer=layer, **settings.model_dump()), "explain.")
@@ -107,9 +111,9 @@ def mine(
 ) -> Patches:
     """Return the strongest patches of every filter of a layer over the images of a split.
 
-    Fewer where fewer positions fire; none for a filter that never fires. predicted_names: of
-    the model's classes; those of the data set may be others. Raises ConfigError as `check`
-    does.
+    A filter has fewer than k where fewer positions fire, and none if it never fires.
+    predicted_names: the model's class names, which may differ from the data set's. Raises as
+    `check` does.
     """
     images = dataset.splits[settings.split].images
     check(model, dataset.splits[settings.split], settings)
@@ -129,11 +133,11 @@ def search(
     start: int = 0,
     report: Callable[[int], None] = lambda done: None,
 ) -> TopK:
-    """Return the strongest positions of every filter over the images from `start` on.
+    """Return the top-k positions of every filter over the images from `start` on.
 
-    forward: of the settings' layer, negated where the lowest are wanted. images: (n, h, w, c),
-    pixels 0..255. start: a multiple of forward.n_at_once. report: is told the index of the
-    image behind each batch.
+    forward: of the settings' layer, negated to mine the lowest activations. images: (n, h, w, c),
+    pixels 0..255. start: a multiple of forward.n_at_once. report: called after each batch with
+    the index one past its last image.
     """
 
     def batches() -> Iterator[Batch]:
@@ -141,7 +145,7 @@ def search(
             yield batch
             report(batch.stop)
 
-    return mining.mine(batches(), _rule(settings, forward.n_filters))
+    return mining.mine(batches(), _options(settings, forward.n_filters))
 
 
 def describe(
@@ -151,16 +155,16 @@ def describe(
     best: TopK,
     predicted_names: Sequence[str],
 ) -> Patches:
-    """Return the rows and the views of what was found.
+    """Return the rows and the views of mined positions.
 
-    predicted_names: of the model's classes; those of the data set may be others.
+    predicted_names: the model's class names, which may differ from the data set's.
     """
     layer, split = settings.layer, dataset.splits[settings.split]
     boxes = _boxes(model, layer)
-    found = _positions(best, (len(boxes[0]), len(boxes[1])), settings.lowest)
-    predicted = _predicted(model, split.images, [position.image for position in found])
+    positions = _positions(best, (len(boxes[0]), len(boxes[1])), settings.lowest)
+    predicted = _predicted(model, split.images, [position.image for position in positions])
     rows = []
-    for position in found:
+    for position in positions:
         label, prediction = int(split.labels[position.image]), predicted[position.image]
         rows.append(
             {
@@ -182,21 +186,18 @@ def describe(
         )
     n_filters = len(best.n_tied)
     shape = (n_filters, settings.patches_per_filter)
-    pixels = (split.images[position.image] for position in found)
-    views = {PIXELS: _cropped(pixels, found, boxes, shape, split.images)}
-    first = [position for position in found if position.rank <= MAX_RANKS]
+    pixels = (split.images[position.image] for position in positions)
+    views = {PIXELS: _cropped(pixels, positions, boxes, shape, split.images)}
+    viewed = [position for position in positions if position.rank <= MAX_RANKS]
     shape = (n_filters, min(settings.patches_per_filter, MAX_RANKS))
     for view in () if settings.lowest else VIEWS:
-        shown = _shown(view, model, layer, split.images, first)
-        views[view.name] = _cropped(shown, first, boxes, shape, shown)
+        computed = _computed(view, model, layer, split.images, viewed)
+        views[view.name] = _cropped(computed, viewed, boxes, shape, computed)
     return Patches(layer, rows, views)
 
 
 def write(folder: Path, mined: Sequence[Patches]) -> int:
-    """Write an array for each view of each layer, and one table of all patches.
-
-    Returns the number of patches.
-    """
+    """Write one array per layer and view, and one table of all patches; return their number."""
     for item in mined:
         for name, array in item.views.items():
             np.save(folder / f"{name}-{item.layer}.npy", array, allow_pickle=False)
@@ -229,7 +230,7 @@ def _positions(best: TopK, sides: tuple[int, int], lowest: bool) -> list[_Positi
 
 
 def _boxes(model: Model, layer: str) -> tuple[list[Span], list[Span]]:
-    """Return the pixels that each row, and each column, of a layer's map sees."""
+    """Return the pixels seen by each row, and by each column, of a layer's feature map."""
     along_y, along_x = receptive_field.windows(model, layer)
     _, height, width, _ = model.get_layer(layer).output.shape
     return (
@@ -239,46 +240,46 @@ def _boxes(model: Model, layer: str) -> tuple[list[Span], list[Span]]:
 
 
 def _predicted(model: Model, images: NDArray[Any], chosen: Iterable[int]) -> dict[int, int]:
-    """Return the predicted class of each chosen image, by its index."""
+    """Return the predicted class of each chosen image, keyed by image index."""
     indices = np.unique(np.fromiter(chosen, np.int64))
     classes = activations.predict(model, images[indices])
     return dict(zip(indices.tolist(), classes.tolist(), strict=True))
 
 
-def _shown(
-    view: View, model: Model, layer: str, images: NDArray[Any], found: Sequence[_Position]
+def _computed(
+    view: View, model: Model, layer: str, images: NDArray[Any], positions: Sequence[_Position]
 ) -> NDArray[np.float32]:
-    """Return a view of some positions, each in the space of its image."""
-    indices = np.unique(np.array([position.image for position in found], np.int64))
+    """Return the view of each position in its image's pixel space, (n, h, w, channels)."""
+    indices = np.unique(np.array([position.image for position in positions], np.int64))
     units = [
         Unit(int(np.searchsorted(indices, p.image)), p.y, p.x, p.filter, p.activation)
-        for p in found
+        for p in positions
     ]
     return view.compute(model, layer, images[indices], units)
 
 
 def _cropped(
     wholes: Iterable[NDArray[Any]],
-    found: Sequence[_Position],
+    positions: Sequence[_Position],
     boxes: tuple[list[Span], list[Span]],
     shape: tuple[int, int],
     like: NDArray[Any],
 ) -> NDArray[Any]:
-    """Return the boxes of some positions, (filters, ranks, h, w, channels).
+    """Crop the box of each position, (filters, ranks, h, w, channels); 0 where there is none.
 
-    wholes: an array (h, w, channels) for each position. shape: filters and ranks. like: an array
-    of their dtype and channels.
+    wholes: one array (h, w, channels) per position. shape: (filters, ranks). like: an array with
+    the dtype and channels of the wholes.
     """
     sides = (spans[0].stop - spans[0].start for spans in boxes)
     cropped = np.zeros((*shape, *sides, like.shape[-1]), like.dtype)
-    for position, whole in zip(found, wholes, strict=True):
+    for position, whole in zip(positions, wholes, strict=True):
         target = cropped[position.filter, position.rank - 1]
         _crop(whole, boxes[0][position.y], boxes[1][position.x], target)
     return cropped
 
 
 def _crop(image: NDArray[Any], box_y: Span, box_x: Span, target: NDArray[Any]) -> None:
-    """Copy a box of an image into the target; what lies outside of the image stays 0."""
+    """Copy a box of an image into the target; pixels outside the image stay 0."""
     height, width = image.shape[:2]
     top, bottom = max(box_y.start, 0), min(box_y.stop, height)
     left, right = max(box_x.start, 0), min(box_x.stop, width)
@@ -300,7 +301,7 @@ def _box_columns(box_y: Span, box_x: Span) -> dict[str, int]:
     }
 
 
-def _rule(settings: MiningConfig, n_filters: int) -> MiningOptions:
+def _options(settings: MiningConfig, n_filters: int) -> MiningOptions:
     searched = np.ones(n_filters, bool)
     if settings.filters:
         searched[:] = False

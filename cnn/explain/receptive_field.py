@@ -16,7 +16,7 @@ _POINTWISE = ("Rescaling", "Activation", "ReLU", "Dropout", "BatchNormalization"
 
 @dataclass(frozen=True)
 class Window:
-    """One layer along one axis: kernel, stride and dilation, padding before, size of its input."""
+    """One layer along one axis: kernel, stride, dilation, padding at the start, input size."""
 
     kernel: int
     stride: int
@@ -27,7 +27,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Span:
-    """The pixels [start, stop) along one axis, with and without those outside of the image."""
+    """The pixels [start, stop) that a unit sees along one axis; clipped: those in the image."""
 
     start: int
     stop: int
@@ -38,7 +38,7 @@ class Span:
 def span(windows: Sequence[Window], unit: int) -> Span:
     """Return the pixels that a unit of the last window's output sees along one axis.
 
-    The clipped span leaves out, at every layer, what lies in the padding.
+    The clipped span excludes the padding of every layer on the way.
     """
     first = last = unit
     seen = {unit}
@@ -50,7 +50,7 @@ def span(windows: Sequence[Window], unit: int) -> Span:
 
 
 def _taps(window: Window, unit: int) -> range:
-    """Return the inputs that a unit of a window reads, those in the padding left out."""
+    """Return the inputs that a unit of a window reads, without those in the padding."""
     start = unit * window.stride - window.padding
     first = start if start >= 0 else start % window.dilation
     stop = min(start + window.dilation * (window.kernel - 1) + 1, window.n_inputs)
@@ -67,18 +67,18 @@ def windows(model: Model, layer: str) -> tuple[list[Window], list[Window]]:
 
 
 def chain(model: Model, layer: str) -> list[Layer]:
-    """Return a model's layers from the pixels up to the convolution or pool of that name.
+    """Return a model's layers from the pixels up to the named convolution or pool.
 
-    Raises ConfigError for a layer that is not there or has no filters, a model that is not
-    one chain (keras.Sequential), or a layer on the way that is neither convolution nor pool
-    nor pointwise, or has its channels first: what is seen through it is not known.
+    Raises ConfigError if the layer does not exist or is not a convolution or pool, if the model
+    is not a single chain (keras.Sequential), or if receptive fields are unknown for a layer on
+    the way: one that is not a convolution, pool or pointwise layer, or has its channels first.
     """
     named = {item.name: type(item).__name__ for item in model.layers}
     refuse_unknown(layer, named)
     if type(model).__name__ != "Sequential":
         raise ConfigError(
-            f"layer {layer}: the model is no chain of layers, a keras.Sequential, but a "
-            f"{type(model).__name__}"
+            f"layer {layer}: the model must be a single chain of layers (keras.Sequential), "
+            f"found a {type(model).__name__} model"
         )
     layers = list(model.layers[: list(named).index(layer) + 1])
     for item in layers:
@@ -87,18 +87,18 @@ def chain(model: Model, layer: str) -> list[Layer]:
             kind += ", channels_first"
         if kind not in (*_WINDOWS, *_POINTWISE):
             raise ConfigError(
-                f"layer {layer}: receptive fields are not known behind {item.name} ({kind})"
+                f"layer {layer}: receptive fields are not defined through {item.name} ({kind})"
             )
     return layers
 
 
 def refuse_unknown(layer: str, named: Mapping[str, str]) -> None:
-    """Raise ConfigError for a layer that is no convolution or pool; named: kinds, by name."""
+    """Raise ConfigError for a layer that is not a convolution or pool; named: kinds, by name."""
     if named.get(layer) not in _WINDOWS:
-        found = [name for name, kind in named.items() if kind in _WINDOWS]
-        problem = "has no filters" if layer in named else "is not there"
+        legal = [name for name, kind in named.items() if kind in _WINDOWS]
+        problem = "not a convolution or pool" if layer in named else "not found"
         raise ConfigError(
-            f"layer {layer}: {problem}; the model's convolutions and pools are {', '.join(found)}"
+            f"layer {layer}: {problem}; the model's convolutions and pools are {', '.join(legal)}"
         )
 
 

@@ -1,7 +1,7 @@
-"""A search in parts: contiguous blocks of whole images, each searched by itself.
+"""Shards of a search: contiguous blocks of whole images, each searched on its own.
 
-Any process that reaches the artifacts can search a part. The parts' results merge to the same
-bytes however the images are cut, see mining.merge.
+Any process that can read the artifacts can search a shard. The results merge to the same bytes
+however the images are split, see mining.merge.
 """
 
 import itertools
@@ -19,15 +19,15 @@ from cnn.explain import activations, mining, patches
 from cnn.explain.mining import TopK
 from cnn.model_io import exports
 
-_MOST = 16  # shards of one search: a task run each
-_FEWEST_BATCHES = 10  # of a shard; less work than that is not worth a task run
+_MOST = 16  # shards per search, each a task run
+_FEWEST_BATCHES = 10  # per shard; less work is not worth a task run
 
 
 @dataclass(frozen=True)
 class Search:
-    """What is searched, by the folders of the artifacts.
+    """What to search: the folders of the model and the data set, and the settings.
 
-    digest: of the model. Another may take its folder while a worker lives.
+    digest: of the model, because a worker may outlive the model in that folder.
     """
 
     model: Path
@@ -38,20 +38,20 @@ class Search:
 
 @dataclass(frozen=True)
 class Shard:
-    """The images [start, stop) of a search; the start is a multiple of the batch size."""
+    """The images [start, stop) of a search; start is a multiple of the batch size."""
 
     start: int
     stop: int
 
     def __str__(self) -> str:
-        """Return the numbers of its first and its last image."""
+        """Return the indices of the first and the last image."""
         return f"{self.start}-{self.stop - 1}"
 
 
 def cut(n_images: int, n_at_once: int) -> list[Shard]:
-    """Return the shards of a search: no more than 16, whole batches, about alike.
+    """Return the shards of a search: at most 16, of whole batches, about equal in size.
 
-    n_at_once: images of a batch, see activations.batch_size.
+    n_at_once: images per batch, see activations.batch_size.
     """
     n_batches = max(1, -(-n_images // n_at_once))
     n_shards = min(_MOST, max(1, n_batches // _FEWEST_BATCHES))
@@ -60,9 +60,10 @@ def cut(n_images: int, n_at_once: int) -> list[Shard]:
 
 
 def work(search: Search, shard: Shard, report: progress.Report = progress.ignore) -> TopK:
-    """Return the strongest positions in a shard; for any process, the model stays for the next.
+    """Return the strongest positions in a shard, in whichever process this runs.
 
-    report: is told how many of the shard's images are done.
+    The process keeps the compiled model for its next shard. report: called with how many of the
+    shard's images are done.
     """
     forward, images = _opened(search)
     n = shard.stop - shard.start
@@ -75,27 +76,27 @@ def work(search: Search, shard: Shard, report: progress.Report = progress.ignore
     )
 
 
-def merged(found: Iterable[TopK], k: int) -> TopK:
-    """Return the k strongest positions of all shards; their order does not matter."""
-    return reduce(lambda one, other: mining.merge(one, other, k), found)
+def merged(results: Iterable[TopK], k: int) -> TopK:
+    """Return the k strongest positions of all shards, which may come in any order."""
+    return reduce(lambda one, other: mining.merge(one, other, k), results)
 
 
 def name(layer: str, shard: Shard) -> str:
-    """Return the name under which a shard's result is kept."""
+    """Return the file name of a shard's result."""
     return f"shard-{layer}-{shard.start:012d}-{shard.stop:012d}.npz"
 
 
-_lock = threading.Lock()  # TensorFlow and Keras are imported in one thread, and models loaded
+_lock = threading.Lock()  # only one thread at a time may import TensorFlow and load a model
 _last: dict[tuple[str, str, bool], activations.Forward] = {}
 
 
 def _opened(search: Search) -> tuple[activations.Forward, Any]:
-    """Return a search's compiled model and its images, memory-mapped; the last one is kept."""
+    """Return a search's compiled model, cached until another is used, and memory-mapped images."""
     settings = search.settings
-    wanted = search.digest, settings.layer, settings.lowest
+    key = search.digest, settings.layer, settings.lowest
     with _lock:
-        if wanted not in _last:
+        if key not in _last:
             _last.clear()
             model = exports.load_model(search.model)
-            _last[wanted] = activations.Forward(model, settings.layer, negated=settings.lowest)
-        return _last[wanted], datasets.read(search.dataset).splits[settings.split].images
+            _last[key] = activations.Forward(model, settings.layer, negated=settings.lowest)
+        return _last[key], datasets.read(search.dataset).splits[settings.split].images

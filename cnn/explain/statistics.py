@@ -1,4 +1,4 @@
-"""How filters behave on many images, in one pass and little memory.
+"""Statistics of filter activations, in one pass and in memory independent of the image count.
 
 A filter's response to an image is its mean activation over all positions.
 """
@@ -12,17 +12,18 @@ from numpy.typing import NDArray
 
 from cnn.explain.activations import Batch
 
-_SHIFT = 16  # a float32 without its last 16 bits: values that differ by 1/128 at most
-_N_BINS = 1 << 15  # of floats that are not negative
-_AT_ONCE = 1 << 20  # activations; more of them leave the processor's cache
+_SHIFT = 16  # low bits of a float32 to drop: the values of one bin differ by 1/128 at most
+_N_BINS = 1 << 15  # one for each upper half of a non-negative float32
+_AT_ONCE = 1 << 20  # activations; larger chunks do not fit the CPU's cache
 
 
 @dataclass
 class Correlation:
-    """Sums that the correlations of activations at the same positions follow from.
+    """Running sums for the correlations of activations at the same positions.
 
-    Two sets of filters, or one with itself. Taken around the first position's activations, so
-    that a filter that is always on loses no digits, and one that is constant has no spread.
+    They relate two sets of filters, or one set to itself. The first position's activations are
+    subtracted, so that a filter that is always on loses no precision and a constant one has
+    exactly zero variance.
     """
 
     n: int = 0
@@ -51,13 +52,13 @@ class Correlation:
         for i, values in enumerate((first, second)):
             self.sums[i] += values.sum(axis=0)
             self.squares[i] += np.einsum("pf,pf->f", values, values)
-        # The sums' last digits would depend on the number of threads; and where other work
-        # keeps the processors busy, two take a hundred times as long as one.
+        # With more threads the last digits of the sums would depend on their number, and on a
+        # busy machine two threads take a hundred times as long as one.
         with _blas().limit(limits=1):
             self.products = self.products + first.T @ second
 
     def correlations(self) -> NDArray[np.float64]:
-        """Return Pearson's correlations (filters, other filters), NaN for one that is constant."""
+        """Return the Pearson correlations (filters, other filters), NaN for a constant filter."""
         means = [total / self.n for total in self.sums]
         spreads = [
             np.sqrt(np.maximum(square / self.n - mean**2, 0))
@@ -71,11 +72,11 @@ class Correlation:
 class ActivationStats:
     """How often, how strongly and for which classes each filter of a layer fires.
 
-    Counts and sums only: its size does not depend on the number of images.
+    It keeps only counts and sums, so its size does not depend on the number of images.
     """
 
     def __init__(self, n_filters: int, n_classes: int) -> None:
-        """Begin with no images."""
+        """Start with no images."""
         self.n_positions = 0
         self.n_images = np.zeros(n_classes, np.int64)
         self.largest = np.zeros(n_filters, np.float32)
@@ -87,7 +88,7 @@ class ActivationStats:
         self._counts = np.zeros((n_filters, _N_BINS), np.int64)
 
     def add(self, batch: Batch, labels: NDArray[np.int64]) -> None:
-        """Add a batch with the labels (n,) of its images; activations below 0 count as 0."""
+        """Add a batch and the labels (n,) of its images; activations below 0 count as 0."""
         self.n_images += np.bincount(labels, minlength=len(self.n_images))
         self.largest = np.maximum(self.largest, batch.peaks.max(axis=0))
         n_at_once = max(1, _AT_ONCE // batch.values[0].size)
@@ -108,64 +109,66 @@ class ActivationStats:
         self._n_responding += int(np.isfinite(of_images).sum())
 
     def _count(self, flat: NDArray[np.float32]) -> None:
-        """Count activations (positions, filters), 0 alone in the first bin."""
+        """Count activations (positions, filters); the first bin holds only zeros."""
         bins = (flat.view(np.int32) + ((1 << _SHIFT) - 1)) >> _SHIFT
-        for f, of_filter in enumerate(bins.T):
-            self._counts[f] += np.bincount(of_filter, minlength=_N_BINS)
+        for f, filter_bins in enumerate(bins.T):
+            self._counts[f] += np.bincount(filter_bins, minlength=_N_BINS)
         self.n_positions += len(flat)
 
     @property
     def fraction_active(self) -> NDArray[np.float64]:
-        """Share of the positions at which each filter fires."""
+        """Fraction of the positions at which each filter fires, 0..1."""
         return 1 - self._counts[:, 0] / self.n_positions
 
     @property
     def class_means(self) -> NDArray[np.float64]:
-        """Mean response to each class, (classes, filters), NaN for one without images."""
+        """Mean response to each class, (classes, filters), NaN for a class without images."""
         with np.errstate(invalid="ignore"):
             means: NDArray[np.float64] = self._sums / self.n_images[:, None]
         return means
 
     @property
     def mean_response(self) -> NDArray[np.float64]:
-        """Mean response to all images, which is the mean activation."""
+        """Mean response to all images, which equals the mean activation."""
         means: NDArray[np.float64] = self._sums.sum(axis=0) / self.n_images.sum()
         return means
 
     @property
     def lifetime_sparsity(self) -> NDArray[np.float64]:
-        """Sparseness of each filter's responses over the images."""
+        """Sparseness of each filter's responses across images."""
         return sparseness(self._sums.sum(axis=0), self._squares, int(self.n_images.sum()))
 
     @property
     def population_sparsity(self) -> float:
-        """Sparseness of an image's responses over the filters, mean over the images.
+        """Sparseness of an image's responses across filters, averaged over images.
 
-        Images that no filter responds to have none; NaN where there are no others, or one filter.
+        Images that no filter responds to are left out. NaN if no image is left, or if there is
+        only one filter.
         """
         return self._population / self._n_responding if self._n_responding else np.nan
 
     def quantiles(self, levels: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the activations (filters, levels) that this share of the positions is not above.
+        """Return quantiles of the activations over all positions, (filters, levels).
 
-        Too large by 1/128 of the value at most.
+        levels: fractions 0..1. A quantile is too large by at most 1/128 of its value.
         """
         shares = self._counts.cumsum(axis=1) / self.n_positions
         bins = np.stack([np.searchsorted(row, levels) for row in shares])
         return np.minimum(_values(bins), self.largest[:, None])
 
     def histogram(self, n_bins: int) -> NDArray[np.int64]:
-        """Return how many positions fire how strongly: bins of one width from 0 to the largest.
+        """Return how many positions fall into each of n_bins equal bins, (filters, n_bins).
 
-        Activations that are by less than 1/128 below an edge may be counted above it.
+        The bins reach from 0 to the filter's largest activation; positions that do not fire are
+        not counted. An activation less than 1/128 below an edge may be counted above it.
         """
-        found = np.zeros((len(self.largest), n_bins), np.int64)
+        counts = np.zeros((len(self.largest), n_bins), np.int64)
         for f, largest in enumerate(self.largest.astype(np.float64)):
             (bins,) = np.nonzero(self._counts[f, 1:])
             shares = np.minimum(_values(bins + 1) / largest, 1)
-            places = np.ceil(shares * n_bins).astype(np.int64) - 1
-            np.add.at(found[f], places, self._counts[f, bins + 1])
-        return found
+            wide_bins = np.ceil(shares * n_bins).astype(np.int64) - 1
+            np.add.at(counts[f], wide_bins, self._counts[f, bins + 1])
+        return counts
 
 
 def sparseness(
@@ -174,7 +177,7 @@ def sparseness(
     """Return how unevenly n responses are spread, 0..1, from their sums and sums of squares.
 
     Vinje and Gallant 2000, "Sparse coding and decorrelation in primary visual cortex during
-    natural vision". NaN where no response is above 0, or n is 1.
+    natural vision". NaN if no response is above 0, or if n is 1.
     """
     with np.errstate(invalid="ignore"):
         return np.clip((1 - (sums / n) ** 2 / (squares / n)) / (1 - 1 / np.float64(n)), 0, 1)
@@ -182,10 +185,10 @@ def sparseness(
 
 @functools.cache
 def _blas() -> threadpoolctl.ThreadpoolController:
-    """Return what sets the number of NumPy's threads; looking for it takes 10 ms."""
+    """Return the controller of NumPy's BLAS threads; creating one takes 10 ms."""
     return threadpoolctl.ThreadpoolController().select(user_api="blas")
 
 
 def _values(bins: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the largest value that is counted in each bin."""
+    """Return the largest value that each bin counts."""
     return (bins.astype(np.int32) << _SHIFT).view(np.float32).astype(np.float64)

@@ -1,1 +1,1 @@
-"""Files: atomic writes, strict JSON, remembered digests."""
+"""Files: atomic writes, strict JSON, cached digests."""

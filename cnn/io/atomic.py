@@ -1,8 +1,8 @@
-"""Temporary files and folders, and disks that are full.
+"""Atomic writes through temporary files and folders, file locks, and full disks.
 
-Whatever is being written has a hidden name that ends in `.part`, beside its final name,
-and is locked by the process that writes it. The lock ends with the process, however that
-ends, so that `sweep` removes what nobody writes any more and nothing else.
+A file that is being written has a hidden temporary name ending in `.part`, beside its final
+name, and the writing process holds a lock on it. The lock ends with the process, even if it is
+killed, so `sweep` removes only what no process is writing any more.
 """
 
 import errno
@@ -18,18 +18,18 @@ from cnn.errors import StoreUnwritableError
 
 SUFFIX = ".part"
 _DISK_ERRORS = {
-    None,  # NumPy and HDF5 say what failed, without a number
+    None,  # NumPy and HDF5 raise OSError without a number
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO),
     *(errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG),
-    *(errno.ENOLCK, errno.EOPNOTSUPP),  # a network's disk without locks
+    *(errno.ENOLCK, errno.EOPNOTSUPP),  # network file systems without locks
 }
 
 
 @contextmanager
 def temporary_file(target: Path) -> Iterator[Path]:
-    """Yield a new, empty, locked file beside `target`; it is gone after the block if still there.
+    """Yield a new, empty, locked file beside `target`; remove it after the block.
 
-    The block writes to it and renames it, after which it is no longer temporary.
+    A block that succeeds renames the file to keep it.
     """
     with _locked_new(target.parent, target.name, Path.touch) as path:
         try:
@@ -41,7 +41,7 @@ def temporary_file(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def temporary_folder(parent: Path, name: str) -> Iterator[Path]:
-    """Yield a new, empty, locked folder in `parent`; it is gone after the block if still there."""
+    """Yield a new, empty, locked folder in `parent`; remove it after the block unless renamed."""
     with _locked_new(parent, name, Path.mkdir) as path:
         try:
             yield path
@@ -51,25 +51,25 @@ def temporary_folder(parent: Path, name: str) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(target: Path) -> Iterator[Path]:
-    """Yield an empty folder that takes the target's place after the block, complete.
+    """Yield an empty folder that replaces `target` after the block, in one rename.
 
-    One of before goes; of two writers at once the later one's stays.
+    An earlier folder at `target` is removed. If two processes write at once, the later one wins.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with temporary_folder(target.parent, target.name) as temporary:
-        made = temporary / "made"
-        made.mkdir()
-        yield made
+        new = temporary / "new"
+        new.mkdir()
+        yield new
         lock = target.parent / ".lock"
         with exclusive_lock(lock):
             if target.exists():
                 target.rename(temporary / "earlier")
-            made.rename(target)
+            new.rename(target)
             lock.unlink()
 
 
 def replace(target: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old content or the new one, after a crash too."""
+    """Replace a file atomically: a reader sees the old or the new content, even after a crash."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with temporary_file(target) as path:
         path.write_bytes(content)
@@ -79,7 +79,7 @@ def replace(target: Path, content: bytes) -> None:
 
 
 def flush(path: Path) -> None:
-    """Make a file's content, or a folder's names, survive a loss of power."""
+    """Make a file's content, or a folder's entries, survive a power failure."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -88,7 +88,7 @@ def flush(path: Path) -> None:
 
 
 def sweep(folder: Path) -> list[Path]:
-    """Remove the temporary files and folders in `folder` that no process writes; return them."""
+    """Remove temporary files and folders in `folder` that no process is writing; return them."""
     return [path for path in sorted(folder.glob(f".*{SUFFIX}")) if _removed(path)]
 
 
@@ -98,10 +98,10 @@ def abandoned(folder: Path) -> list[Path]:
 
 
 def discard(path: Path, folder: Path) -> Path:
-    """Return the temporary name, in `folder`, given to a path for the next sweep to remove.
+    """Rename a path to a temporary name in `folder`, for the next sweep to remove; return it.
 
-    That is one rename: a reader finds the path whole or not at all, and a process that is
-    killed before it swept leaves nothing that looks like more than a leftover.
+    Since it is one rename, a reader finds the path whole or not at all, and if this process is
+    killed before it sweeps, the next sweep removes the leftover.
     """
     return path.rename(_temporary_path(folder, path.name))
 
@@ -110,7 +110,7 @@ def discard(path: Path, folder: Path) -> Path:
 def exclusive_lock(path: Path) -> Iterator[None]:
     """Hold an exclusive lock on a file during the block; it ends with the process at the latest.
 
-    The file is made if need be, and may be removed by whoever holds the lock.
+    The file is created if it does not exist; the holder of the lock may remove it.
     """
     with _holding(path, fcntl.LOCK_EX):
         yield
@@ -118,23 +118,24 @@ def exclusive_lock(path: Path) -> Iterator[None]:
 
 @contextmanager
 def shared_lock(path: Path) -> Iterator[None]:
-    """Hold a lock on a file that others may share, and that waits for an exclusive one."""
+    """Hold a shared lock on a file during the block, after waiting for an exclusive one."""
     with _holding(path, fcntl.LOCK_SH):
         yield
 
 
 @contextmanager
 def disk_faults(what: str, folder: Path) -> Iterator[None]:
-    """Turn a disk that is full, limited or read-only into StoreUnwritableError.
+    """Turn the errors of a full, limited or read-only disk into StoreUnwritableError.
 
-    `what` could not be written to `folder`; the message gives the free bytes there.
+    The message says that `what` could not be written to `folder`, why, and how many bytes are
+    free there.
     """
     try:
         yield
     except OSError as error:
         if error.errno not in _DISK_ERRORS:
             raise
-        reason = error.strerror or f"the disk took only a part ({error})"
+        reason = error.strerror or f"only part of it was written ({error})"
         raise StoreUnwritableError(
             f"{what} could not be written to {folder}: {reason}; "
             f"{free_bytes(folder):,} bytes are free there"
@@ -142,28 +143,28 @@ def disk_faults(what: str, folder: Path) -> Iterator[None]:
 
 
 def free_bytes(folder: Path) -> int:
-    """Return the bytes that are free where a folder is, or would be."""
+    """Return the free bytes of the disk that a folder is on, or would be on."""
     for path in (folder, *folder.parents):
-        with suppress(OSError):  # not there yet, or not ours to look into
+        with suppress(OSError):  # does not exist yet, or may not be read
             return shutil.disk_usage(path).free
     return 0
 
 
 @contextmanager
-def _locked_new(parent: Path, name: str, make: Callable[[Path], None]) -> Iterator[Path]:
-    """Make a new path and hold its lock while the block runs."""
-    path, handle = _new(parent, name, make)
+def _locked_new(parent: Path, name: str, create: Callable[[Path], None]) -> Iterator[Path]:
+    """Create a new path and hold its lock during the block."""
+    path, handle = _new(parent, name, create)
     try:
         yield path
     finally:
         os.close(handle)
 
 
-def _new(parent: Path, name: str, make: Callable[[Path], None]) -> tuple[Path, int]:
-    """Return a new path and its locked handle; one that a sweep was faster to take is left."""
+def _new(parent: Path, name: str, create: Callable[[Path], None]) -> tuple[Path, int]:
+    """Return a new path and its locked handle; retry if a sweep removes the path first."""
     while True:
         path = _temporary_path(parent, name)
-        make(path)
+        create(path)
         with suppress(FileNotFoundError):
             handle = _locked(path)
             if _names(path, handle):
@@ -176,7 +177,7 @@ def _temporary_path(parent: Path, name: str) -> Path:
 
 
 def _is_written(path: Path) -> bool:
-    """Return whether some process holds the lock of a temporary path, or it is no such path."""
+    """Return whether a process holds the lock of a temporary path; true if it cannot be opened."""
     try:
         os.close(_locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB))
     except OSError:
@@ -186,16 +187,16 @@ def _is_written(path: Path) -> bool:
 
 @contextmanager
 def _holding(path: Path, how: int) -> Iterator[None]:
-    """Hold a file's lock while the block runs."""
-    handle = _locked_for_good(path, how)
+    """Hold a file's lock during the block."""
+    handle = _locked_current(path, how)
     try:
         yield
     finally:
         os.close(handle)
 
 
-def _locked_for_good(path: Path, how: int) -> int:
-    """Return a handle that holds the lock of the file that the path names now."""
+def _locked_current(path: Path, how: int) -> int:
+    """Return a handle that holds the lock of the file that now has this path."""
     while True:
         _make_folder(path.parent)
         with suppress(FileNotFoundError):
@@ -206,7 +207,7 @@ def _locked_for_good(path: Path, how: int) -> int:
 
 
 def _make_folder(folder: Path) -> None:
-    """Make a folder that is not there; some tries, as others may be removing it meanwhile."""
+    """Create a folder; try repeatedly, since other processes may be removing it."""
     for _ in range(20):
         with suppress(FileExistsError, FileNotFoundError):
             folder.mkdir(parents=True, exist_ok=True)
@@ -217,7 +218,7 @@ def _make_folder(folder: Path) -> None:
 def _removed(path: Path) -> bool:
     try:
         handle = _locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # somebody writes it, it is gone, or it is not ours to remove
+    except OSError:  # being written, already gone, or not ours to remove
         return False
     try:
         if path.is_dir():

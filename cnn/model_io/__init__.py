@@ -1,1 +1,1 @@
-"""Saved models: written, checked before they are opened, loaded."""
+"""Saved models: write them, check them before Keras opens them, load them."""

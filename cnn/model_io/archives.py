@@ -1,7 +1,7 @@
-"""Keras archives, looked at before Keras opens them: whole, and of stock layers only.
+"""Check Keras archives before Keras opens them: complete, and made of stock layers only.
 
-Keras's safe mode stops marshalled code; it lets through layers that read files or
-another framework's pickles, and archives that unpack to far more than they are.
+Keras's safe mode blocks marshalled code. It does not block layers that read files or another
+framework's pickles, nor archives that unpack to far more than their own size.
 """
 
 import io
@@ -22,10 +22,10 @@ _CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5
 _WITH_KERNEL = ("Conv2D", "Dense")
 _NAMING = {"module", "class_name", "registered_name"}
 _LONGEST_VERSION = 24  # characters
-_SMALLEST_ITEM = 64  # bytes; an HDF5 group or data set takes more, however empty
-_MOST_ADDED = 100 << 20  # bytes that an archive may unpack to beyond its own size
+_SMALLEST_ITEM = 64  # bytes; even an empty HDF5 group or data set takes more
+_MOST_ADDED = 100 << 20  # bytes by which an unpacked archive may exceed its own size
 
-# What the network of cnn.train.networks is saved as, by the module that Keras names.
+# All that Keras names in a saved network of cnn.train.networks, by module.
 _STOCK = {
     "keras": {"Sequential", "DTypePolicy"},
     "keras.initializers": {"TruncatedNormal", "Constant"},
@@ -38,7 +38,7 @@ _STOCK = {
 
 @dataclass(frozen=True)
 class Archive:
-    """A .keras archive, read and checksummed: its config, the Keras that wrote it, its weights."""
+    """The verified content of a .keras archive: config, the Keras that wrote it, weights."""
 
     path: Path
     config: dict[str, Any]
@@ -46,21 +46,21 @@ class Archive:
     weights: bytes
 
     def arrays(self) -> Iterator[tuple[str, NDArray[Any]]]:
-        """Yield name and values of every weight; raises ArtifactError for what is no weight."""
+        """Yield name and values of every weight. Raises ArtifactError for anything else."""
         for name, item in self._datasets():
             yield name, item[()]
 
     def refuse_odd_weights(self) -> None:
-        """Raise where the weights are not those that the config asks for.
+        """Raise if the kernels do not have the shapes that the config asks for.
 
-        Keras makes room for what the config asks for, however much, before it looks at the
-        weights. Raises ArtifactError, or whatever an odd config leads to.
+        Keras allocates what the config asks for, however much, before it reads the weights.
+        Raises ArtifactError, ValueError, or whatever an odd config leads to.
         """
         layers = [part for part in _parts(self.config) if part["class_name"] in _WITH_KERNEL]
-        asked = sorted(_kernel_shape(layer) for layer in layers)
-        there = sorted(item.shape for _, item in self._datasets() if item.ndim > 1)
-        if asked != there:
-            raise ValueError(f"its config asks for kernels {asked}, it holds {there}")
+        expected = sorted(_kernel_shape(layer) for layer in layers)
+        stored = sorted(item.shape for _, item in self._datasets() if item.ndim > 1)
+        if stored != expected:
+            raise ValueError(f"its config asks for kernels {expected}, but it holds {stored}")
 
     def _datasets(self) -> Iterator[tuple[str, Any]]:
         import h5py
@@ -68,45 +68,45 @@ class Archive:
         try:
             with h5py.File(io.BytesIO(self.weights), "r") as file:
                 yield from _plain_datasets(file, len(self.weights))
-        except Exception as error:  # h5py raises whatever the content leads to
+        except Exception as error:  # bad content makes h5py raise anything
             raise ArtifactError(f"{self.path}: {_WEIGHTS} is damaged ({error})") from None
 
 
 def read(path: Path) -> Archive:
-    """Return a .keras archive; raises ArtifactError where it is not complete."""
+    """Return the content of a .keras archive. Raises ArtifactError if it is incomplete."""
     with _zip_faults(path), zipfile.ZipFile(path) as archive:
         members = archive.infolist()
         if sorted(item.filename for item in members) != [_CONFIG, _METADATA, _WEIGHTS]:
             shown = ", ".join(repr(item.filename) for item in members[:6]) or "nothing"
-            raise ValueError(f"it holds {shown}")
+            raise ValueError(f"it holds {shown}, not {_CONFIG}, {_METADATA}, {_WEIGHTS}")
         if sum(item.file_size for item in members) > path.stat().st_size + _MOST_ADDED:
-            raise ValueError("it unpacks to far more than it is")
+            raise ValueError("it unpacks to far more than its own size")
         config, metadata = (strict_json.parse(archive.read(name)) for name in (_CONFIG, _METADATA))
         if not isinstance(config, dict) or not isinstance(metadata, dict):
-            raise ValueError("its JSON files are no objects")
+            raise ValueError(f"{_CONFIG} or {_METADATA} is not a JSON object")
         version = " ".join(str(metadata.get("keras_version", "of an unknown version")).split())
         return Archive(path, config, version[:_LONGEST_VERSION], archive.read(_WEIGHTS))
 
 
 def refuse_foreign(config: dict[str, Any]) -> None:
-    """Raise ValueError where a model's config names anything but the stock parts we use."""
+    """Raise ValueError if a model's config names anything but the stock parts of our network."""
     for part in _parts(config):
         module, name = str(part.get("module")), str(part.get("class_name"))
         if name not in _STOCK.get(module, ()) or part.get("registered_name") is not None:
-            raise ValueError(f"its config names {module}.{name}, which no model of ours has")
+            raise ValueError(f"its config names {module}.{name}, which filterscope never saves")
 
 
 def _parts(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield whatever in a config Keras may look up and build."""
-    waiting: list[Any] = [config]
-    while waiting:
-        value = waiting.pop()
+    """Yield every part of a config that Keras may look up and build."""
+    pending: list[Any] = [config]
+    while pending:
+        value = pending.pop()
         if isinstance(value, dict):
             if _NAMING & value.keys():
                 yield value
-            waiting += value.values()
+            pending += value.values()
         elif isinstance(value, list):
-            waiting += value
+            pending += value
 
 
 def _kernel_shape(layer: dict[str, Any]) -> tuple[int, ...]:
@@ -119,25 +119,25 @@ def _kernel_shape(layer: dict[str, Any]) -> tuple[int, ...]:
 
 @contextmanager
 def _zip_faults(path: Path) -> Iterator[None]:
-    """Turn whatever a damaged archive leads to into ArtifactError."""
+    """Turn every error that a damaged archive causes into ArtifactError."""
     try:
         yield
     except (
         *(zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError),
-        RuntimeError,  # zipfile's word for what is encrypted, or compressed in an unknown way
+        RuntimeError,  # zipfile raises it for encryption and for unknown compression
     ) as error:
         raise ArtifactError(
-            f"{path}: not a complete .keras archive ({error}); copy or make it again"
+            f"{path}: not a complete .keras archive ({error}); copy it or train the model again"
         ) from None
 
 
 def _plain_datasets(file: Any, n_bytes: int) -> Iterator[tuple[str, Any]]:
-    """Yield the data sets of an HDF5 file of n_bytes; raises ValueError for links and bombs."""
+    """Yield the data sets of an HDF5 file of n_bytes. Raises ValueError for links and bombs."""
     import h5py
 
-    waiting = [file]
-    while waiting:
-        group = waiting.pop()
+    pending = [file]
+    while pending:
+        group = pending.pop()
         for name in group:
             if not isinstance(group.get(name, getlink=True), h5py.HardLink):
                 raise ValueError(f"{name} is a link")
@@ -145,10 +145,10 @@ def _plain_datasets(file: Any, n_bytes: int) -> Iterator[tuple[str, Any]]:
             n_bytes -= _SMALLEST_ITEM
             n_bytes -= 0 if isinstance(item, h5py.Group) else item.nbytes
             if n_bytes < 0:
-                raise ValueError("it says that it holds more than it can")
+                raise ValueError("it claims to hold more than its size allows")
             if isinstance(item, h5py.Group):
-                waiting.append(item)
+                pending.append(item)
                 continue
             if item.external or item.is_virtual or item.dtype.kind not in "fiu":
-                raise ValueError(f"{item.name} does not hold its numbers itself")
+                raise ValueError(f"{item.name} is not an array of numbers stored in this file")
             yield item.name.lstrip("/"), item

@@ -1,4 +1,4 @@
-"""A model's answers for many images, in batches of one size."""
+"""Compute a model's outputs for many images, in batches of one size."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 
 def compiled(function: Callable[[Any], Sequence[Any]]) -> Any:
-    """Return a graph of a function of images, float32 (n, h, w, c), that returns tensors."""
+    """Return the graph of a function that takes images, float32 (n, h, w, c), to tensors."""
     import tensorflow as tf
 
     return tf.function(lambda batch: function(tf.cast(batch, tf.float32)), autograph=False)
@@ -17,15 +17,15 @@ def compiled(function: Callable[[Any], Sequence[Any]]) -> Any:
 def run(
     graph: Any, images: NDArray[Any], n: int, start: int = 0
 ) -> Iterator[tuple[int, list[NDArray[np.float32]]]]:
-    """Yield the index of each batch's first image, and what the graph returns for the batch.
+    """Yield for each batch the index of its first image, and the graph's outputs.
 
-    images: (m, h, w, c), from `start` on. The last batch is computed padded to n images, so that
-    an image's values do not depend on how many come with it.
+    images: (m, h, w, c), from `start` on. The last batch is padded to n images, so an image's
+    values do not depend on how many share its batch.
     """
     import tensorflow as tf
 
-    # TensorFlow takes many functions from one line for one that is traced over and over, and
-    # warns of it, unless they are asked for their graphs.
+    # Each call would trace a new function from the same line, which TensorFlow mistakes for
+    # endless retracing and warns about; concrete functions do not count.
     traced = graph.get_concrete_function(tf.TensorSpec((n, *images.shape[1:]), images.dtype))
     for first in range(start, len(images), n):
         batch = images[first : first + n]
@@ -35,5 +35,5 @@ def run(
 
 
 def _on_host(tensor: Any) -> NDArray[np.float32]:
-    """Return a tensor's values, those that lie in this memory already without a copy."""
+    """Return a tensor's values, without a copy if they are in the host's memory already."""
     return np.asarray(memoryview(tensor)) if "CPU" in tensor.device else tensor.numpy()

@@ -1,4 +1,4 @@
-"""Trained models as files that stock Keras opens, and back."""
+"""Save trained models as files that stock Keras opens, and load them again."""
 
 import json
 import platform
@@ -17,7 +17,7 @@ _LONGEST_REASON = 300  # characters
 
 
 def save_model(folder: Path, model: Model, dataset: Dataset) -> None:
-    """Write model.keras, of stock layers only, and model.json, which says how to use it."""
+    """Write model.keras, made of stock layers only, and model.json, which tells how to use it."""
     model.save(folder / MODEL_NAME)
     sidecar = {
         "input": {
@@ -37,7 +37,7 @@ def save_model(folder: Path, model: Model, dataset: Dataset) -> None:
 
 
 def class_names(folder: Path) -> tuple[str, ...]:
-    """Return the names of the classes that a model tells apart; raises ArtifactError."""
+    """Return a model's class names. Raises ArtifactError if model.json cannot be read."""
     path = folder / SIDECAR_NAME
     try:
         return tuple(strict_json.read(path)["class_names"])
@@ -46,21 +46,24 @@ def class_names(folder: Path) -> tuple[str, ...]:
 
 
 def layer_kinds(folder: Path) -> dict[str, str]:
-    """Return the kind of each layer of a model, by its name, without TensorFlow.
+    """Return the class of each layer of a model, by layer name, without TensorFlow.
 
-    Raises ArtifactError where it is no complete archive of stock layers.
+    Raises ArtifactError if the archive is incomplete or has layers that are not stock.
     """
-    config = archives.read(folder / MODEL_NAME).config
-    archives.refuse_foreign(config)
-    layers = config["config"]["layers"]
-    return {layer["config"]["name"]: layer["class_name"] for layer in layers}
+    archive = archives.read(folder / MODEL_NAME)
+    try:
+        archives.refuse_foreign(archive.config)
+        layers = archive.config["config"]["layers"]
+        return {layer["config"]["name"]: layer["class_name"] for layer in layers}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{archive.path}: no model of filterscope ({error})") from None
 
 
 def load_model(folder: Path) -> Model:
-    """Return the keras.Model of an artifact's folder, opened in Keras's safe mode.
+    """Return the keras.Model in an artifact's folder, opened in Keras's safe mode.
 
-    Raises ArtifactError, with the versions, where it is no complete archive, names anything
-    but stock layers, or this Keras cannot open it.
+    Raises ArtifactError if the archive is incomplete, names anything but stock layers, or
+    cannot be opened by this Keras; the message then gives both versions of Keras.
     """
     archive = archives.read(folder / MODEL_NAME)
     try:
@@ -70,7 +73,7 @@ def load_model(folder: Path) -> Model:
         return model
     except ArtifactError:
         raise
-    except Exception as error:  # Keras raises whatever the archive's content leads to
+    except Exception as error:  # bad content makes Keras raise anything
         raise ArtifactError(
             f"{archive.path}: written by Keras {archive.keras_version}, and Keras "
             f"{version('keras')} cannot open it: {_in_a_line(error)}; open it with the Keras that "
@@ -85,7 +88,7 @@ def _opened(path: Path) -> Any:
 
 
 def _in_a_line(error: Exception) -> str:
-    """Return what an error says in the end; Keras puts the whole config before that."""
+    """Return the last part of an error's message; Keras puts the whole config before it."""
     text = " ".join(str(error).split()) or type(error).__name__
     *_, last = text.split("Exception encountered: ")
     return last if len(last) <= _LONGEST_REASON else f"{last[:_LONGEST_REASON]}..."

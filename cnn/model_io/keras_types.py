@@ -1,4 +1,4 @@
-"""What is used of Keras models and layers, for type checking: Keras is imported late."""
+"""Types for the parts of Keras models and layers in use, without importing Keras."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -23,13 +23,13 @@ class Layer(Protocol):
 
     @property
     def trainable_weights(self) -> Sequence[Any]:
-        """Variables that a training changes."""
+        """Variables that training changes."""
 
     def __call__(self, values: Any, /) -> Any:
         """Return the layer's output for a tensor, symbolic or not."""
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments that the layer was made with."""
+        """Return the arguments that the layer was created with."""
 
     def get_weights(self) -> list[NDArray[Any]]:
         """Return copies of the weights: the kernel, then the bias, if there are any."""
@@ -50,7 +50,7 @@ class Model(Protocol):
         """Return the model's output for a tensor."""
 
     def get_layer(self, name: str) -> Layer:
-        """Return the layer of a name."""
+        """Return the layer with this name."""
 
     def count_params(self) -> int:
         """Return the number of weights."""

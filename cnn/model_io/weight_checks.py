@@ -1,4 +1,4 @@
-"""A look at a model's weights before anything is computed with them."""
+"""Check a model's weights before anything is computed with them."""
 
 from typing import Any
 
@@ -12,10 +12,10 @@ _LARGEST = float(np.finfo(np.float32).max) / 2  # room for the rounding of sums
 
 
 def refuse_damaged(model: Model) -> None:
-    """Raise ArtifactError where a weight of a keras.Model is not finite, or too large to compute.
+    """Raise ArtifactError if weights of a keras.Model are not finite, or too large.
 
-    Activations do not show it: a ReLU may turn NaN into 0, and a maximum passes NaN over. Too
-    large is what could lead to an infinite sum at pixels of 0..255, whatever the image.
+    Activations need not show it: a ReLU may turn NaN into 0, and a maximum ignores NaN. Weights
+    are too large if a sum could become infinite for some image of pixels 0..255.
     """
     bound = _LARGEST_PIXEL
     for layer in model.layers:
@@ -31,10 +31,10 @@ def refuse_damaged(model: Model) -> None:
 
 
 def _bound(layer: Layer, sizes: list[Any], bound: float) -> float:
-    """Return what no output of a layer exceeds when its inputs do not exceed a bound.
+    """Return a bound on a layer's outputs from a bound on its inputs, both in absolute value.
 
     sizes: absolute values of its weights. Layers other than convolutions, dense layers and
-    scaling are taken to enlarge nothing.
+    rescaling are assumed to enlarge nothing.
     """
     match type(layer).__name__:
         case "Rescaling":

@@ -1,1 +1,1 @@
-"""The steps, each declared once; their code's fingerprints; what a run would do."""
+"""The pipeline: its steps, the fingerprints of their code, and the plan of a run."""

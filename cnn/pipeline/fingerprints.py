@@ -1,9 +1,9 @@
 """Fingerprints of the code that decides a step's result.
 
-They cover the modules of `cnn` that the step's work reaches through imports, those that write
-the artifact among them, except the few below that cannot change a byte of it. A module counts
-with its code, not its comments, docstrings or layout, and with the HTML template that lies beside
-it under its name.
+A fingerprint covers the modules of `cnn` that the step's work reaches through imports, including
+those that write the artifact, except the few below that cannot change a byte of it. Of each
+module it covers the code without comments, docstrings and layout, and the HTML template of the
+same name beside it.
 """
 
 import ast
@@ -17,15 +17,15 @@ import cnn
 
 EXCLUDED = frozenset(
     {
-        "cnn.errors",  # what is refused leaves no artifact
+        "cnn.errors",  # an error leaves no artifact
         "cnn.progress",
-        # Settings are in a key by their values.
+        # A key holds the values of the settings.
         *(f"cnn.config.{name}" for name in ("base", "run", "training", "validation", "values")),
-        "cnn.tables.schemas",  # the schemas of a step's own tables are in its key
-        # Where bytes are put, which files are known already, what is refused when it is read.
+        "cnn.tables.schemas",  # a key holds the schemas of the step's own tables
+        # Where bytes are written, which digests are cached, which JSON is refused.
         *(f"cnn.io.{name}" for name in ("atomic", "digest_cache", "strict_json")),
         "cnn.model_io.keras_types",
-        "cnn.data.download",  # what is fetched is in a key by its digests
+        "cnn.data.download",  # a key holds the digests of downloaded files
         "cnn.store.refs",
     }
 )
@@ -35,25 +35,25 @@ _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 @cache
 def of(*modules: str) -> dict[str, str]:
-    """Return the digest of every module that some modules reach, themselves included, by name."""
-    found: dict[str, str] = {}
+    """Return the digest of each module that the given ones reach, themselves included, by name."""
+    digests: dict[str, str] = {}
     waiting = [*modules]
     while waiting:
         name = waiting.pop()
         path = _path(name)
-        if path is None or name in found or name in EXCLUDED:
+        if path is None or name in digests or name in EXCLUDED:
             continue
-        found[name], imports = _read(name, path)
+        digests[name], imports = _read(name, path)
         waiting += imports
-    return dict(sorted(found.items()))
+    return dict(sorted(digests.items()))
 
 
 @cache
 def _read(name: str, path: Path) -> tuple[str, list[str]]:
-    """Return a module's digest and the names that it imports."""
+    """Return a module's digest and the names of the modules that it may import."""
     tree = ast.parse(path.read_bytes())
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    imports = list(_imports(tree, package))  # before the digest takes the docstrings out
+    imports = list(_imports(tree, package))  # before _digest removes the docstrings
     return _digest(tree, path), imports
 
 
@@ -65,10 +65,10 @@ def _digest(tree: ast.Module, path: Path) -> str:
 
 
 def _canonical(node: Any) -> Any:
-    """Return a syntax tree as tuples, the same under every Python that we support.
+    """Return a syntax tree as tuples that are the same under every supported Python version.
 
-    Fields and parts of f-strings that are empty are left out, since versions differ in
-    them. `ast.unparse` does not do: from 3.12 on it quotes f-strings differently.
+    Empty fields and empty parts of f-strings are left out, because versions differ in them.
+    `ast.unparse` would not do: Python 3.12 changed how it quotes f-strings.
     """
     if isinstance(node, ast.JoinedStr):
         node.values = [part for part in node.values if getattr(part, "value", None) != ""]
@@ -88,7 +88,7 @@ def _without_docstrings(tree: ast.Module) -> ast.Module:
 
 
 def _imports(tree: ast.Module, package: str) -> Iterator[str]:
-    """Yield every name that is imported anywhere in a module of a package."""
+    """Yield every name that a module of a package imports, at any level of its code."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

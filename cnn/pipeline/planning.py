@@ -1,4 +1,4 @@
-"""Which steps are cached and which must run, and why: decided here for plan and run alike."""
+"""Decide which steps are cached and which must run, and why, for `plan` and for runs."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -14,7 +14,10 @@ from cnn.store.store import Store
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether a step's artifact is there (`manifest`) or why the step must run."""
+    """Whether a step is cached (it has a `manifest`) or must run, and why.
+
+    problem: what is wrong with the artifact in the store, if it failed verification.
+    """
 
     manifest: Manifest | None
     why: str
@@ -23,7 +26,7 @@ class Decision:
 
 @dataclass(frozen=True)
 class Planned:
-    """One step of a plan: "cached", "run" or, behind a step that must run, "depends"."""
+    """One step of a plan: "cached", "run", or "depends" if a step that it reads must run."""
 
     step: Step
     state: str
@@ -32,7 +35,7 @@ class Planned:
 
 
 def decide(store: Store, step: Step, key: Key, refresh: Collection[str] = ()) -> Decision:
-    """Return whether a step is cached, with the reason; nothing on disk is changed."""
+    """Return whether a step is cached, and why; changes nothing on disk."""
     if step.name in refresh:
         return Decision(None, "asked for with --refresh")
     found = store.find(key)
@@ -48,8 +51,8 @@ def decide(store: Store, step: Step, key: Key, refresh: Collection[str] = ()) ->
 def plan(store: Store, config: RunConfig, refresh: Collection[str] = ()) -> list[Planned]:
     """Return for every step whether it is cached or must run, and why.
 
-    Raises DataError where the data that the settings name cannot be read, and ConfigError for
-    a setting without effect.
+    Raises DataError if the data that the settings name cannot be read, and ConfigError for a
+    setting without effect.
     """
     to_refresh = with_followers(refresh)
     refs: dict[Kind, Ref] = {}
@@ -77,7 +80,7 @@ def _must_wait(step: Step, earlier: Planned) -> bool:
 
 
 def _reason(store: Store, step: Step, key: Key) -> str:
-    """Return what differs from the nearest earlier artifact of this step."""
+    """Return how a key differs from this step's most similar artifact; a tie goes to the newest."""
     candidates = [
         (keys.differences(earlier.components, key.components), earlier.created)
         for earlier in store.manifests(step.makes)

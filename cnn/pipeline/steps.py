@@ -1,4 +1,4 @@
-"""Each step, declared once: what it reads and makes, and what decides its result."""
+"""The steps, each declared once: what it reads, what it makes and what decides its result."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ from cnn.store.refs import Kind, Ref
 from cnn.tables import schemas
 from cnn.train import recipes
 
-_DEVICE = ("cnn.train.device",)  # sets up how TensorFlow computes, for every step that does
+_DEVICE = ("cnn.train.device",)  # configures TensorFlow for every step that computes with it
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """Settings made definite: `values` for the key, by dotted name, `value` for the work.
+    """A step's resolved settings: `values` for its key, by dotted name; `value` for its work.
 
-    Where they cannot be definite before the step's `fetch`, `missing` says what is to come.
+    If they cannot be resolved before the step's `fetch`, `missing` says what is missing.
     """
 
     values: Mapping[str, Any]
@@ -31,9 +31,10 @@ class Resolved:
 
 
 class Baseline(Settings):
-    """The promoted model that a run's is compared with: its run, its folder, what it says.
+    """The promoted model that a run's model is compared with.
 
-    digest: of its weights and its config.
+    run: name of the run that it was promoted from. folder: folder of the model. digest: of its
+    weights and its config.
     """
 
     run: str
@@ -44,11 +45,11 @@ class Baseline(Settings):
 
 @dataclass(frozen=True)
 class Step:
-    """One step: its name, the kinds it reads and makes, its settings, where its code begins.
+    """One step: its name, the kinds it reads and makes, its settings, its entry module (`code`).
 
-    `fetch` brings in what must be there before the settings can be resolved; `resolve`
-    makes them definite and needs no network. Both are given the folder of downloads.
-    A step that `resumes` is done by one process at a time, which keeps what it has so far.
+    `fetch` downloads what `resolve` needs; `resolve` resolves the settings without network
+    access. Both receive the folder of downloads. `computes`: with TensorFlow. A step that
+    `resumes` keeps partial results, so only one process at a time runs it.
     """
 
     name: str
@@ -56,18 +57,17 @@ class Step:
     code: str
     reads: tuple[Kind, ...] = ()
     section: str = ""
-    tables: tuple[str, ...] = ()
     computes: bool = False
     resumes: bool = False
     fetch: Callable[[Any, Path], None] = lambda settings, downloads: None
     resolve: Callable[[Any, Path], Resolved] = lambda settings, downloads: Resolved({})
 
     def slice(self, config: RunConfig) -> Settings | None:
-        """Return the part of the settings that this step is given."""
+        """Return this step's section of the settings, or None if it has none."""
         return getattr(config, self.section) if self.section else None
 
     def key(self, resolved: Resolved, refs: Iterable[Ref]) -> Key:
-        """Return the key of this step's artifact for definite settings and inputs."""
+        """Return the key of this step's artifact for resolved settings and input refs."""
         return Key(
             self.makes,
             {
@@ -75,14 +75,14 @@ class Step:
                 "settings": dict(resolved.values),
                 "inputs": {ref.kind: ref.digest for ref in refs},
                 "code": fingerprints.of(self.code, *(_DEVICE if self.computes else ())),
-                "tables": {name: schemas.digest(name) for name in self.tables},
+                "tables": schemas.digests(self.makes),
                 "versions": _versions() if self.computes else {},
             },
         )
 
 
 def _versions() -> dict[str, str]:
-    """Return the minor versions that change what TensorFlow computes."""
+    """Return the minor versions of the packages that change what TensorFlow computes."""
     return {name: ".".join(version(name).split(".")[:2]) for name in ("tensorflow", "keras")}
 
 
@@ -108,8 +108,8 @@ def _training(choice: RecipeChoice, downloads: Path) -> Resolved:
 
 
 def _comparison(other: Baseline, downloads: Path) -> Resolved:
-    said = {"digest": other.digest, "class_names": list(other.class_names)}
-    return Resolved({"promoted.model": said}, other)
+    model = {"digest": other.digest, "class_names": list(other.class_names)}
+    return Resolved({"promoted.model": model}, other)
 
 
 def _plain(section: str) -> Callable[[Settings, Path], Resolved]:
@@ -134,7 +134,6 @@ TRAIN_MODEL = Step(
     makes="model",
     section="train",
     code="cnn.train.trained",
-    tables=("history",),
     computes=True,
     resumes=True,
     resolve=_training,
@@ -145,7 +144,6 @@ EVALUATE_MODEL = Step(
     makes="evaluation",
     section="evaluate",
     code="cnn.evaluate.evaluation",
-    tables=("predictions", "metrics", "per_class", "confusion", "calibration"),
     computes=True,
     resolve=_plain("evaluate"),
 )
@@ -154,7 +152,6 @@ EXPORT_FILTERS = Step(
     reads=("model", "dataset"),
     makes="filters",
     code="cnn.explain.filters",
-    tables=("filters",),
     computes=True,
 )
 MINE_PATCHES = Step(
@@ -163,7 +160,6 @@ MINE_PATCHES = Step(
     makes="patches",
     section="explain",
     code="cnn.explain.shards",
-    tables=("patches",),
     computes=True,
     resumes=True,
     resolve=_plain("explain"),
@@ -173,7 +169,6 @@ MINE_LAYER = Step(
     reads=("model", "dataset"),
     makes="patches",
     code="cnn.explain.shards",
-    tables=("patches",),
     computes=True,
     resumes=True,
     resolve=_plain("mine"),
@@ -186,23 +181,22 @@ WRITE_REPORT = Step(
     code="cnn.report.pages.body",
     resolve=_plain("report"),
 )
-# Those of the main job; MINE_LAYER is the work of the flow `mine`.
+# The steps of the main flow; MINE_LAYER belongs to the flow `mine`.
 STEPS = (LOAD_DATASET, TRAIN_MODEL, EVALUATE_MODEL, EXPORT_FILTERS, MINE_PATCHES, WRITE_REPORT)
 
-# Not in a plan: which model is promoted when the others are done cannot be known before.
+# Not part of a plan: which model is promoted is known only once the other steps are done.
 COMPARE_MODELS = Step(
     "compare_models",
     reads=("model", "dataset"),
     makes="comparison",
     code="cnn.report.comparison",
-    tables=("matches", "changed_predictions"),
     computes=True,
     resolve=_comparison,
 )
 
 
 def with_followers(names: Iterable[str]) -> frozenset[str]:
-    """Return the named steps and every step that reads, directly or not, what they make."""
+    """Return the named steps and every step that reads what they make, directly or indirectly."""
     found: set[str] = set(names)
     for step in STEPS:
         makers = {maker.name for maker in STEPS if maker.makes in step.reads}

@@ -1,1 +1,1 @@
-"""Which model is in force: the gate, its checks, and the registry of promoted models."""
+"""The gate that decides which model is promoted, and the registry of promoted models."""

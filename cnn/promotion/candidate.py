@@ -1,7 +1,7 @@
-"""Judges a run's model before it is promoted: gathers what the gate's checks need.
+"""The gate's decision on a run's model, from its predictions and those of the promoted model.
 
-The promoted model is compared on the same validation images. Where the images changed
-since, it is asked anew about those that it was not trained on.
+Both models are compared on the same validation images. If the images have changed since the
+promotion, the promoted model predicts those that it was not trained on.
 """
 
 from collections.abc import Mapping
@@ -27,13 +27,13 @@ from cnn.runs.records import Check, Figures, GateDecision
 from cnn.store.refs import Kind, Ref
 from cnn.tables import parquet
 
-TOLERANCE = 1e-3  # by which probabilities may differ that another process computes
+TOLERANCE = 1e-3  # by which probabilities computed in another process may differ
 _TEST_FIGURES = ("test_accuracy", "test_accuracy_ci_low", "test_accuracy_ci_high")
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A run's model: its artifacts' folders by kind, its ref, the evaluation's headline."""
+    """A run's model: artifact folders by kind, its ref, and the headline of the evaluation."""
 
     folders: Mapping[Kind, Path]
     model: Ref
@@ -47,34 +47,34 @@ class Candidate:
 
     @property
     def validation(self) -> Split:
-        """The images that decide."""
+        """The validation images: they alone decide."""
         return self.dataset.splits["validation"]
 
     @cached_property
     def probabilities(self) -> NDArray[np.float32]:
-        """What the evaluation found for the validation images, (n, classes)."""
+        """Probabilities of the validation images from the evaluation, (n, classes)."""
         return _probabilities(self.folders["evaluation"], len(self.dataset.class_names))
 
 
 def judge(
     candidate: Candidate, incumbent: Incumbent | None, track: str, limits: GateConfig
 ) -> GateDecision:
-    """Return the verdict on a model beside the one that is promoted on its track, if any.
+    """Return the gate's decision on a model, compared with the promoted one on its track, if any.
 
-    Every check is made although one failed, but for the last, the model's answers in a fresh
-    process, which takes seconds.
+    All checks run even if one fails, except the last: predicting in a fresh process takes
+    seconds, so it runs only if all others passed.
     """
     in_force = incumbent.model if incumbent else ""
-    earlier = incumbent.run if incumbent else ""
+    promoted_run = incumbent.run if incumbent else ""
     tested: Figures = {name: candidate.headline.get(name) for name in _TEST_FIGURES}
     if in_force == candidate.model.digest:
-        because = f"this very model is promoted already, by {earlier}"
+        because = f"the same model is already promoted, from {promoted_run}"
         return GateDecision(
             outcome="kept",
             track=track,
             because=because,
             figures=tested,
-            incumbent=earlier,
+            incumbent=promoted_run,
             model_in_force=in_force,
         )
     checks, figures = _own(candidate, limits)
@@ -83,47 +83,46 @@ def judge(
     if not gate.failed(checks):
         checks, figures = _add((checks, figures), _in_isolation(candidate, limits))
     failed = gate.failed(checks)
-    place = f"in place of {earlier}" if earlier else "the first on its track"
+    place = f"replaces {promoted_run}" if promoted_run else "the first on its track"
     return GateDecision(
         outcome="rejected" if failed else "promoted",
         track=track,
         because=failed or f"every check passed; {place}",
         checks=tuple(checks),
         figures={**tested, **figures},
-        incumbent=earlier,
+        incumbent=promoted_run,
         model_in_force=in_force if failed else candidate.model.digest,
     )
 
 
 def isolation_checks(candidate: Candidate, limits: GateConfig) -> list[Check]:
-    """Return whether the saved model answers in a fresh process as it was evaluated."""
+    """Return the checks that the saved model, in a fresh process, repeats its evaluation."""
     return _in_isolation(candidate, limits)[0]
 
 
 def refuse_other_task(candidate: Candidate, incumbent: Incumbent) -> None:
-    """Raise ArtifactError where the promoted model knows other data or other classes."""
+    """Raise ArtifactError if the promoted model is for other data or other classes."""
     if incumbent.data != candidate.data:
         raise ArtifactError(
-            f"the promoted model is one for {incumbent.data}, this one for {candidate.data}: "
-            "give each a gate.track of its own"
+            f"the promoted model is for {incumbent.data}, this one for {candidate.data}; "
+            "give each its own gate.track"
         )
     if incumbent.class_names != candidate.dataset.class_names:
         raise ArtifactError(
-            "the promoted model has other classes "
-            f"({', '.join(incumbent.class_names)}), this one "
-            f"({', '.join(candidate.dataset.class_names)}): give each a gate.track of its own"
+            f"the promoted model has other classes ({', '.join(incumbent.class_names)}) than "
+            f"this one ({', '.join(candidate.dataset.class_names)}); give each its own gate.track"
         )
 
 
-_Found = tuple[list[Check], Figures]
+_Checked = tuple[list[Check], Figures]
 
 
-def _add(found: _Found, more: _Found) -> _Found:
-    return [*found[0], *more[0]], {**found[1], **more[1]}
+def _add(first: _Checked, second: _Checked) -> _Checked:
+    return [*first[0], *second[0]], {**first[1], **second[1]}
 
 
-def _own(candidate: Candidate, limits: GateConfig) -> _Found:
-    """Return the checks that need neither another model nor another process."""
+def _own(candidate: Candidate, limits: GateConfig) -> _Checked:
+    """Return the checks of accuracy, recall and size, which need no other model or process."""
     split = candidate.validation
     hits = _hits(candidate.probabilities, split)
     checks = gate.floor(split.labels, hits, candidate.dataset.class_names, limits)
@@ -134,16 +133,16 @@ def _own(candidate: Candidate, limits: GateConfig) -> _Found:
     return checks, {"validation_accuracy": accuracy, "megabytes": megabytes}
 
 
-def _against(candidate: Candidate, incumbent: Incumbent, limits: GateConfig) -> _Found:
-    """Return the checks against the promoted model; one that cannot be compared with wins."""
+def _against(candidate: Candidate, incumbent: Incumbent, limits: GateConfig) -> _Checked:
+    """Return the checks against the promoted model; they fail if it cannot be compared."""
     names = candidate.dataset.class_names
     try:
         refuse_other_task(candidate, incumbent)
         compared, theirs = _compared(candidate, incumbent)
     except ArtifactError as error:
-        wanted = "the promoted model, on the same images"
-        found = f"{error}; filterscope promote decides by hand"
-        return [Check(name="comparison", passed=False, found=found, wanted=wanted)], {}
+        required = "the promoted model's predictions of the same images"
+        problem = f"{error}; or decide by hand with filterscope promote"
+        return [Check(name="comparison", passed=False, found=problem, wanted=required)], {}
     split = candidate.validation.take(compared)
     ours = candidate.probabilities[compared]
     return gate.comparison(split.labels, _hits(ours, split), _hits(theirs, split), names, limits)
@@ -152,7 +151,7 @@ def _against(candidate: Candidate, incumbent: Incumbent, limits: GateConfig) -> 
 def _compared(
     candidate: Candidate, incumbent: Incumbent
 ) -> tuple[NDArray[np.int64], NDArray[np.floating[Any]]]:
-    """Return which validation images both models can be compared on, and what theirs says."""
+    """Return the positions of the validation images to compare on, and the incumbent's output."""
     images = candidate.validation.images
     here = image_hashes.of(images)
     if np.array_equal(here, incumbent.image_hashes("validation")):
@@ -162,40 +161,43 @@ def _compared(
     new = np.flatnonzero(~np.isin(here, incumbent.image_hashes("train")))
     if not len(new):
         raise ArtifactError(
-            f"none of the {len(here):,} validation images is new to the promoted model, which was "
-            "trained on other images"
+            f"the promoted model was trained on all {len(here):,} validation images, so it cannot "
+            "be compared on them"
         )
     return new, isolated.predict(incumbent.model_folder, images[new]).probabilities
 
 
-def _in_isolation(candidate: Candidate, limits: GateConfig) -> _Found:
+def _in_isolation(candidate: Candidate, limits: GateConfig) -> _Checked:
     """Return the checks that open the saved model in a fresh process."""
-    name, wanted = "answers in a fresh process", f"within {TOLERANCE}"
+    name, required = "answers in a fresh process", f"at most {TOLERANCE}"
     images = candidate.validation.images
     try:
-        said = isolated.predict(candidate.folders["model"], images)
+        predicted = isolated.predict(candidate.folders["model"], images)
     except ArtifactError as error:
-        return [Check(name=name, passed=False, found=str(error), wanted=wanted)], {}
-    apart = np.abs(said.probabilities - candidate.probabilities).max()
-    agrees = bool(apart <= TOLERANCE)  # not where it is NaN
-    found = f"{apart:.2g} from the evaluation at most, {len(images):,} images"
-    checks = [Check(name=name, passed=agrees, found=found, wanted=wanted)]
+        return [Check(name=name, passed=False, found=str(error), wanted=required)], {}
+    difference = np.abs(predicted.probabilities - candidate.probabilities).max()
+    agrees = bool(difference <= TOLERANCE)  # False if it is NaN
+    found = f"largest difference from the evaluation {difference:.2g}, {len(images):,} images"
+    checks = [Check(name=name, passed=agrees, found=found, wanted=required)]
     limit = limits.max_milliseconds
-    checks += gate.at_most("time for one image", said.milliseconds, limit, "ms")
-    return checks, {"milliseconds": said.milliseconds, "largest_difference": float(apart)}
+    checks += gate.at_most("time for one image", predicted.milliseconds, limit, "ms")
+    return checks, {
+        "milliseconds": predicted.milliseconds,
+        "largest_difference": float(difference),
+    }
 
 
 def _hits(probabilities: NDArray[np.floating[Any]], split: Split) -> Hits:
-    """Return which images are right, (n,); a NaN among an image's probabilities is wrong."""
-    sound = np.isfinite(probabilities).all(axis=1)
-    hits: Hits = (probabilities.argmax(axis=1) == split.labels) & sound
+    """Return which images are predicted correctly, (n,); one with a NaN probability is not."""
+    finite = np.isfinite(probabilities).all(axis=1)
+    hits: Hits = (probabilities.argmax(axis=1) == split.labels) & finite
     return hits
 
 
 def _probabilities(folder: Path, n_classes: int) -> NDArray[np.float32]:
-    """Return the probabilities in a table of predictions for validation, in its order."""
+    """Return the validation probabilities in a folder's predictions.parquet, in its order."""
     table = parquet.read(folder / "predictions.parquet")
-    mine = table.filter(table["split"].to_numpy() == "validation")["probabilities"]
-    values = pc.list_flatten(mine).to_numpy()
+    validation = table.filter(table["split"].to_numpy() == "validation")["probabilities"]
+    values = pc.list_flatten(validation).to_numpy()
     probabilities: NDArray[np.float32] = values.astype(np.float32).reshape(-1, n_classes)
     return probabilities

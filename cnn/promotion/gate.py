@@ -1,4 +1,4 @@
-"""The gate: which checks a model must pass to be promoted, from hits on validation images.
+"""The gate's checks, computed from hits (correct predictions) on the validation images.
 
 The test images never decide.
 """
@@ -14,23 +14,23 @@ from cnn.evaluate import paired
 from cnn.evaluate.paired import Hits
 from cnn.runs.records import Check, Figures
 
-SIGNIFICANT = 0.05  # McNemar's p below which a loss is no chance
+SIGNIFICANT = 0.05  # a loss with McNemar's p below this is not chance
 
 
 def recalls(labels: NDArray[np.int64], hits: Hits, n_classes: int) -> NDArray[np.float64]:
-    """Return the share of each class's images that are right, NaN for a class without images."""
+    """Return the recall of each class as a fraction, NaN for a class without images."""
     support = np.bincount(labels, minlength=n_classes)
     right = np.bincount(labels[hits], minlength=n_classes)
-    shares: NDArray[np.float64] = np.divide(
+    fractions: NDArray[np.float64] = np.divide(
         right, support, out=np.full(n_classes, nan), where=support > 0
     )
-    return shares
+    return fractions
 
 
 def floor(
     labels: NDArray[np.int64], hits: Hits, names: tuple[str, ...], limits: GateConfig
 ) -> list[Check]:
-    """Return the checks that need no other model: accuracy, and the recall of every class."""
+    """Return the checks of accuracy and of the lowest class recall, which need no other model."""
     if not len(hits):
         return [Check(name="validation images", passed=False, found="none", wanted="at least one")]
     accuracy = hits.sum() / len(hits)
@@ -59,23 +59,26 @@ def comparison(
     names: tuple[str, ...],
     limits: GateConfig,
 ) -> tuple[list[Check], Figures]:
-    """Return the checks against the promoted model, image by image, and their figures."""
-    found = paired.difference(hits, earlier)
+    """Return the checks against the promoted model, image by image, and their figures.
+
+    hits, earlier: those of the new and of the promoted model on the same images, (n,).
+    """
+    difference = paired.difference(hits, earlier)
     drop = recalls(labels, earlier, len(names)) - recalls(labels, hits, len(names))
     worst = int(np.nanargmax(drop))
-    significant = found.n_lost > found.n_gained and found.p < SIGNIFICANT
+    significant = difference.n_lost > difference.n_gained and difference.p < SIGNIFICANT
     checks = [
         Check(
             name="McNemar test",
             passed=not significant,
-            found=f"{found.n_gained} gained, {found.n_lost} lost of {found.n:,} images, "
-            f"p {_probability(found.p)}",
-            wanted=f"p >= {SIGNIFICANT}, or more gained",
+            found=f"{difference.n_gained} gained, {difference.n_lost} lost of "
+            f"{difference.n:,} images, p {_probability(difference.p)}",
+            wanted=f"p >= {SIGNIFICANT}, or no more lost than gained",
         ),
         Check(
             name="accuracy drop",
-            passed=found.low > -limits.max_accuracy_drop,
-            found=_interval(found, limits.max_accuracy_drop),
+            passed=difference.low > -limits.max_accuracy_drop,
+            found=_interval(difference, limits.max_accuracy_drop),
             wanted=f"lower end > {_points(-limits.max_accuracy_drop)} points",
         ),
         Check(
@@ -86,20 +89,20 @@ def comparison(
         ),
     ]
     figures: Figures = {
-        "n_compared": found.n,
-        "n_gained": found.n_gained,
-        "n_lost": found.n_lost,
-        "p": found.p,
-        "difference": found.mean,
-        "difference_ci_low": found.low,
-        "difference_ci_high": found.high,
+        "n_compared": difference.n,
+        "n_gained": difference.n_gained,
+        "n_lost": difference.n_lost,
+        "p": difference.p,
+        "difference": difference.mean,
+        "difference_ci_low": difference.low,
+        "difference_ci_high": difference.high,
         "incumbent_accuracy": float(earlier.sum() / len(earlier)),
     }
     return checks, figures
 
 
 def at_most(name: str, value: float, limit: float | None, unit: str) -> list[Check]:
-    """Return the check of a figure against an upper limit, if one is set."""
+    """Return the check of a value against an upper limit; no check if there is no limit."""
     if limit is None:
         return []
     found, wanted = f"{value:.3g} {unit}", f"at most {limit:.4g} {unit}"
@@ -107,24 +110,25 @@ def at_most(name: str, value: float, limit: float | None, unit: str) -> list[Che
 
 
 def failed(checks: list[Check]) -> str:
-    """Return which checks failed, in words; "" where none did."""
+    """Return one line that names the failed checks; "" if all passed."""
     return "; ".join(
-        f"{check.name}: {check.found}; wanted {check.wanted}"
+        f"{check.name}: {check.found}; required: {check.wanted}"
         for check in checks
         if not check.passed
     )
 
 
-def _interval(found: paired.Difference, margin: float) -> str:
-    """Return a difference with its interval, and that there are too few images if there are."""
-    few = ": too few images" if found.mean >= 0 and found.low <= -margin else ""
-    return f"{_points(found.mean)} ({_points(found.low)} to {_points(found.high)}) points{few}"
+def _interval(difference: paired.Difference, margin: float) -> str:
+    """Return a difference with its interval; says so if there are too few images to decide."""
+    low, high = _points(difference.low), _points(difference.high)
+    few = ": too few images" if difference.mean >= 0 and difference.low <= -margin else ""
+    return f"{_points(difference.mean)} ({low} to {high}) points{few}"
 
 
 def _probability(p: float) -> str:
     return f"= {p:.2g}" if p >= 1e-4 else "< 0.0001"
 
 
-def _points(share: Any) -> str:
+def _points(fraction: Any) -> str:
     """Return a difference of fractions in percentage points, with its sign."""
-    return f"{100 * share + 0.0:+.2f}".replace("-", "\N{MINUS SIGN}")
+    return f"{100 * fraction + 0.0:+.2f}".replace("-", "\N{MINUS SIGN}")

@@ -1,8 +1,8 @@
-"""What was promoted: on each track the accepted run's model, tables and report, and the history.
+"""The promoted run of each track: its model, tables and report, and the track's history.
 
-`promoted/<track>` is a link to a folder below `promoted/.versions`, which holds copies of
-everything and the history, promoted.json, the run in force last. Nothing in such a folder
-is ever changed: the link is, in one rename, so that model and history change together.
+`promoted/<track>` is a link to a folder in `promoted/.versions`, which holds copies of the run's
+files and the history, promoted.json, whose last entry is the promoted run. Such a folder never
+changes: a promotion replaces the link in one rename, so that model and history change together.
 """
 
 import re
@@ -29,13 +29,13 @@ from cnn.runs import folders, records
 from cnn.store import in_use, layout
 
 HISTORY_NAME, VERSIONS_NAME = "promoted.json", ".versions"
-_N_VERSIONS = 2  # the one in force, and the one before, which somebody may be reading
+_N_VERSIONS = 2  # the promoted one, and the one before, which may still be read
 _SPLITS = ("train", "validation")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
 class Promotion(BaseModel):
-    """One line of the history; fields that this version does not know are passed over."""
+    """One entry of the history; fields that this version does not know are ignored."""
 
     run: str
     at: str = ""
@@ -51,14 +51,14 @@ _HISTORY = TypeAdapter(list[Promotion])
 
 @dataclass(frozen=True)
 class Incumbent:
-    """What is promoted on a track now: its folder, and the last line of the history."""
+    """What is promoted on a track now: its folder, and the last entry of the history."""
 
     folder: Path
     promotion: Promotion
 
     @property
     def run(self) -> str:
-        """The run that was promoted."""
+        """Name of the promoted run."""
         return self.promotion.run
 
     @property
@@ -68,7 +68,7 @@ class Incumbent:
 
     @property
     def data(self) -> str:
-        """Name of the data set that it was trained on."""
+        """Name of the data set that the model was trained on."""
         return self.promotion.data
 
     @property
@@ -83,7 +83,7 @@ class Incumbent:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the classes that the model tells apart; raises ArtifactError."""
+        """Names of the model's classes; raises ArtifactError."""
         return exports.class_names(self.model_folder)
 
     def image_hashes(self, split: str) -> NDArray[Any]:
@@ -99,19 +99,19 @@ class Incumbent:
 
 
 def tracks(root: Path) -> Iterator[Path]:
-    """Yield the folder of every track on which runs were promoted."""
+    """Yield the folder of every track that has a promoted run."""
     for path in layout.entries(root / layout.PROMOTED):
         if layout.is_folder(path) or _is_ours(path):
             yield path
 
 
 def runs_named(track: Path) -> list[str]:
-    """Return the names of the runs promoted on a track, in order; raises ArtifactError."""
+    """Return the names of the runs promoted on a track, oldest first; raises ArtifactError."""
     return [item.run for item in history(track)]
 
 
 def history(track: Path) -> list[Promotion]:
-    """Return the promotions of a track, the one in force last; raises ArtifactError."""
+    """Return the promotions of a track, oldest first; raises ArtifactError."""
     path = track / HISTORY_NAME
     try:
         return _HISTORY.validate_json(path.read_bytes())
@@ -119,51 +119,52 @@ def history(track: Path) -> list[Promotion]:
         return []
     except (OSError, ValidationError):
         raise ArtifactError(
-            f'{path} cannot be read; a list of objects with "run" is expected: mend it, or remove '
-            "the track's folder"
+            f'{path} cannot be read; expected a JSON list of objects with "run"; repair it, or '
+            "remove the track's folder"
         ) from None
 
 
 def current(root: Path, track: str) -> Incumbent | None:
-    """Return what is promoted on a track, or None; raises ArtifactError."""
+    """Return what is promoted on a track, or None if nothing is; raises ArtifactError."""
     link = root / layout.PROMOTED / track
-    folder = link.resolve() if link.is_symlink() else link  # one version, whatever comes next
-    made = history(folder)
-    return Incumbent(folder, made[-1]) if made else None
+    folder = link.resolve() if link.is_symlink() else link  # later promotions do not change it
+    promotions = history(folder)
+    return Incumbent(folder, promotions[-1]) if promotions else None
 
 
 def track_of(limits: GateConfig, data: str) -> str:
-    """Return the track on which a run competes: the one that is set, or its data's."""
+    """Return the track that a run competes on: `gate.track`, or the name of its data."""
     return limits.track or track_name(data)
 
 
 def track_name(name: str) -> str:
-    """Return a data set's name as that of a track."""
+    """Return a data set's name converted to a legal track name."""
     safe = re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-._")[:64]
     return safe if _NAME.fullmatch(safe) else "data"
 
 
 @contextmanager
 def locked(root: Path, track: str) -> Iterator[None]:
-    """Let no other process decide on a track while the block runs."""
+    """Hold the lock of a track, so that no other process decides on it while the block runs."""
     folder = root / layout.PROMOTED
-    with atomic.disk_faults("what is promoted", folder):
+    with atomic.disk_faults("the promoted run", folder):
         folder.mkdir(parents=True, exist_ok=True)
         with atomic.exclusive_lock(folder / f".{track}.lock"):
             yield
 
 
 def promote(root: Path, track: str, run: Path, dataset: Path, promotion: Promotion) -> Path:
-    """Put a run's folder in force on a track, with the history; return the track's folder.
+    """Promote a run on a track and extend the history; return the track's folder.
 
-    dataset: folder of the data set that it was made from. The caller is `deciding`. Whatever
-    fails or is killed on the way leaves what was in force. Raises StoreUnwritableError.
+    run: its run folder. dataset: folder of the data set it was trained on. The caller holds the
+    track's lock, see `locked`. If this fails or is killed, the run promoted before stays. Raises
+    StoreUnwritableError, and ArtifactError for a run without a model.
     """
     folder = root / layout.PROMOTED
-    with atomic.disk_faults("what is promoted", folder), in_use.shared_lock(root):
-        made = [*history(folder / track), promotion]
+    with atomic.disk_faults("the promoted run", folder), in_use.shared_lock(root):
+        promotions = [*history(folder / track), promotion]
         with atomic.temporary_folder(folder, track) as temporary:
-            _fill(temporary / "version", run, dataset, made)
+            _fill(temporary / "version", run, dataset, promotions)
             version = _put(folder, track, temporary / "version")
             link = temporary / "link"
             link.symlink_to(version.relative_to(folder))
@@ -175,12 +176,12 @@ def promote(root: Path, track: str, run: Path, dataset: Path, promotion: Promoti
 
 
 def _is_ours(path: Path) -> bool:
-    """Return whether a path is a link to one of our versions."""
+    """Return whether a path is a link into `.versions`."""
     return path.is_symlink() and path.readlink().parent == Path(VERSIONS_NAME) and path.is_dir()
 
 
-def _fill(version: Path, run: Path, dataset: Path, made: list[Promotion]) -> None:
-    """Write a version: copies of the run's files, the history, the images' hashes."""
+def _fill(version: Path, run: Path, dataset: Path, promotions: list[Promotion]) -> None:
+    """Write a version: copies of the run's files, the history and the image hashes."""
     shutil.copytree(run, version, ignore=shutil.ignore_patterns(folders.PIN_NAME))
     if not (version / "model" / MODEL_NAME).is_file():
         raise ArtifactError(f"{run}: has no model; run it again")
@@ -189,13 +190,13 @@ def _fill(version: Path, run: Path, dataset: Path, made: list[Promotion]) -> Non
     for name in _SPLITS:
         values = image_hashes.of(splits[name].images)
         np.save(version / "arrays" / f"{name}-image-hashes.npy", values, allow_pickle=False)
-    (version / HISTORY_NAME).write_bytes(_HISTORY.dump_json(made, indent=2))
+    (version / HISTORY_NAME).write_bytes(_HISTORY.dump_json(promotions, indent=2))
     for path in (*version.rglob("*"), version):
         atomic.flush(path)
 
 
 def _put(folder: Path, track: str, version: Path) -> Path:
-    """Give a complete version its number; one that a killed process left is overwritten."""
+    """Move a complete version into `.versions` under the next free number."""
     (folder / VERSIONS_NAME).mkdir(exist_ok=True)
     numbers = [number for number, _ in _versions(folder, track)]
     name = f"{track}.{max(numbers, default=0) + 1:06d}"
@@ -204,16 +205,16 @@ def _put(folder: Path, track: str, version: Path) -> Path:
 
 
 def _make_way(folder: Path, track: str) -> None:
-    """Make a plain folder in the place of a track's link, as in some copies of a store, a version.
+    """Move a plain folder that stands in place of a track's link into `.versions`.
 
-    It gets the lowest number: it is the oldest.
+    Copies of a store may have one. It gets number 0, because it is the oldest version.
     """
     if layout.is_folder(folder / track):
         (folder / track).rename(folder / VERSIONS_NAME / f"{track}.{0:06d}")
 
 
 def _versions(folder: Path, track: str) -> list[tuple[int, Path]]:
-    """Return the versions of a track by number, oldest first."""
+    """Return the numbers and folders of a track's versions, oldest first."""
     found = []
     for path in (folder / VERSIONS_NAME).glob(f"{track}.*"):
         number = path.name.removeprefix(f"{track}.")
@@ -223,7 +224,7 @@ def _versions(folder: Path, track: str) -> list[tuple[int, Path]]:
 
 
 def _sweep(folder: Path, track: str, version: Path) -> None:
-    """Remove the versions that nobody reads any more."""
+    """Remove all but the newest versions, and leftovers of killed processes."""
     for _, path in _versions(folder, track)[:-_N_VERSIONS]:
         if path != version:
             atomic.discard(path, folder)
@@ -231,7 +232,7 @@ def _sweep(folder: Path, track: str, version: Path) -> None:
 
 
 def promotion_of(run: records.RunRecord, because: str, model: str) -> Promotion:
-    """Return the line of the history for a run that is promoted now."""
+    """Return the history entry for a run that is promoted now."""
     return Promotion(
         run=run.run,
         at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -244,10 +245,10 @@ def promotion_of(run: records.RunRecord, because: str, model: str) -> Promotion:
 
 
 def decision_holds(root: Path, record: records.RunRecord, limits: GateConfig) -> bool:
-    """Return whether the gate would decide on a run's model as it did; raises ArtifactError."""
-    verdict = record.gate
-    if verdict is None or record.config.get("gate") != limits.model_dump(mode="json"):
+    """Return whether the gate would repeat its decision on a run; raises ArtifactError."""
+    decision = record.gate
+    if decision is None or record.config.get("gate") != limits.model_dump(mode="json"):
         return False
-    incumbent = current(root, verdict.track)
-    failing = limits.fail and verdict.outcome == "rejected"
-    return not failing and verdict.model_in_force == (incumbent.model if incumbent else "")
+    incumbent = current(root, decision.track)
+    failing = limits.fail and decision.outcome == "rejected"
+    return not failing and decision.model_in_force == (incumbent.model if incumbent else "")

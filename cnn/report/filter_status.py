@@ -1,15 +1,15 @@
-"""What stands out about a filter: the one rule that figure, table and pages follow."""
+"""The status of a filter: the one rule that figures, tables and pages follow."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-# Two filters that are so alike do the work of one. On MNIST the most alike of a layer have
-# cosines up to 0.4 and correlations up to 0.6, whatever the recipe.
+# Two filters this similar do the work of one. On MNIST the most similar filters of a layer reach
+# cosines of 0.4 and correlations of 0.6, with every recipe.
 DUPLICATE = 0.95
-# The filter's mean response to one class is then three times its mean response to the others.
+# The mean response to one class is then three times the mean response to the others.
 SPECIALIST = 0.5
-# One that fires at a handful of positions prefers the class of whatever image they are in.
+# A filter that fires at a handful of positions seems to prefer the classes of those few images.
 LEAST_ACTIVE = 0.001
 StatusKind = Literal["dead", "duplicate", "specialist", ""]
 KINDS: tuple[StatusKind, ...] = ("dead", "duplicate", "specialist", "")
@@ -18,14 +18,14 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class FilterStatus:
-    """What a filter is called; of a duplicate the other one, of a specialist its class."""
+    """A filter's status; `other` is the twin of a duplicate, `label` the class of a specialist."""
 
     kind: StatusKind
     other: int | None = None
     label: int | None = None
 
     def words(self, class_names: Sequence[str]) -> str:
-        """Return the verdict as it is written; "" where nothing stands out."""
+        """Return the status as text; "" where nothing stands out."""
         match self.kind:
             case "duplicate":
                 return f"duplicate of {self.other}"
@@ -36,9 +36,9 @@ class FilterStatus:
 
 
 def of(row: Row) -> FilterStatus:
-    """Return the verdict on a row of the filters table, null where a figure is not known.
+    """Return the status of a row of the filters table, in which unknown values are null.
 
-    The first that holds: dead; duplicate, by its kernel, else by its activations; specialist.
+    The first that applies: dead; duplicate by its kernel, else by its activations; specialist.
     """
     if row["dead"]:
         return FilterStatus("dead")
@@ -52,12 +52,12 @@ def of(row: Row) -> FilterStatus:
 
 
 def ordered(rows: Iterable[Row]) -> list[Row]:
-    """Return the rows by verdict, the dead first, those without one last."""
+    """Return the rows by status, dead filters first, those without a status last."""
     return sorted(rows, key=lambda row: (KINDS.index(of(row).kind), row["filter"]))
 
 
 def counted(rows: Iterable[Row]) -> str:
-    """Return in words how many there are of each kind."""
+    """Return the number of filters of each kind: "1 dead, 2 duplicates, 0 specialists"."""
     kinds = [of(row).kind for row in rows]
     n_dead, n_duplicates, n_specialists = (kinds.count(kind) for kind in KINDS[:-1])
     return (
@@ -67,11 +67,11 @@ def counted(rows: Iterable[Row]) -> str:
 
 
 def rule() -> str:
-    """Return the rule in words."""
+    """Return the rule as text, in two lines."""
     return (
-        "dead: never fires; duplicate: cosine of kernels or correlation of activations with "
-        f"another filter at least {DUPLICATE:g};\nspecialist: selectivity at least "
-        f"{SPECIALIST:g} (fires for one class three times as strongly as for the others), "
+        "dead: never fires; duplicate: kernel cosine or activation correlation with another "
+        f"filter of at least {DUPLICATE:g};\nspecialist: selectivity of at least {SPECIALIST:g} "
+        "(responds to one class three times as strongly as to the others) and "
         f"{100 * LEAST_ACTIVE:g} % of positions active"
     )
 

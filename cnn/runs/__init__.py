@@ -1,1 +1,1 @@
-"""Run folders, their records and their index; folders of searches."""
+"""Run folders, run records and the index of runs; folders of searches."""

@@ -1,4 +1,4 @@
-"""Run folders, for people: the record, the report, and copies of what the run made."""
+"""Run folders, for people: run.json, the report, and copies of the artifacts' files."""
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -26,16 +26,16 @@ def publish(
     report: str = "",
     accept: Callable[[RunRecord, Path], None] = lambda record, folder: None,
 ) -> tuple[RunRecord, Path]:
-    """Return the record and the folder of a run, in place with everything in it.
+    """Publish a run's folder and rebuild the index; return the record and the folder.
 
-    artifacts: folders whose figures, tables, arrays and model are copied, the data set's
-    aside. The folder appears complete, in one rename; the index is made anew. Where the name
-    is taken, a number is added to it. Where `accept`, called in the end, raises, nothing is
-    published. Raises StoreUnwritableError where the disk is full.
+    artifacts: artifact folders by kind, whose figures, tables, arrays and model are copied; the
+    data set is not. The folder appears complete, in one rename. If its name is taken, a number
+    is added to it. If `accept`, which is called last, raises, nothing is published. Raises
+    StoreUnwritableError if the disk is full, ArtifactError if an artifact is gone.
     """
     with atomic.disk_faults("the run's folder", runs):
         runs.mkdir(parents=True, exist_ok=True)
-        with atomic.temporary_folder(_workplace(runs), record.run) as temporary:
+        with atomic.temporary_folder(_staging_folder(runs), record.run) as temporary:
             for kind, folder in artifacts.items():
                 if kind != "dataset":
                     _copy(folder, temporary)
@@ -45,7 +45,7 @@ def publish(
             try:
                 index.rebuild(runs)
                 accept(record, folder)
-            except (OSError, FilterscopeError):  # a run that the index lacks is not published
+            except (OSError, FilterscopeError):  # no published run may be missing from the index
                 folder.rename(temporary)
                 with suppress(OSError):
                     index.rebuild(runs)
@@ -54,31 +54,31 @@ def publish(
 
 
 def place_of(name: str) -> str | None:
-    """Return the folder of a run in which copies of artifacts' files of that name lie, if any."""
+    """Return the subfolder of a run's folder for a file of that name; None if it is not copied."""
     return "model" if name in _MODEL_FILES else _PLACES.get(Path(name).suffix)
 
 
 def is_pinned(folder: Path) -> bool:
-    """Return whether a run is pinned: `gc` keeps it and what it was made from."""
+    """Return whether a run is pinned, so that `gc` keeps it and its artifacts."""
     return (folder / PIN_NAME).is_file()
 
 
 def pin(runs: Path, name: str) -> Path:
-    """Have `gc` keep a run and what it was made from; return its folder. Raises as `find`."""
+    """Pin a run, so that `gc` keeps it and its artifacts; return its folder. Raises like `find`."""
     with _pinning(runs, name) as folder:
         (folder / PIN_NAME).touch()
     return folder
 
 
 def unpin(runs: Path, name: str) -> Path:
-    """Let `gc` free a run again; return its folder. Raises as `find`."""
+    """Unpin a run, so that `gc` may free it; return its folder. Raises like `find`."""
     with _pinning(runs, name) as folder:
         (folder / PIN_NAME).unlink(missing_ok=True)
     return folder
 
 
 def copies(store: Store, record: RunRecord) -> Iterator[tuple[str, str]]:
-    """Yield path and SHA-256 of every copy in a run's folder whose artifact is still there."""
+    """Yield path and SHA-256 of every copied file whose artifact is still in the store."""
     refs = [step.ref for step in record.steps if step.ref and step.ref.kind != "dataset"]
     for manifest in _present(store, refs):
         for file in manifest.files:
@@ -88,7 +88,7 @@ def copies(store: Store, record: RunRecord) -> Iterator[tuple[str, str]]:
 
 @contextmanager
 def _pinning(runs: Path, name: str) -> Iterator[Path]:
-    """Yield the folder of a run; `gc`, which must not be in the middle, waits meanwhile."""
+    """Yield the folder of a run; `gc` cannot free anything while the block runs."""
     _, folder = records.find(runs, name)
     with atomic.disk_faults("the pin", folder), in_use.shared_lock(runs.parent):
         if not folder.is_dir():
@@ -96,11 +96,11 @@ def _pinning(runs: Path, name: str) -> Iterator[Path]:
         yield folder
 
 
-def _workplace(runs: Path) -> Path:
-    """Return where a run's folder is put together: beside `runs`, out of every reader's glob.
+def _staging_folder(runs: Path) -> Path:
+    """Return where to assemble a run's folder: beside `runs`, where no glob over runs finds it.
 
-    polars, duckdb and pathlib look into hidden folders too. Only where `runs` is a
-    disk of its own it has to be inside.
+    The globs of polars, duckdb and pathlib match hidden folders too. If `runs` is on a disk of
+    its own, the rename works only from inside it.
     """
     same_disk = runs.stat().st_dev == runs.parent.stat().st_dev
     return runs.parent if same_disk else runs
@@ -115,12 +115,12 @@ def _copy(folder: Path, target: Path) -> None:
                 shutil.copyfile(path, target / place / path.name)
     except FileNotFoundError as error:
         raise ArtifactError(
-            f"{error.filename} vanished while the run's folder was made; run again"
+            f"{error.filename} vanished while the run's folder was being written; run again"
         ) from None
 
 
 def _put(runs: Path, temporary: Path, record: RunRecord) -> tuple[RunRecord, Path]:
-    """Rename the folder to the run's name, or to that name with the first free number."""
+    """Rename the folder to the run's name, with the first free number if it is taken."""
     for number in range(1, 1000):
         name = record.run if number == 1 else f"{record.run}-{number}"
         named = record.model_copy(update={"run": name})
@@ -133,11 +133,13 @@ def _put(runs: Path, temporary: Path, record: RunRecord) -> tuple[RunRecord, Pat
         except OSError:
             if not (runs / name).exists():
                 raise
-    raise ArtifactError(f"{runs / record.run}: a thousand runs have this name already")
+    raise ArtifactError(
+        f"{runs / record.run}: 999 runs have this name already; start the run again"
+    )
 
 
 def _present(store: Store, refs: Iterable[Ref]) -> Iterator[Manifest]:
-    """Yield the manifests of the artifacts that are still there, with the same content."""
+    """Yield the manifests of the artifacts that are still in the store with the same digest."""
     for ref in refs:
         try:
             manifest = store.manifest(ref)

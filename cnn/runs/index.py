@@ -1,4 +1,4 @@
-"""The index of all runs: one row a run, in a table beside the run folders."""
+"""The index of runs: a table beside the run folders with one row per run."""
 
 from pathlib import Path
 from typing import Any
@@ -11,15 +11,15 @@ from cnn.tables import parquet
 
 
 def complete(runs: Path) -> None:
-    """Write index.parquet anew if a run was put in place after it: its process was killed then."""
+    """Rebuild index.parquet if a run folder is newer: its process was killed in between."""
     index = runs / INDEX_NAME
-    placed = max((path.stat().st_ctime_ns for path in runs.glob("[!.]*/")), default=0)
-    if placed > (index.stat().st_mtime_ns if index.exists() else 0):
+    newest = max((path.stat().st_ctime_ns for path in runs.glob("[!.]*/")), default=0)
+    if newest > (index.stat().st_mtime_ns if index.exists() else 0):
         rebuild(runs)
 
 
 def rebuild(runs: Path) -> None:
-    """Write index.parquet anew from the run.json files; several processes may do so at once."""
+    """Rebuild index.parquet from the run.json files; safe for several processes at once."""
     with (
         atomic.exclusive_lock(runs / ".index.lock"),
         atomic.temporary_file(runs / INDEX_NAME) as temporary,
@@ -29,7 +29,7 @@ def rebuild(runs: Path) -> None:
 
 
 def rows(runs: Path) -> list[dict[str, Any]]:
-    """Return the rows of index.parquet as the run.json files have them."""
+    """Return the rows of index.parquet, computed from the run.json files."""
     return [_row(record) for record in records.read_all(runs)]
 
 

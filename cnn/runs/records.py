@@ -1,4 +1,4 @@
-"""Run folders: what one run did and made, for people; and the index of all runs."""
+"""Run records: what one run did, which artifacts it made, and how runs are found by name."""
 
 import logging
 import re
@@ -21,7 +21,7 @@ Figures = dict[str, float | int | str | None]
 
 
 class Check(BaseModel):
-    """One condition: whether it holds, what was found and what was wanted, in words."""
+    """One condition of the gate: whether it holds, the value found and the value required."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -32,10 +32,10 @@ class Check(BaseModel):
 
 
 class GateDecision(BaseModel):
-    """What the gate decided on a run's model, why, and all figures.
+    """The gate's decision on a run's model, the reason, the checks and the figures.
 
-    incumbent: the run whose model was promoted before, if any. model_in_force: digest of
-    the model that is promoted afterwards, "" where none is.
+    incumbent: the run whose model was promoted before, "" if none. model_in_force: digest of
+    the model that is promoted after the decision, "" if none.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -50,7 +50,7 @@ class GateDecision(BaseModel):
 
 
 class StepOutcome(BaseModel):
-    """What became of one step in a run."""
+    """The outcome of one step of a run."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -62,7 +62,7 @@ class StepOutcome(BaseModel):
 
 
 class ComparedWith(BaseModel):
-    """With which promoted run's model a run's was compared, or why it could not be."""
+    """The promoted run that a run's model was compared with, or why it could not be compared."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -71,9 +71,9 @@ class ComparedWith(BaseModel):
 
 
 class RunRecord(BaseModel):
-    """Everything about one run; stands in its folder as run.json.
+    """Everything about one run, as stored in its folder's run.json.
 
-    `run` is the folder's name, whatever run.json says.
+    `run` is the name of the folder, even if run.json has another.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -100,36 +100,36 @@ class RunRecord(BaseModel):
 
 
 def folder_name(created: datetime, name: str) -> str:
-    """Return the name of a run's folder: its UTC time, then its name made safe for a path."""
+    """Return the name of a run's folder: UTC time, then the run's name made safe for a path."""
     safe = re.sub(r"[^A-Za-z0-9.-]+", "-", name).strip("-.") or "run"
     return f"{created.astimezone(UTC):%Y%m%dT%H%M%SZ}-{safe[:80]}"
 
 
 def read_all(runs: Path) -> Iterator[RunRecord]:
-    """Yield the records of all runs, oldest first; a damaged one is named in a warning."""
-    found = []
+    """Yield the records of all runs, oldest first; skip a damaged one with a warning."""
+    readable = []
     for path in sorted(runs.glob(f"[!.]*/{RECORD_NAME}")):
         try:
-            found.append(read(path.parent))
+            readable.append(read(path.parent))
         except ArtifactError as error:
-            log.warning("%s; left out", error)
-    yield from sorted(found, key=lambda record: record.created)
+            log.warning("%s; this run is skipped", error)
+    yield from sorted(readable, key=lambda record: record.created)
 
 
 def read(folder: Path) -> RunRecord:
-    """Return the record of a run's folder, named as the folder is; raises ArtifactError."""
+    """Return the record in a run's folder, with the folder's name; raises ArtifactError."""
     path = folder / RECORD_NAME
     if folder.is_symlink():
         raise ArtifactError(f"{path}: cannot be read (its folder is a link, which is not followed)")
     try:
-        folder.name.encode()  # the index cannot hold a name that is no text
+        folder.name.encode()  # the index cannot hold a name that is not UTF-8
         return RunRecord.model_validate(strict_json.read(path) | {"run": folder.name})
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{path}: cannot be read ({_reason(error)})") from None
 
 
 def _reason(error: OSError | ValueError) -> str:
-    """Return in a line why a record cannot be read: of several wrong fields the first."""
+    """Return one line that says why a record cannot be read; it names the first wrong field."""
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"]) or "it"
@@ -138,9 +138,9 @@ def _reason(error: OSError | ValueError) -> str:
 
 
 def find(runs: Path, name: str) -> tuple[RunRecord, Path]:
-    """Return the run of that name, or the one whose name begins or ends so; "latest" works.
+    """Return the record and folder of the run with this name, or with this beginning or end.
 
-    Raises ConfigError where there is none or more than one.
+    "latest" is the newest run. Raises ConfigError if no run or more than one run matches.
     """
     known = list(read_all(runs))
     matching = known[-1:] if name == "latest" else [item for item in known if item.run == name]
@@ -150,29 +150,29 @@ def find(runs: Path, name: str) -> tuple[RunRecord, Path]:
     if len(matching) == 1:
         return matching[0], runs / matching[0].run
     shown = ", ".join(item.run for item in (matching or known)[-5:]) or "none"
-    found = "several runs" if matching else "no run"
-    raise ConfigError(f"run {name!r}: {found} of that name in {runs}; there are {shown}")
+    problem = "several runs match" if matching else "no run of that name"
+    raise ConfigError(f"run {name!r}: {problem} in {runs}; there are {shown}")
 
 
 def latest_of(runs: Path, refs: Collection[Ref]) -> tuple[RunRecord, Path] | None:
-    """Return the newest completed run that is made of exactly these artifacts, with its folder.
+    """Return record and folder of the newest completed run with exactly these artifacts, or None.
 
-    A comparison beside them does not count: it depends on what was promoted at the time.
+    A comparison is ignored: it depends on which model was promoted at the time.
     """
     for path in sorted(runs.glob(f"[!.]*/{RECORD_NAME}"), reverse=True):
         try:
             record = read(path.parent)
         except ArtifactError:
             continue
-        found = (step.ref for step in record.steps)
-        made_of = {ref for ref in found if ref and ref.kind != "comparison"}
-        whole = record.status == "completed" and (path.parent / REPORT_NAME).exists()
-        if whole and made_of == set(refs):
+        made = (step.ref for step in record.steps)
+        artifacts = {ref for ref in made if ref and ref.kind != "comparison"}
+        complete = record.status == "completed" and (path.parent / REPORT_NAME).exists()
+        if complete and artifacts == set(refs):
             return record, path.parent
     return None
 
 
 def number(headline: Headline, name: str) -> float | None:
-    """Return a figure of a headline, or None where it has none of that name."""
+    """Return a number of the headline, or None if it is missing or not a number."""
     value = headline.get(name)
     return None if value is None or isinstance(value, str) else float(value)

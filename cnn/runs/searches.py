@@ -1,4 +1,4 @@
-"""Folders of searches: what the flow `mine` found, for people."""
+"""Folders of searches: the results of the flow `mine`, for people."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -17,7 +17,7 @@ RECORD_NAME = "mined.json"
 
 
 class SearchRecord(BaseModel):
-    """Everything about one search; stands in its folder as mined.json."""
+    """Everything about one search, as stored in its folder's mined.json."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -34,29 +34,29 @@ class SearchRecord(BaseModel):
 
     @property
     def folder_name(self) -> str:
-        """Name of the folder: the run, the layer, the beginning of the key."""
+        """Name of the folder: run, layer and the first eight characters of the key."""
         return f"{self.run}-{self.layer}-{self.patches.key[:8]}"
 
 
 def publish(root: Path, record: SearchRecord, fill: Callable[[Path], None]) -> Path:
-    """Return the folder of a search, in place with everything in it; one of before is replaced.
+    """Publish the folder of a search, replacing an earlier one, and return it.
 
-    fill: writes the tables, arrays and pictures into the folder it is given. Raises
-    StoreUnwritableError where the disk is full.
+    fill: writes the tables, arrays and figures into the folder it is given. Raises
+    StoreUnwritableError if the disk is full.
     """
     folder = root / layout.MINED / record.folder_name
     text = record.model_dump_json(indent=2)
     with (
-        atomic.disk_faults("the folder of a search", folder.parent),
-        atomic.replacing_folder(folder) as made,
+        atomic.disk_faults("the folder of the search", folder.parent),
+        atomic.replacing_folder(folder) as temporary,
     ):
-        fill(made)
-        (made / RECORD_NAME).write_text(text, encoding="utf-8")
+        fill(temporary)
+        (temporary / RECORD_NAME).write_text(text, encoding="utf-8")
     return folder
 
 
 def read(folder: Path) -> SearchRecord:
-    """Return the record of a search's folder; raises ArtifactError."""
+    """Return the record in a search's folder; raises ArtifactError."""
     path = folder / RECORD_NAME
     try:
         return SearchRecord.model_validate(strict_json.read(path))
@@ -65,5 +65,5 @@ def read(folder: Path) -> SearchRecord:
 
 
 def record_of(**fields: Any) -> SearchRecord:
-    """Return the record of a search that is over by now."""
+    """Return the record of a search that has just ended."""
     return SearchRecord(created=datetime.now(UTC), **fields)

@@ -1,1 +1,1 @@
-"""The artifact store: steps, keys, refs, manifests, tables, run folders."""
+"""The artifact store: keys, refs, manifests, leases, and the layout of its folders."""

@@ -1,7 +1,7 @@
-"""Digests of what files say.
+"""Digests of the content of files.
 
-For most files that is their bytes. A `.keras` archive carries its date and memory
-addresses, so its digest is taken over its weights and its normalised config.
+For most files the content is the bytes. A `.keras` archive also holds its save date and memory
+addresses, so its digest covers only its weights and its normalised config.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ def file_digest(path: Path) -> str:
 
 
 def content_digest(path: Path) -> str:
-    """Return the SHA-256 of what a file says, equal for two files that say the same."""
+    """Return the SHA-256 of a file's content, the same each time a model is saved."""
     return _keras_digest(path) if path.suffix == ".keras" else file_digest(path)
 
 

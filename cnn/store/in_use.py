@@ -1,8 +1,9 @@
-"""What the runs under way use, so that nothing of it is freed beneath them.
+"""Which artifacts current runs use, so that garbage collection keeps them.
 
-A run lists each artifact before it looks for it. The list is a temporary file that the
-run keeps locked, so that it counts while the run lasts, however that ends. Whoever frees
-artifacts reads the lists and takes the artifacts away while no list can grow.
+A run adds an artifact to its list before it looks the artifact up. The list is a temporary
+file that the run keeps locked, so it counts until the run ends, even if the run is killed.
+Garbage collection reads the lists and removes artifacts under an exclusive lock, so no list
+can grow in between.
 """
 
 import os
@@ -17,20 +18,20 @@ _LIST_NAME, _LOCK_NAME = "in-use", ".lock"
 
 
 class UsageList:
-    """The list of one run; safe to use from several threads."""
+    """The list of the artifacts that one run uses; thread-safe."""
 
     def __init__(self, root: Path, path: Path) -> None:
-        """Name the store's root and the list's file."""
+        """Set the store's root and the path of the list."""
         self._root, self._path = root, path
 
     def add(self, key: Key) -> None:
-        """List the artifact of a key, made already or not; raises StoreUnwritableError.
+        """Add the artifact of a key, whether it exists yet or not; raises StoreUnwritableError.
 
-        Where the run failed and a step of it still goes on, nothing is listed any more.
+        Do nothing if the list is gone: the run has failed while one of its steps still works.
         """
         line = f"{key.kind} {key.digest}\n".encode("ascii")
         with (
-            atomic.disk_faults("the list of what this run uses", self._root),
+            atomic.disk_faults("the list of artifacts in use", self._root),
             shared_lock(self._root),
             suppress(FileNotFoundError),
         ):
@@ -43,9 +44,9 @@ class UsageList:
 
 @contextmanager
 def listed(root: Path) -> Iterator[UsageList]:
-    """Yield a new list that counts while the block runs; raises StoreUnwritableError."""
+    """Yield a new list that counts during the block; raises StoreUnwritableError."""
     with ExitStack() as stack:
-        with atomic.disk_faults("the list of what this run uses", root):
+        with atomic.disk_faults("the list of artifacts in use", root):
             root.mkdir(parents=True, exist_ok=True)
             path = stack.enter_context(atomic.temporary_file(root / _LIST_NAME))
         yield UsageList(root, path)
@@ -53,20 +54,20 @@ def listed(root: Path) -> Iterator[UsageList]:
 
 @contextmanager
 def shared_lock(root: Path) -> Iterator[None]:
-    """Hold the lock that lets lists and pins be added: shared, and never held for long."""
+    """Hold the shared lock for adding to a list or pinning a run; hold it only briefly."""
     with atomic.shared_lock(root / _LOCK_NAME):
         yield
 
 
 @contextmanager
 def exclusive_lock(root: Path) -> Iterator[None]:
-    """Hold the lock under which no list grows and no run is pinned."""
+    """Hold the lock that keeps lists from growing and runs from being pinned."""
     with atomic.exclusive_lock(root / _LOCK_NAME):
         yield
 
 
 def read(root: Path) -> set[tuple[str, str]]:
-    """Return kind and key of every artifact that a run under way has listed."""
+    """Return the kind and key of every artifact that a current run has listed."""
     lists = {*root.glob(f".{_LIST_NAME}.*{atomic.SUFFIX}")} - {*atomic.abandoned(root)}
     lines = [line for path in lists for line in _lines(path)]
     return {(kind, key) for kind, _, key in (line.partition(" ") for line in lines)}

@@ -1,4 +1,4 @@
-"""Keys: what was asked for, and how two askings differ."""
+"""Keys: what a step was asked to compute, and how two keys differ."""
 
 import hashlib
 import json
@@ -12,25 +12,25 @@ from cnn.store.refs import Kind
 
 @dataclass(frozen=True)
 class Key:
-    """What decides an artifact of some kind: its components, and their digest."""
+    """Everything that decides an artifact's content: its kind and its components."""
 
     kind: Kind
     components: Mapping[str, Any]
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the components, 64 hex digits."""
+        """SHA-256 of the components, 64 hex digits; raises ValueError for NaN or infinity."""
         text = json.dumps(self.components, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
     def precision(self) -> str:
-        """In which numbers the step computes: float32, unless its settings say otherwise."""
+        """Number format in which the step computes: float32 unless its settings say otherwise."""
         return str(self.components.get("settings", {}).get("train.precision", "float32"))
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Return what differs between two keys' components, in words, settings first."""
+    """Return the differences between two keys' components as phrases, settings first."""
     return [
         *_settings(old.get("settings", {}), new.get("settings", {})),
         *(f"input {kind} changed" for kind in _changed(old, new, "inputs")),
@@ -47,11 +47,11 @@ def _settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
             if before != after:
                 yield f"{name} changed"
         elif name not in new:
-            yield f"{name} {_word(before)} is gone"
+            yield f"{name} removed (was {_text(before)})"
         elif name not in old:
-            yield f"{name} is new, {_word(after)}"
+            yield f"{name} added ({_text(after)})"
         elif before != after:
-            yield f"{name} {_word(before)} -> {_word(after)}"
+            yield f"{name} {_text(before)} -> {_text(after)}"
 
 
 def _versions(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:
@@ -69,5 +69,5 @@ def _file(module: str) -> str:
     return module.replace(".", "/") + ".py"
 
 
-def _word(value: Any) -> str:
+def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)

@@ -1,6 +1,6 @@
-"""What lies below a store's root: the artifacts, the runs, and what does not belong there.
+"""The folders of a store: where artifacts and runs lie, and which entries do not belong.
 
-Links are never followed: a link where a folder belongs is something that does not belong.
+Links are never followed: a link in place of a folder is an entry that does not belong.
 """
 
 import re
@@ -20,29 +20,29 @@ _KEY = re.compile(r"[0-9a-f]{64}")
 
 
 def entries(folder: Path) -> list[Path]:
-    """Return what lies in a folder, hidden names aside, sorted; nothing where it is none."""
+    """Return the visible entries of a folder, sorted; an empty list if it is not a folder."""
     if folder.is_symlink() or not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def is_folder(path: Path) -> bool:
-    """Return whether a path is a folder itself, not a link to one."""
+    """Return whether a path is a folder and not a link to one."""
     return path.is_dir() and not path.is_symlink()
 
 
 def is_key(name: str) -> bool:
-    """Return whether a name is that of an artifact's or a checkpoint's folder."""
+    """Return whether a name is a key: 64 hex digits, as artifact folders have."""
     return _KEY.fullmatch(name) is not None
 
 
 def is_made(root: Path, key: str) -> bool:
-    """Return whether an artifact of that key is there, of whatever kind."""
+    """Return whether an artifact of any kind exists for a key."""
     return any((root / STORE / kind / key).exists() for kind in KINDS)
 
 
 def artifacts(root: Path) -> Iterator[tuple[Kind, Path]]:
-    """Yield the kind and the folder of every artifact, damaged ones among them."""
+    """Yield the kind and the folder of every artifact, including damaged ones."""
     for kind in KINDS if is_folder(root / STORE) else ():
         for path in entries(root / STORE / kind):
             if is_key(path.name) and is_folder(path):
@@ -50,14 +50,14 @@ def artifacts(root: Path) -> Iterator[tuple[Kind, Path]]:
 
 
 def workplaces(root: Path) -> list[Path]:
-    """Return the folders in which temporary files and folders may lie."""
+    """Return the existing folders that may hold temporary files and folders."""
     nested = [p for name in (DOWNLOADS, CHECKPOINTS) for p in entries(root / name)]
     folders = [*(root / name for name in FOLDERS), root / STORE / MEMORY, *nested]
     return [root, *filter(is_folder, folders)]
 
 
 def run_folders(root: Path) -> list[Path]:
-    """Return the folders of all runs, unreadable ones among them."""
+    """Return the folders of all runs, including unreadable ones."""
     return [path for path in entries(root / RUNS) if is_folder(path)]
 
 
@@ -67,36 +67,38 @@ def compared_name(before: str, after: str) -> str:
 
 
 def compares(name: str, known: Collection[str]) -> bool:
-    """Return whether a folder of that name holds the comparison of two of the known runs."""
-    parts = name.split("--")  # a run's name may have it too
+    """Return whether a folder name is that of a comparison of two known runs."""
+    parts = name.split("--")  # a run's own name may contain it
     halves = (("--".join(parts[:i]), "--".join(parts[i:])) for i in range(1, len(parts)))
     return any(before in known and after in known for before, after in halves)
 
 
 def strangers(root: Path) -> Iterator[tuple[Path, str]]:
-    """Yield what does not belong where it lies, with what is wrong with it."""
+    """Yield each entry that does not belong where it lies, with the reason."""
     for path in entries(root):
         if path.name not in FOLDERS:
-            yield path, "is nothing that belongs into a store"
+            yield path, "does not belong in a store"
         elif not is_folder(path):
-            yield path, _no_folder(path)
+            yield path, _not_a_folder(path)
     for path in entries(root / STORE):
         if path.name not in KINDS or not is_folder(path):
-            yield path, _no_folder(path) if path.name in KINDS else "is no kind of artifact"
+            yield path, _not_a_folder(path) if path.name in KINDS else "is not a kind of artifact"
     for folder in (*(root / STORE / kind for kind in KINDS), root / CHECKPOINTS):
         if is_folder(folder.parent):
-            yield from ((path, _no_key(path)) for path in entries(folder) if _no_key(path))
+            yield from (
+                (path, _not_an_artifact(path)) for path in entries(folder) if _not_an_artifact(path)
+            )
     for path in entries(root / RUNS):
         if path.name != INDEX_NAME and not is_folder(path):
-            yield path, _no_folder(path)
+            yield path, _not_a_folder(path)
 
 
-def _no_key(path: Path) -> str:
+def _not_an_artifact(path: Path) -> str:
     if not is_key(path.name):
         return "is not named by a key"
-    return "" if is_folder(path) else _no_folder(path)
+    return "" if is_folder(path) else _not_a_folder(path)
 
 
-def _no_folder(path: Path) -> str:
-    found = "is a link, which is not followed" if path.is_symlink() else "is a file"
-    return f"{found}; a folder belongs there"
+def _not_a_folder(path: Path) -> str:
+    kind = "is a link, which is not followed" if path.is_symlink() else "is a file"
+    return f"{kind}; expected a folder"

@@ -1,9 +1,9 @@
-"""Leases: one process at a time does a piece of work, the others wait or take over.
+"""Leases: one process at a time works in a folder; the others wait, or take over.
 
-A lease is a file that names its owner and that the owner touches every few seconds. The
-one who waits takes over when the owner is gone: at once where its process is on this
-machine and dead, else when the file has stood still for EXPIRY_SECONDS by the waiter's
-own clock, so that clocks need not agree.
+A lease is a file that names its owner; the owner touches it every few seconds. A waiting
+process takes over immediately if the owner ran on this machine and is dead, otherwise once
+the file has not changed for EXPIRY_SECONDS. It measures that time with its own clock, so
+the clocks of different machines need not agree.
 """
 
 import logging
@@ -31,19 +31,19 @@ _LOCK_NAME = ".lease.lock"
 
 
 class Owner(BaseModel):
-    """A process that can be told from any other, on this machine and elsewhere."""
+    """A process, identified uniquely across machines and reboots."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     host: str
-    processes: str  # the boot and the namespace in which `pid` means this process
+    processes: str  # the boot and the PID namespace in which `pid` is valid
     pid: int = Field(gt=0)
     started: str
     id: str
 
     @classmethod
     def this(cls) -> "Owner":
-        """Return this process as an owner; each call is another owner."""
+        """Return a new owner for this process; each call returns a different one."""
         pid = os.getpid()
         return cls(
             host=socket.gethostname(),
@@ -55,7 +55,7 @@ class Owner(BaseModel):
 
     @property
     def is_dead(self) -> bool:
-        """Whether the process is known to be gone: on this machine, and not there any more."""
+        """Whether the process ran on this machine and no longer exists."""
         return self.processes == _processes() and _started(self.pid) != self.started
 
     def __str__(self) -> str:
@@ -64,11 +64,11 @@ class Owner(BaseModel):
 
 @contextmanager
 def held(folder: Path, done: Callable[[], bool]) -> Iterator[bool]:
-    """Hold the folder's lease during the block, after waiting for whoever holds it.
+    """Hold the folder's lease during the block, after waiting for its current owner.
 
-    Yields whether it had to wait. The wait ends early, without the lease, when `done`
-    says that nothing is left to do. A folder that holds nothing but the lease is removed
-    with it.
+    Yield whether it had to wait. The wait ends early, without the lease, once `done` returns
+    true. When the lease is released, the folder is removed too if nothing else is in it.
+    Raises StoreUnwritableError if the lease cannot be written.
     """
     owner = Owner.this()
     waited = _wait(folder, owner, done)
@@ -84,7 +84,7 @@ def held(folder: Path, done: Callable[[], bool]) -> Iterator[bool]:
 
 
 def is_live(folder: Path) -> bool:
-    """Return whether somebody seems to hold the folder's lease, without waiting."""
+    """Return whether a live process seems to hold the folder's lease; never waits."""
     path = folder / NAME
     owner = _owner(path)
     try:
@@ -95,14 +95,14 @@ def is_live(folder: Path) -> bool:
 
 
 def discard(folder: Path) -> None:
-    """Remove a folder with all that is in it, unless somebody holds its lease."""
+    """Remove a folder and its contents unless a live process holds its lease."""
     with suppress(OSError), atomic.exclusive_lock(folder / _LOCK_NAME):
         if not is_live(folder):
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def _wait(folder: Path, owner: Owner, done: Callable[[], bool]) -> bool:
-    """Take the lease as soon as it is free; return whether that took a wait."""
+    """Take the lease as soon as it is free; return whether it had to wait."""
     path = folder / NAME
     seen, since, waited = _beat_of(path), time.monotonic(), False
     while not (waited and done()):
@@ -112,14 +112,14 @@ def _wait(folder: Path, owner: Owner, done: Callable[[], bool]) -> bool:
         if _take(folder, owner, stale):
             break
         if not waited:
-            log.info("%s does this already; waiting for it", _owner(path) or "another process")
+            log.info("%s is already doing this; waiting for it", _owner(path) or "another process")
             waited = True
         time.sleep(POLL_SECONDS)
     return waited
 
 
 def _take(folder: Path, owner: Owner, stale: tuple[int, int] | None) -> bool:
-    """Take a lease that is free, its owner dead, or whose heartbeat is still the stale one."""
+    """Take a lease that is free, whose owner is dead, or whose heartbeat is still `stale`."""
     path = folder / NAME
     with atomic.disk_faults("a lease", folder), atomic.exclusive_lock(folder / _LOCK_NAME):
         beat, before = _beat_of(path), _owner(path)
@@ -136,7 +136,7 @@ def _take(folder: Path, owner: Owner, stale: tuple[int, int] | None) -> bool:
 
 
 def _beat(path: Path, owner: Owner, stop: threading.Event) -> None:
-    """Touch the lease every few seconds as long as it is the owner's."""
+    """Touch the lease every few seconds for as long as the owner holds it."""
     while not stop.wait(HEARTBEAT_SECONDS):
         with suppress(OSError):
             if _owner(path) == owner:
@@ -144,7 +144,7 @@ def _beat(path: Path, owner: Owner, stop: threading.Event) -> None:
 
 
 def _give_up(folder: Path, owner: Owner) -> None:
-    """Remove the lease if it is still the owner's, and the folder if nothing else is in it."""
+    """Remove the lease if the owner still holds it, and the folder if it is then empty."""
     if _owner(folder / NAME) != owner:
         return
     with suppress(OSError), atomic.exclusive_lock(folder / _LOCK_NAME):
@@ -154,7 +154,7 @@ def _give_up(folder: Path, owner: Owner) -> None:
 
 
 def _leave(folder: Path) -> None:
-    """Remove the lock that is held, and the folder if nothing else is in it."""
+    """Remove the lock file, which the caller has locked, and the folder if it is then empty."""
     with suppress(OSError):
         (folder / _LOCK_NAME).unlink()
         folder.rmdir()
@@ -167,7 +167,7 @@ def _owner(path: Path) -> Owner | None:
 
 
 def _beat_of(path: Path) -> tuple[int, int] | None:
-    """Return what changes with every heartbeat and every owner, or None without a lease."""
+    """Return a value that changes with every heartbeat and owner, or None without a lease."""
     with suppress(FileNotFoundError, NotADirectoryError):
         stat = path.stat()
         return stat.st_ino, stat.st_mtime_ns
@@ -175,7 +175,7 @@ def _beat_of(path: Path) -> tuple[int, int] | None:
 
 
 def _processes() -> str:
-    """Return which boot of which machine, and which namespace, this process's pid belongs to."""
+    """Return the boot and the PID namespace in which this process's pid is valid."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
@@ -184,7 +184,7 @@ def _processes() -> str:
 
 
 def _started(pid: int) -> str:
-    """Return when a process of this machine started, in clock ticks; "" where there is none."""
+    """Return a process's start time in clock ticks; "" if it does not exist or is a zombie."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:

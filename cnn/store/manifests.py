@@ -1,4 +1,4 @@
-"""Manifests: what an artifact is, what it was made from, and which files it has."""
+"""Manifests: what an artifact is, what it was built from, and which files it has."""
 
 import hashlib
 import json
@@ -25,23 +25,29 @@ from cnn.store import digests
 from cnn.store.refs import Digest, Kind, Ref
 
 NAME = "manifest.json"
-_PARTS = ("settings", "inputs", "code", "tables", "versions")  # of a key's components
+_PARTS = (
+    "settings",
+    "inputs",
+    "code",
+    "tables",
+    "versions",
+)  # the components of a key that are JSON objects
 
 
 def _utc(moment: datetime) -> datetime:
     try:
         return moment.astimezone(UTC)
     except OverflowError:
-        raise ValueError("no such moment in UTC") from None
+        raise ValueError("outside the range of UTC times") from None
 
 
-Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]  # what a column of a table can hold
+Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]  # the range of an int64 table column
 UtcTime = Annotated[AwareDatetime, AfterValidator(_utc)]
 Headline = dict[str, float | Int64 | str | None]
 
 
 class FileEntry(BaseModel):
-    """One file of an artifact; `content` is the digest of what it says, see contents.py."""
+    """One file of an artifact; `content` is its content digest, see cnn/store/digests.py."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -52,7 +58,7 @@ class FileEntry(BaseModel):
 
 
 class Manifest(BaseModel):
-    """Everything that is known of an artifact beside its files."""
+    """What the store records about an artifact besides its files."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -73,11 +79,11 @@ class Manifest(BaseModel):
     def _parts_are_objects(cls, components: dict[str, Any]) -> dict[str, Any]:
         for part in _PARTS:
             if not isinstance(components.get(part, {}), dict):
-                raise ValueError(f"{part} of the key are no object")
+                raise ValueError(f"the key's {part} are not a JSON object")
         return components
 
     def sealed(self) -> "Manifest":
-        """Return the manifest with the digest of all its other fields, against edits."""
+        """Return the manifest with its seal, a digest of all other fields that reveals edits."""
         return self.model_copy(update={"seal": _seal(json.loads(self.model_dump_json()))})
 
     @property
@@ -87,10 +93,10 @@ class Manifest(BaseModel):
 
 
 def read(folder: Path) -> Manifest:
-    """Return the manifest of an artifact's folder.
+    """Return the manifest in an artifact's folder.
 
-    The seal is checked over all fields that stand in the file, those included that this
-    version does not know. Raises ArtifactError where it is missing, damaged or edited.
+    The seal covers every field in the file, including fields unknown to this version. Raises
+    ArtifactError if the manifest is missing, damaged or edited.
     """
     try:
         stored = strict_json.read(folder / NAME)
@@ -105,13 +111,13 @@ def read(folder: Path) -> Manifest:
 
 
 def _seal(stored: Mapping[str, Any]) -> str:
-    """Return the digest of a stored manifest's fields, the seal itself aside."""
+    """Return the digest of all fields of a stored manifest except the seal itself."""
     sealed = {name: value for name, value in stored.items() if name != "seal"}
     return hashlib.sha256(json.dumps(sealed, sort_keys=True).encode()).hexdigest()
 
 
 def describe(folder: Path) -> tuple[FileEntry, ...]:
-    """Return the files of an artifact's folder, sorted by name, the manifest aside."""
+    """Return the files in an artifact's folder except the manifest, sorted by name."""
     paths = sorted(path for path in folder.iterdir() if path.name != NAME)
     return tuple(
         FileEntry(
@@ -125,22 +131,22 @@ def describe(folder: Path) -> tuple[FileEntry, ...]:
 
 
 def digest(files: Sequence[FileEntry]) -> str:
-    """Return the digest of an artifact: over its files' names and what they say."""
-    listed = [[file.path, file.content] for file in files]
-    return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
+    """Return the digest of an artifact, over its files' names and content digests."""
+    contents = [[file.path, file.content] for file in files]
+    return hashlib.sha256(json.dumps(contents).encode()).hexdigest()
 
 
 def problem(
     folder: Path, manifest: Manifest, file_digest: Callable[[Path], str] = digests.file_digest
 ) -> str:
-    """Return what is wrong with an artifact's files, or "" if every one is as it was made."""
+    """Return the first problem with an artifact's files, or "" if all are as published."""
     return next(problems(folder, manifest, file_digest), "")
 
 
 def problems(
     folder: Path, manifest: Manifest, file_digest: Callable[[Path], str] = digests.file_digest
 ) -> Iterator[str]:
-    """Yield what is wrong with each of an artifact's files, and what does not belong there."""
+    """Yield each problem with an artifact's files, including files not in its manifest."""
     if folder.is_symlink():
         yield "its folder is a link, which is not followed"
         return
@@ -155,13 +161,13 @@ def problems(
                 yield f"{file.path} was changed"
         known = {NAME, *(file.path for file in manifest.files)}
         added = sorted(path.name for path in folder.iterdir() if path.name not in known)
-        yield from (f"{name} does not belong there" for name in added)
+        yield from (f"{name} is not listed in {NAME}" for name in added)
     except OSError as error:
         yield f"{Path(error.filename or folder).name} cannot be read ({error.strerror})"
 
 
 def environment(device: Mapping[str, Any] | None, precision: str) -> dict[str, Any]:
-    """Return the versions and the machine that made an artifact, and in which numbers."""
+    """Return the package versions, machine, device and precision that an artifact records."""
     packages = ("tensorflow", "keras", "numpy", "pyarrow", "matplotlib")
     return {
         "python": platform.python_version(),

@@ -1,4 +1,4 @@
-"""Parts of work under way that are kept: arrays in one file each, in the folder of a key."""
+"""Partial results of unfinished work: files of arrays in the folder of the work's key."""
 
 import io
 import logging
@@ -16,22 +16,22 @@ log = logging.getLogger(__name__)
 
 
 def write(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write a part's arrays; raises StoreUnwritableError."""
+    """Write the arrays of a partial result; raises StoreUnwritableError."""
     content = io.BytesIO()
     np.savez(content, **arrays)  # type: ignore[arg-type]
-    with atomic.disk_faults("a part of the work", path.parent):
+    with atomic.disk_faults("a partial result", path.parent):
         atomic.replace(path, content.getvalue())
 
 
 def read(path: Path) -> dict[str, NDArray[Any]] | None:
-    """Return a part's arrays, if it was kept and is whole; one that is damaged is removed."""
+    """Return the arrays of a partial result, or None without one; a damaged file is removed."""
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as loaded:
             return dict(loaded)
     except FileNotFoundError:
         return None
-    except Exception as error:  # whatever damaged content leads to
-        log.warning("%s: not complete or damaged (%s); done again", path, error)
+    except Exception as error:  # damaged content can raise almost anything
+        log.warning("%s: incomplete or damaged (%s); computing it again", path, error)
         with suppress(OSError):
             path.unlink()
         return None

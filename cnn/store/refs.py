@@ -1,4 +1,4 @@
-"""Refs: what steps hand to each other instead of data."""
+"""Refs: what steps pass to each other instead of data."""
 
 from typing import Annotated, Literal
 
@@ -9,7 +9,7 @@ Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Ref(BaseModel):
-    """Names one artifact: its kind, the key it was asked for by, the digest of its content."""
+    """Names one artifact: its kind, the digest of its key, and the digest of its content."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -1,7 +1,7 @@
 """The artifact store: verified reading, atomic publishing, quarantine.
 
 Layout: `store/<kind>/<key>/` holds the files of one immutable artifact and its
-manifest.json. A folder gets that name in one rename, complete.
+manifest.json. A folder gets that name in one rename, once it is complete.
 """
 
 import logging
@@ -31,14 +31,17 @@ Produce = Callable[[Path], Headline]
 
 @dataclass(frozen=True)
 class Found:
-    """What the store has for a key: a verified artifact, or why there is none."""
+    """What the store holds for a key: a verified artifact, or the problem with it.
+
+    Without an artifact both fields are empty.
+    """
 
     manifest: Manifest | None
     problem: str = ""
 
 
 def default_root() -> Path:
-    """Return the store's root where none is given: FILTERSCOPE_STORE, or ./artifacts."""
+    """Return the default root of the store: FILTERSCOPE_STORE, or ./artifacts."""
     return Path(os.environ.get("FILTERSCOPE_STORE") or "artifacts")
 
 
@@ -46,12 +49,12 @@ class Store:
     """The artifacts below one root folder."""
 
     def __init__(self, root: Path) -> None:
-        """Name the root; nothing on disk is touched."""
+        """Set the root, made absolute; does not touch the disk."""
         self.root = root.absolute()
 
     @property
     def downloads(self) -> Path:
-        """Folder of fetched and verified data sets."""
+        """Folder of downloaded and verified data sets."""
         return self.root / "downloads"
 
     @property
@@ -61,11 +64,11 @@ class Store:
 
     @property
     def checkpoints(self) -> Path:
-        """Folder of trainings and searches under way, one folder each, named by its key."""
+        """Folder of unfinished trainings and searches, one folder each, named by its key."""
         return self.root / "checkpoints"
 
     def ensure_writable(self) -> None:
-        """Create the root and try to write there; raises StoreUnwritableError."""
+        """Create the root and write a test file there; raises StoreUnwritableError."""
         try:
             parts = (self.root / "store", self.runs, self.downloads, self.checkpoints)
             for folder in (self.root, *parts):
@@ -80,24 +83,24 @@ class Store:
             ) from None
 
     def sweep(self) -> None:
-        """Remove what interrupted processes left half-written; what is being written stays.
+        """Remove what interrupted processes left half-written, but nothing that is being written.
 
-        What was kept of trainings and searches that are done by now goes too.
+        Also remove the checkpoints and partial results of artifacts that are published by now.
         """
         for folder in layout.workplaces(self.root):
             for path in atomic.sweep(folder):
-                log.info("%s was left half-written by an interrupted run; removed", path)
+                log.info("%s: removed; an interrupted run left it half-written", path)
         for folder in layout.entries(self.checkpoints):
             if layout.is_made(self.root, folder.name) and not leases.is_live(folder):
                 leases.discard(folder)
 
     def finish(self, key: Key) -> None:
-        """Remove what was kept on the way to an artifact that is published; not the lease."""
+        """Remove the checkpoints and partial results of a published artifact; keep the lease."""
         for path in (self.checkpoints / key.digest).glob("*.npz"):
             path.unlink(missing_ok=True)
 
     def find(self, key: Key) -> Found:
-        """Return the artifact of a key, every file of it verified, or what is wrong with it."""
+        """Return the artifact of a key with every file verified, or the problem with it."""
         folder = self._folder(key.kind, key.digest)
         if not folder.exists():
             return Found(None)
@@ -109,28 +112,28 @@ class Store:
         return Found(None, problem) if problem else Found(manifest)
 
     def quarantine(self, key: Key, problem: str) -> None:
-        """Set an artifact aside that did not verify, and say so.
+        """Move an artifact that failed verification to quarantine, and log a warning.
 
-        One that another process has made anew by now stays.
+        Do nothing if another process has replaced it with a good one by now.
         """
         if self.find(key).manifest:
             return
         folder = self._folder(key.kind, key.digest)
         self._set_aside(folder)
-        log.warning("%s %s: %s; set aside in quarantine", key.kind, key.digest[:12], problem)
+        log.warning("%s %s: %s; moved to quarantine", key.kind, key.digest[:12], problem)
 
     def open(self, ref: Ref) -> Path:
-        """Return the folder of an artifact whose files were just verified.
+        """Return an artifact's folder after verifying its files.
 
-        Raises ArtifactError where it is missing, changed, or not what the ref names.
+        Raises ArtifactError if it is missing, changed, or not the artifact that the ref names.
         """
         folder = self._folder(ref.kind, ref.key)
         manifest = self._manifest(folder)
         problem = self._problem(folder, manifest)
         if not problem and manifest.ref != ref:
-            problem = f"its digest is {manifest.ref.digest[:12]}, not {ref.digest[:12]}"
+            problem = f"its digest is {manifest.ref.digest[:12]}, expected {ref.digest[:12]}"
         if problem:
-            raise ArtifactError(f"{ref} in {folder}: {problem}; run again to make it anew")
+            raise ArtifactError(f"{ref} in {folder}: {problem}; run again to rebuild it")
         return folder
 
     def manifest(self, ref: Ref) -> Manifest:
@@ -142,7 +145,7 @@ class Store:
         return self._manifest(folder)
 
     def manifests(self, kind: Kind) -> Iterator[Manifest]:
-        """Yield the readable manifests of a kind."""
+        """Yield the manifests of a kind, skipping unreadable ones."""
         folder = self.root / "store" / kind
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
             try:
@@ -159,11 +162,11 @@ class Store:
         *,
         replace: bool = False,
     ) -> Manifest:
-        """Return the manifest of the artifact that `produce` writes into the folder it is given.
+        """Publish what `produce` writes into a temporary folder; return the artifact's manifest.
 
-        The folder gets its final name when it is complete; where an artifact of that key
-        is there by then and verifies, that one is kept unless `replace`. Raises
-        StoreUnwritableError where the disk is full or not writable.
+        The folder gets its final name once it is complete. If a verified artifact with this
+        key exists by then, it is kept and returned unless `replace`. Raises
+        StoreUnwritableError if the disk is full or not writable.
         """
         store = self.root / "store"
         with atomic.disk_faults(key.kind, self.root):
@@ -189,33 +192,33 @@ class Store:
                 return self._put(temporary, key, manifest, replace)
 
     def _put(self, temporary: Path, key: Key, manifest: Manifest, replace: bool) -> Manifest:
-        """Give a complete folder its final name, unless a good artifact is there already."""
+        """Give a complete folder its final name unless a verified artifact already has it."""
         folder = self._folder(key.kind, key.digest)
         folder.parent.mkdir(parents=True, exist_ok=True)
         if folder.exists():
-            there = self.find(key).manifest
-            if there and there.ref != manifest.ref:
-                log.warning("%s was made twice, with different content", manifest.ref)
-            if there and (not replace or there.ref == manifest.ref):
-                return there
+            existing = self.find(key).manifest
+            if existing and existing.ref != manifest.ref:
+                log.warning("%s was computed twice, with different results", manifest.ref)
+            if existing and (not replace or existing.ref == manifest.ref):
+                return existing
             self._set_aside(folder)
         try:
             temporary.rename(folder)
         except OSError:
-            there = self.find(key).manifest
-            if there is None:
+            existing = self.find(key).manifest  # another process may have been faster
+            if existing is None:
                 raise
-            return there
+            return existing
         atomic.flush(folder.parent)
         return manifest
 
     def _problem(self, folder: Path, manifest: Manifest) -> str:
-        memory = DigestCache(self.root / "store/.verified" / f"{manifest.kind}-{manifest.key}.json")
+        cache = DigestCache(self.root / "store/.verified" / f"{manifest.kind}-{manifest.key}.json")
         problem = manifests.problem(
-            folder, manifest, lambda path: memory.digest(path, path.name, digests.file_digest)
+            folder, manifest, lambda path: cache.digest(path, path.name, digests.file_digest)
         )
         if not problem:
-            memory.keep()
+            cache.keep()
         return problem
 
     def _manifest(self, folder: Path) -> Manifest:

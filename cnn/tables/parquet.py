@@ -1,4 +1,4 @@
-"""The parquet tables: each schema declared once, the same for 0 rows and for 10 million."""
+"""Read and write the parquet tables, each with its declared schema."""
 
 import io
 import json
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def write(path: Path, name: str, columns: Mapping[str, Any]) -> None:
-    """Write the table `name` from its columns, all but schema_version, all of one length."""
+    """Write the table `name` from its columns except schema_version, all of the same length."""
     length = len(next(iter(columns.values())))
     versions = {"schema_version": [SCHEMA_VERSION] * length}
     pq.write_table(pa.table({**versions, **columns}, schema=SCHEMAS[name]), path)
@@ -33,7 +33,7 @@ def write_rows(path: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> None
 def write_records(path: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write the table `name` from rows of plain values, without importing pandas.
 
-    pyarrow imports it, which takes half a second, as soon as it is handed Python lists.
+    When given Python lists, pyarrow imports pandas, which takes half a second.
     """
     lines = [json.dumps({"schema_version": SCHEMA_VERSION, **row}, default=str) for row in rows]
     options = pa_json.ParseOptions(explicit_schema=SCHEMAS[name], unexpected_field_behavior="error")
@@ -43,7 +43,7 @@ def write_records(path: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> N
 
 
 def read(path: Path) -> pa.Table:
-    """Return a table, read whole; raises ArtifactError where a file is no complete parquet."""
+    """Return a whole table; raises ArtifactError if the file is not a complete parquet file."""
     try:
         with pq.ParquetFile(path) as file:
             return file.read()
@@ -53,19 +53,19 @@ def read(path: Path) -> pa.Table:
 
 
 def read_all(paths: Iterable[Path], name: str) -> pa.Table:
-    """Return the rows of many files of the table `name` as one; files that are none are left out.
+    """Return the rows of many files of the table `name` as one table.
 
-    One warning names those that were left out.
+    Damaged files and files of other tables are skipped; one warning names them.
     """
-    whole, faults = [SCHEMAS[name].empty_table()], []
+    tables, faults = [SCHEMAS[name].empty_table()], []
     for path in paths:
         try:
             table = read(path)
             if not table.schema.equals(SCHEMAS[name]):
-                raise ArtifactError(f"{path}: not a table {name} of version {SCHEMA_VERSION}")
-            whole.append(table)
+                raise ArtifactError(f"{path}: not a `{name}` table of version {SCHEMA_VERSION}")
+            tables.append(table)
         except ArtifactError as error:
             faults.append(str(error))
     if faults:
-        log.warning("%s; left out", "; ".join(faults))
-    return pa.concat_tables(whole)
+        log.warning("%s; skipped", "; ".join(faults))
+    return pa.concat_tables(tables)

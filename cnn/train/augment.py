@@ -1,4 +1,4 @@
-"""Random small affine changes of training images, in the graph, from (seed, step)."""
+"""Random affine augmentation of training images, as graph operations seeded by (seed, step)."""
 
 import math
 from typing import Any
@@ -7,10 +7,10 @@ from cnn.config.training import Training
 
 
 def transform(images: Any, settings: Training, seed: Any) -> Any:
-    """Return images (n, h, w, c) float32, each shifted, rotated, scaled and sheared by chance.
+    """Return images (n, h, w, c) float32, each randomly shifted, rotated, scaled and sheared.
 
-    seed: int64 tensor (2,). Pixels from outside are 0. Without augmentation in the
-    settings the images are returned as they are.
+    seed: int64 tensor (2,). Pixels from outside the image are 0. If the settings switch
+    augmentation off, the images come back unchanged.
     """
     import tensorflow as tf
 
@@ -38,7 +38,7 @@ def transform(images: Any, settings: Training, seed: Any) -> Any:
 
 
 def _linear(tf: Any, angle: Any, size: Any, slope: Any) -> tuple[Any, Any, Any, Any]:
-    """Return the rows of the (n, 2, 2) maps from output to input: shear, rotation, 1 / size."""
+    """Return the entries of the (n, 2, 2) maps from output to input: shear, rotation, 1 / size."""
     cos, sin = tf.cos(angle) / size, tf.sin(angle) / size
     return cos, cos * slope - sin, sin, sin * slope + cos
 

@@ -1,7 +1,8 @@
-"""Checkpoints: a training between two of its blocks as a file, and the newest that opens.
+"""Checkpoints: files that hold the state of a training between two blocks.
 
-A file holds everything that decides how the training goes on, and its own digest. It is
-written in one rename; the newest two of each kind of device and number of threads are kept.
+A checkpoint holds everything that is needed to resume exactly, and its own SHA-256. It appears
+in one rename, so no reader sees half of it. For each kind of device and number of threads, the
+newest two are kept.
 """
 
 import hashlib
@@ -27,15 +28,15 @@ from cnn.train.fit import LogPoint, TrainingState
 
 log = logging.getLogger(__name__)
 
-LARGEST_SHARE = 0.02  # of the training's time that is spent on checkpoints
+LARGEST_SHARE = 0.02  # of the training time may go into checkpoints
 _N_KEPT = 2
-_BYTES_PER_SECOND = 200e6  # expected of a disk until the first checkpoint has shown it
+_BYTES_PER_SECOND = 200e6  # assumed until the first checkpoint has been timed
 _ABOUT = "about"
 _ANY_SUFFIX = r"-[a-z]+-\d+\.npz"
 
 
 class _About(BaseModel):
-    """What a file says beside the arrays; `training` is the name of its folder."""
+    """The metadata stored beside the arrays; `training` is the name of the folder."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -49,7 +50,7 @@ class _About(BaseModel):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that opened: the training's state, and what computed it."""
+    """A checkpoint read from its file: the training's state, and the device that computed it."""
 
     path: Path
     state: TrainingState
@@ -57,13 +58,13 @@ class Checkpoint:
 
 
 class CheckpointWriter:
-    """Writes a training's checkpoints into its folder, every so many seconds.
+    """Write a training's checkpoints into its folder, one every so many seconds.
 
-    Fewer are written where they would take more than LARGEST_SHARE of the time.
+    The interval grows where checkpoints would take more than LARGEST_SHARE of the time.
     """
 
     def __init__(self, folder: Path, device: Device, seconds: float) -> None:
-        """Name the folder; nothing is written yet."""
+        """Set folder, device and interval; write nothing yet."""
         self._folder, self._device, self._seconds = folder, device, seconds
         self._started = self._last = time.monotonic()
         self._spent, self._cost = 0.0, 0.0
@@ -72,14 +73,14 @@ class CheckpointWriter:
     def offer(self, capture: Callable[[], TrainingState]) -> None:
         """Write the state that `capture` returns, if a checkpoint is due.
 
-        A disk that takes none ends no training: it is said once.
+        If writing fails, the training goes on without checkpoints, after one warning.
         """
         now = time.monotonic()
         allowed = LARGEST_SHARE * (now - self._started) - self._spent
         if self._broken or now - self._last < self._seconds or self._cost > allowed:
             return
         state = capture()
-        if not self._cost:  # the first one: wait until its likely cost is allowed
+        if not self._cost:  # the first one: wait until its estimated cost is allowed
             self._cost = sum(array.nbytes for array in state.arrays) / _BYTES_PER_SECOND
             if self._cost > allowed:
                 return
@@ -87,14 +88,14 @@ class CheckpointWriter:
             write(self._folder, state, self._device)
         except (OSError, StoreUnwritableError) as error:
             self._broken = True
-            log.warning("no checkpoints of this training are kept: %s", error)
+            log.warning("training goes on without further checkpoints: %s", error)
         self._last = time.monotonic()
         self._cost = self._last - now
         self._spent += self._cost
 
 
 def write(folder: Path, state: TrainingState, device: Device) -> Path:
-    """Write a state as the folder's newest checkpoint; all but the newest two of its device go."""
+    """Write a state as a checkpoint, and delete all but the newest two of its device."""
     about = _About(
         training=folder.name,
         step=state.step,
@@ -117,9 +118,10 @@ def write(folder: Path, state: TrainingState, device: Device) -> Path:
 def newest(
     folder: Path, unsuited: Callable[[Checkpoint], str] = lambda found: ""
 ) -> tuple[Checkpoint | None, list[str]]:
-    """Return the newest checkpoint that opens and suits, and why newer ones were skipped.
+    """Return the newest usable checkpoint, if any, and why newer ones were skipped.
 
-    Those that do not open are removed; `unsuited` says what speaks against one that does.
+    Checkpoints that do not open are deleted. `unsuited` returns why one that opens cannot be
+    used, or an empty string.
     """
     skipped: list[str] = []
     for path in _newest_first(folder):
@@ -137,17 +139,17 @@ def newest(
 
 
 def read(path: Path) -> Checkpoint:
-    """Return a checkpoint; raises ArtifactError where it is not whole or not as written."""
+    """Return a checkpoint. Raises ArtifactError if the file is incomplete, damaged or misplaced."""
     try:
         about, arrays = _unpacked(path)
         if about.digest != _digest(about, arrays):
-            raise ValueError("its digest is wrong")
+            raise ValueError("its digest does not match its content")
         if (about.training, _name(about.step, about.device)) != (path.parent.name, path.name):
             raise ValueError("it belongs to another training or step")
         state = TrainingState(about.step, arrays, about.sums, about.history)
         return Checkpoint(path, state, about.device)
-    except Exception as error:  # whatever damaged content leads to
-        raise ArtifactError(f"checkpoint {path}: not complete or damaged ({error})") from None
+    except Exception as error:  # damaged content can raise anything
+        raise ArtifactError(f"checkpoint {path}: incomplete or damaged ({error})") from None
 
 
 def _name(step: int, device: Device) -> str:
@@ -155,26 +157,26 @@ def _name(step: int, device: Device) -> str:
 
 
 def _suffix(device: Device) -> str:
-    """Return the end of the names of what a kind of device makes with a number of threads."""
+    """Return how checkpoint names end for this kind of device and number of threads."""
     return f"-{device.kind}-{device.threads}.npz"
 
 
 def _newest_first(folder: Path, suffix: str = "") -> list[Path]:
-    """Return a folder's checkpoints, or those whose names end so; links and others are left out."""
+    """Return a folder's checkpoints, or those with a suffix; links and other files are ignored."""
     name = re.compile(rf"step-\d{{9}}{re.escape(suffix) or _ANY_SUFFIX}")
-    found = (path for path in folder.glob("step-*") if name.fullmatch(path.name))
+    paths = (path for path in folder.glob("step-*") if name.fullmatch(path.name))
     return sorted(
-        (path for path in found if path.is_file() and not path.is_symlink()), reverse=True
+        (path for path in paths if path.is_file() and not path.is_symlink()), reverse=True
     )
 
 
 def _unpacked(path: Path) -> tuple[_About, list[NDArray[Any]]]:
-    """Return what stands in a file, which is not larger when it is unpacked."""
+    """Return metadata and arrays of a file. Raises ValueError if it would unpack to more."""
     with zipfile.ZipFile(path) as archive:
         if any(item.compress_type != zipfile.ZIP_STORED for item in archive.infolist()):
             raise ValueError("it is compressed")
         if sum(item.file_size for item in archive.infolist()) > path.stat().st_size:
-            raise ValueError("its sizes are wrong")
+            raise ValueError("it claims more bytes than it has")
     with np.load(path, allow_pickle=False) as loaded:
         about = _About.model_validate_json(loaded[_ABOUT].tobytes())
         return about, [loaded[name] for name in sorted(loaded.files) if name != _ABOUT]

@@ -1,4 +1,4 @@
-"""The device and the threads that TensorFlow computes with; its one import begins here."""
+"""Import TensorFlow and set up the device and the threads that it computes with."""
 
 import os
 import re
@@ -20,7 +20,7 @@ _NOISE = re.compile(
 
 @dataclass(frozen=True)
 class Device:
-    """What computes: its kind, its name and the threads per operation."""
+    """The device that computes: its kind (cpu or gpu), its name and the threads per operation."""
 
     kind: str
     name: str
@@ -34,8 +34,9 @@ class Device:
 def prepare(runtime: RuntimeConfig) -> Device:
     """Import TensorFlow and Keras, set device, threads and determinism; return the device.
 
-    Call it on the main thread before work is done side by side: two threads that import
-    TensorFlow and Keras at once deadlock. Raises ConfigError where `gpu` finds none.
+    Call this on the main thread before any work runs in parallel: two threads that import
+    TensorFlow and Keras at the same time deadlock. Raises ConfigError if the setting is `gpu`
+    and there is none.
     """
     with _quiet_start():
         import keras
@@ -44,12 +45,12 @@ def prepare(runtime: RuntimeConfig) -> Device:
         gpus = tf.config.list_physical_devices("GPU")
     keras.config.disable_traceback_filtering()
     tf.config.experimental.enable_op_determinism()
-    # A GPU would round what it multiplies to 10 bits, and call that float32.
+    # TensorFloat-32 rounds factors to 10 bits, and TensorFlow still calls that float32.
     tf.config.experimental.enable_tensor_float_32_execution(False)
     if runtime.device == "gpu" and not gpus:
         raise ConfigError(
-            "runtime.device: gpu is refused, TensorFlow finds no GPU here; "
-            "use cpu or auto, or install the extra filterscope[gpu] and a driver"
+            "runtime.device: gpu is refused because TensorFlow finds no GPU; "
+            "use cpu or auto, or install filterscope[gpu] and a GPU driver"
         )
     _set_up(tf, runtime, gpus)
     used = [] if runtime.device == "cpu" else gpus
@@ -70,10 +71,10 @@ def cpu_name() -> str:
 
 @contextmanager
 def _quiet_start() -> Iterator[None]:
-    """Hold back what TensorFlow's C++ side prints before its logging can be set up.
+    """Suppress what TensorFlow's C++ code prints before its logging can be configured.
 
-    TF_CPP_MIN_LOG_LEVEL does not reach those lines. Anything else that is written to the
-    process's standard error meanwhile comes out afterwards.
+    TF_CPP_MIN_LOG_LEVEL does not reach those lines. Everything else that the process writes
+    to standard error in the meantime is printed afterwards.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     sys.stderr.flush()
@@ -93,7 +94,7 @@ def _quiet_start() -> Iterator[None]:
 
 
 def _set_up(tf: Any, runtime: RuntimeConfig, gpus: list[Any]) -> None:
-    """Apply the settings; TensorFlow takes them only until its first operation."""
+    """Apply the settings, which TensorFlow accepts only before its first operation."""
     try:
         if runtime.device == "cpu" and tf.config.get_visible_devices("GPU"):
             tf.config.set_visible_devices([], "GPU")
@@ -103,7 +104,7 @@ def _set_up(tf: Any, runtime: RuntimeConfig, gpus: list[Any]) -> None:
         if runtime.threads is not None:
             tf.config.threading.set_intra_op_parallelism_threads(runtime.threads)
     except RuntimeError as error:
-        raise ConfigError(f"runtime: TensorFlow has already started here: {error}") from None
+        raise ConfigError(f"runtime: TensorFlow has already started: {error}") from None
 
 
 def _gpu_name(tf: Any, gpu: Any) -> str:

@@ -1,4 +1,4 @@
-"""Trains a model from a data set and a complete training: the work of the step train_model."""
+"""Train a model on a data set: the work of the step train_model."""
 
 import logging
 import math
@@ -19,17 +19,17 @@ from cnn.train import loop, networks, schedule
 
 log = logging.getLogger(__name__)
 
-_LONGEST_BLOCK = 25  # steps; short enough for progress that moves, long enough to cost nothing
-_N_OWN_WATCHED = 1000
-_LARGEST_LOSS = 1e6  # nats; a network beyond it has lost its units and does not come back
+_LONGEST_BLOCK = 25  # steps; short enough for steady progress reports, long enough to cost no time
+_N_TRAIN_WATCHED = 1000  # images
+_LARGEST_LOSS = 1e6  # nats; beyond it the units are dead, and training does not recover
 
 
 @dataclass(frozen=True)
 class LogPoint:
-    """One row of the history: what was measured on one split after some steps.
+    """One row of the history: loss and accuracy on one split after some steps.
 
-    loss: mean cross-entropy, nats. A diverged step has no accuracy, and no loss where it
-    is not finite.
+    loss: mean cross-entropy, nats. A row with the status "diverged" has no accuracy, and no
+    loss if that is not finite.
     """
 
     step: int
@@ -43,10 +43,10 @@ class LogPoint:
 
 @dataclass(frozen=True)
 class TrainingState:
-    """A training between two blocks: everything that decides how it goes on.
+    """The state of a training between two blocks: everything needed to resume it exactly.
 
-    arrays: weights, the optimizer's slots, moving averages, float32. sums: loss, hits and
-    steps since the last log point.
+    arrays: weights, optimizer slots and moving averages, float32. sums: loss, hits and steps
+    since the last log point.
     """
 
     step: int
@@ -59,7 +59,7 @@ Keep = Callable[[Callable[[], TrainingState]], None]
 
 
 def keep_nothing(capture: Callable[[], TrainingState]) -> None:
-    """Do nothing: the callback of those who want no checkpoints."""
+    """Do nothing: the callback for a training without checkpoints."""
 
 
 @dataclass(frozen=True)
@@ -71,10 +71,10 @@ class Fitted:
 
 
 class DivergedError(TrainingError):
-    """The loss is not finite or beyond all reason; `history` holds what was measured until then."""
+    """The loss is not finite, or too large to recover; `history` holds the rows until then."""
 
     def __init__(self, message: str, history: list[LogPoint]) -> None:
-        """Keep the history beside the message."""
+        """Set the message and the history."""
         super().__init__(message)
         self.history = history
 
@@ -88,14 +88,16 @@ def fit(
     keep: Keep = keep_nothing,
     xla: bool = False,
 ) -> Fitted:
-    """Return the model trained on the training images, with its history.
+    """Return the model trained on the training images, and its history.
 
-    The history has a row for the training batches since the last log point, with
-    dropout as trained, and one for the images of `settings.log_split`, without. From a
-    `state` the training goes on to the same result; `keep` is offered the state after
-    each block but the last. `xla`: see loop.Loop. Raises DivergedError at the first step
-    whose loss is not finite, or above _LARGEST_LOSS, TrainingError where the memory is not enough,
-    and ArtifactError for a state of another network.
+    Each log point adds a row for the training batches since the previous one, with dropout,
+    and a row for all images of `settings.log_split`, without. Given a `state`, training
+    resumes there and ends with the same result. After each block but the last, `keep`
+    receives a function that captures the state. `xla`: see loop.Loop.
+
+    Raises DivergedError at the first step whose loss is not finite or above _LARGEST_LOSS,
+    TrainingError if the device's memory is too small, and ArtifactError if the state belongs
+    to another network.
     """
     train = dataset.splits["train"]
     _warn_of_large_batch(settings, len(train))
@@ -117,21 +119,21 @@ def fit(
 def _warn_of_large_batch(settings: Training, n_images: int) -> None:
     if settings.batch_size > n_images:
         log.warning(
-            "train.batch_size: %d is more than the %s training images, so that a batch has some "
-            "of them several times",
+            "train.batch_size: %d is more than the %s training images, so each batch repeats "
+            "some of them",
             settings.batch_size,
             f"{n_images:,}",
         )
 
 
 def _warn_of_nothing_learnt(history: list[LogPoint], settings: Training, n_classes: int) -> None:
-    """Say so where the last training batches went no better than by chance."""
+    """Warn if the last training batches did worse than guessing."""
     chance = math.log(n_classes)
     last = next(point for point in reversed(history) if point.split == "train")
     if last.loss is not None and last.loss > chance:
         log.warning(
-            "train.learning_rate: nothing was learnt; the last batches' loss is %.3g, and chance "
-            "alone has %.3g: lower the rate, %g now, or train for more steps",
+            "train.learning_rate: the model learnt nothing: the loss of the last batches is %.3g, "
+            "that of guessing %.3g; lower the rate (now %g) or train for more steps",
             last.loss,
             chance,
             settings.learning_rate,
@@ -140,24 +142,24 @@ def _warn_of_nothing_learnt(history: list[LogPoint], settings: Training, n_class
 
 @contextmanager
 def _memory_faults(settings: Training) -> Iterator[None]:
-    """Raise TrainingError where the device's memory is not enough."""
+    """Turn TensorFlow's error for exhausted memory into TrainingError."""
     import tensorflow as tf
 
     try:
         yield
     except tf.errors.ResourceExhaustedError as error:
         lines = error.message.splitlines()
-        what = next((line.strip() for line in lines if "OOM" in line), lines[0])
+        reason = next((line.strip() for line in lines if "OOM" in line), lines[0])
         raise TrainingError(
-            f"train.batch_size: the device's memory does not hold the images and a step with "
-            f"{settings.batch_size} of them; lower it ({what})"
+            f"train.batch_size: the device's memory is too small for the training images and a "
+            f"batch of {settings.batch_size}; lower the batch size ({reason})"
         ) from None
 
 
 def _blocks(settings: Training, step: int) -> Iterator[tuple[int, int]]:
-    """Yield first step and number of steps of each block from a step on, a block's end.
+    """Yield first step and number of steps of each block from `step` on.
 
-    Blocks end at log points, and are the same wherever a training begins.
+    Blocks end at log points. A training that resumes at a block's end has the same blocks.
     """
     while step < settings.steps:
         to_log_point = settings.log_every - step % settings.log_every
@@ -167,7 +169,7 @@ def _blocks(settings: Training, step: int) -> Iterator[tuple[int, int]]:
 
 
 class _Trainer:
-    """A training under way: sums since the last log point, and the history."""
+    """A training in progress: sums since the last log point, and the history."""
 
     def __init__(
         self, dataset: Dataset, settings: Training, training: loop.Loop, report: progress.Report
@@ -175,27 +177,27 @@ class _Trainer:
         self.history: list[LogPoint] = []
         self._settings, self._loop, self._report = settings, training, report
         self._n_train = len(dataset.splits["train"])
-        # Without images to watch, some of the training's own show what the last step did.
+        # If the log split is empty, training images show whether the last step diverged.
         self._watched_split = settings.log_split if dataset.splits[settings.log_split] else "train"
         watched = dataset.splits[self._watched_split]
-        n = None if self._watched_split != "train" else _N_OWN_WATCHED
+        n = None if self._watched_split != "train" else _N_TRAIN_WATCHED
         self._watched = loop.hold(watched.images[:n], watched.labels[:n])
         self._loss, self._n_correct, self._n_steps = 0.0, 0, 0
         self._step = 0
 
     def state(self) -> TrainingState:
-        """Return the training as it stands, in arrays of its own."""
+        """Return the current state, with copies of the arrays."""
         sums = (self._loss, self._n_correct, self._n_steps)
         return TrainingState(self._step, self._loop.arrays(), sums, list(self.history))
 
     def restore(self, state: TrainingState) -> None:
-        """Go on from a state; raises ArtifactError where it is another network's."""
+        """Resume from a state. Raises ArtifactError if it belongs to another network."""
         self._loop.restore(state.arrays)
         self._step, self.history = state.step, list(state.history)
         self._loss, self._n_correct, self._n_steps = state.sums
 
     def train(self, first_step: int, n_steps: int) -> None:
-        """Train one block; log where it ends at a log point."""
+        """Train one block, and log if it ends at a log point."""
         started = time.monotonic()
         block = self._loop.run(first_step, n_steps)
         seconds = time.monotonic() - started
@@ -216,13 +218,13 @@ class _Trainer:
         self._report(progress.Progress(done, self._settings.steps, figures))
 
     def _count(self, block: loop.Block, n_steps: int) -> None:
-        """Add the first steps of a block to the sums."""
+        """Add the first n_steps of a block to the sums."""
         self._loss += float(block.losses[:n_steps].sum(dtype=np.float64))
         self._n_correct += int(block.n_correct[:n_steps].sum())
         self._n_steps += n_steps
 
     def _add_batches(self, step: int) -> LogPoint:
-        """Add the row of the training batches since the last one, up to a step."""
+        """Add a row for the training batches since the last log point, up to `step`."""
         n_images = self._n_steps * self._settings.batch_size
         train = self._add(step, "train", self._loss / self._n_steps, self._n_correct / n_images)
         self._loss, self._n_correct, self._n_steps = 0.0, 0, 0
@@ -230,7 +232,7 @@ class _Trainer:
 
     def _log(self, step: int) -> None:
         train = self._add_batches(step)
-        words = [
+        parts = [
             f"step {step}: batch accuracy {train.accuracy:.4f}, loss {train.loss:.4f}",
             f"learning rate {train.learning_rate:.2g}",
         ]
@@ -240,15 +242,15 @@ class _Trainer:
         if self._watched_split != "train":
             accuracy = n_correct / len(self._watched[1])
             self._add(step, self._watched_split, loss, accuracy)
-            words.append(f"{self._watched_split} accuracy {accuracy:.4f}")
-        log.info("%s", ", ".join(words))
+            parts.append(f"{self._watched_split} accuracy {accuracy:.4f}")
+        log.info("%s", ", ".join(parts))
 
     def _diverge(self, step: int, loss: float, split: str) -> None:
         self._add(step, split, loss if np.isfinite(loss) else None, None, "diverged")
         epoch = (step * self._settings.batch_size - 1) // self._n_train + 1
         raise DivergedError(
             f"training diverged: the loss is {loss:.3g} at step {step} of {self._settings.steps} "
-            f"(epoch {epoch}); lower train.learning_rate, {self._settings.learning_rate:g} now",
+            f"(epoch {epoch}); lower train.learning_rate (now {self._settings.learning_rate:g})",
             self.history,
         )
 

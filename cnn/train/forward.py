@@ -1,6 +1,6 @@
-"""The training's forward pass: the layers of a Keras model as plain operations.
+"""The forward pass of training: the layers of a Keras model as plain TensorFlow operations.
 
-The model itself computes the same with Keras, always in float32.
+Keras computes the same when it calls the model, but always in float32.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,13 +14,13 @@ Drop = Callable[[Any], Any]
 
 
 def keep_all(values: Any) -> Any:
-    """Return the values: nothing is dropped outside of training."""
+    """Return the values unchanged: dropout acts only in training."""
     return values
 
 
 @dataclass(frozen=True)
 class _Pass:
-    """What a pass brings: weights in its dtype, what is dropped, whether XLA compiles it."""
+    """What the layers of one pass share: weights in its dtype, dropout, whether XLA compiles it."""
 
     weights: Mapping[str, Any]
     dtype: Any
@@ -42,56 +42,56 @@ def logits(
     drop: Drop = keep_all,
     xla: bool = False,
 ) -> Any:
-    """Return the logits of images, float32 (n, classes), computed in a precision.
+    """Return the logits of images, float32 (n, classes), computed in the given precision.
 
-    layers: as `layers_of` returns them. weights: float32, by layer and name, "conv1/kernel".
-    pixels: (n, h, w, c), 0..255. drop: what becomes of the units of a dropout, in training. xla:
-    whether XLA compiles this. Raises TypeError for the precision "auto", which must be resolved
-    before.
+    layers: as `layers_of` returns them. weights: float32, with keys such as "conv1/kernel".
+    pixels: (n, h, w, c), 0..255. drop: what a dropout layer does to its inputs. xla: whether
+    XLA compiles the pass. Raises TypeError for the precision "auto", which the caller must
+    resolve first.
     """
     import tensorflow as tf
 
     dtype = tf.as_dtype(precision)
     cast = {name: tf.cast(weight, dtype) for name, weight in weights.items()}
-    given, values = _Pass(cast, dtype, drop, xla), tf.cast(pixels, tf.float32)
+    context, values = _Pass(cast, dtype, drop, xla), tf.cast(pixels, tf.float32)
     for layer in layers:
-        values = _APPLY[type(layer).__name__](layer, values, given)
+        values = _APPLY[type(layer).__name__](layer, values, context)
     return tf.cast(values, tf.float32)
 
 
-def _rescaled(layer: Layer, values: Any, given: _Pass) -> Any:
+def _rescaled(layer: Layer, values: Any, context: _Pass) -> Any:
     import tensorflow as tf
 
-    return tf.cast(values * layer.get_config()["scale"], given.dtype)
+    return tf.cast(values * layer.get_config()["scale"], context.dtype)
 
 
-def _convolved(layer: Layer, values: Any, given: _Pass) -> Any:
+def _convolved(layer: Layer, values: Any, context: _Pass) -> Any:
     import tensorflow as tf
 
-    kernel, config = given.weights[f"{layer.name}/kernel"], layer.get_config()
+    kernel, config = context.weights[f"{layer.name}/kernel"], layer.get_config()
     values = tf.nn.conv2d(values, kernel, config["strides"], config["padding"].upper())
-    return _activated(layer, values, given)
+    return _activated(layer, values, context)
 
 
-def _max_pooled(layer: Layer, values: Any, given: _Pass) -> Any:
+def _max_pooled(layer: Layer, values: Any, context: _Pass) -> Any:
     import tensorflow as tf
 
-    return pooled(values) if given.xla else tf.nn.max_pool2d(values, 2, 2, "VALID")
+    return pooled(values) if context.xla else tf.nn.max_pool2d(values, 2, 2, "VALID")
 
 
-def _flattened(layer: Layer, values: Any, given: _Pass) -> Any:
+def _flattened(layer: Layer, values: Any, context: _Pass) -> Any:
     import tensorflow as tf
 
     return tf.reshape(values, (-1, layer.output.shape[1]))
 
 
-def _dense(layer: Layer, values: Any, given: _Pass) -> Any:
-    values = _product(values, given.weights[f"{layer.name}/kernel"])
-    return _activated(layer, values, given)
+def _dense(layer: Layer, values: Any, context: _Pass) -> Any:
+    values = _product(values, context.weights[f"{layer.name}/kernel"])
+    return _activated(layer, values, context)
 
 
-def _dropped(layer: Layer, values: Any, given: _Pass) -> Any:
-    return given.drop(values)
+def _dropped(layer: Layer, values: Any, context: _Pass) -> Any:
+    return context.drop(values)
 
 
 _APPLY: dict[str, Callable[[Layer, Any, _Pass], Any]] = {
@@ -104,17 +104,17 @@ _APPLY: dict[str, Callable[[Layer, Any, _Pass], Any]] = {
 }
 
 
-def _activated(layer: Layer, values: Any, given: _Pass) -> Any:
-    """Return values plus the layer's bias, if it has one, after its ReLU, if it has one."""
+def _activated(layer: Layer, values: Any, context: _Pass) -> Any:
+    """Return values after the layer's bias and ReLU, as far as it has them."""
     import tensorflow as tf
 
-    bias = given.weights.get(f"{layer.name}/bias")
+    bias = context.weights.get(f"{layer.name}/bias")
     values = values if bias is None else tf.nn.bias_add(values, bias)
     return tf.nn.relu(values) if layer.get_config()["activation"] == "relu" else values
 
 
 def pooled(values: Any) -> Any:
-    """Return what max_pool2d does; XLA for GPUs has no deterministic gradient of that one."""
+    """Return a 2 x 2 max pool; XLA on GPUs has no deterministic gradient of max_pool2d."""
     import tensorflow as tf
 
     height, width = (side - side % 2 for side in values.shape[1:3])
@@ -125,8 +125,8 @@ def pooled(values: Any) -> Any:
 def _product(values: Any, kernel: Any) -> Any:
     """Return values @ kernel, (n, o), with a faster gradient than matmul's own.
 
-    For the transposed kernel oneDNN's product behind einsum takes a third of the time of the
-    one behind matmul, at 50 images and 1024 units; forward, matmul is the faster one.
+    For 50 images and 1024 units, einsum (oneDNN) multiplies by the transposed kernel in a third
+    of the time that matmul takes; forward, matmul is faster.
     """
     import tensorflow as tf
 

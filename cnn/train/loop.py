@@ -1,4 +1,4 @@
-"""The training loop: many steps in one graph, with the images held as tensors on the device."""
+"""The training loop: many train steps in one graph, with the images held on the device."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ _EVALUATION_BATCH = 1000
 
 @dataclass(frozen=True)
 class Block:
-    """What consecutive steps measured: mean cross-entropy (nats) and hits of each step's batch.
+    """Measurements of consecutive steps: each batch's mean cross-entropy (nats) and hits.
 
-    The cross-entropy is that with the labels as they are, smoothed or not in the training.
+    The cross-entropy is that of the true labels, even if training smooths them.
     """
 
     losses: NDArray[np.float32]
@@ -28,11 +28,11 @@ class Block:
 
 
 class Loop:
-    """Trains a model on images and labels, a block of steps at a time.
+    """Train a model on images and labels, one block of steps at a time.
 
-    A block's outcome depends on weights, slots, averages, seed and step alone. The model has
-    its weights, or their moving averages, after `finish`. With `xla` a step is compiled by
-    XLA: on a GPU several times as fast, on a CPU slower.
+    The result of a block depends only on weights, slots, averages, seed and step. After
+    `finish` the model holds the moving averages of its weights, if the settings ask for them.
+    With `xla`, XLA compiles the step: several times as fast on a GPU, slower on a CPU.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Loop:
         self._count = tf.function(self._count_correct, autograph=False)
 
     def run(self, first_step: int, n_steps: int) -> Block:
-        """Train for n_steps from first_step on and return what they measured."""
+        """Train for n_steps from first_step on, and return their measurements."""
         import tensorflow as tf
 
         indices = schedule.batches(
@@ -80,7 +80,7 @@ class Loop:
         return Block(losses.numpy(), n_correct.numpy())
 
     def finish(self) -> None:
-        """Give the model the moving averages of its weights, where there are any."""
+        """Replace the model's weights with their moving averages, if there are any."""
         for name, average in self._averages.items():
             self._weights[name].assign(average)
 
@@ -89,17 +89,17 @@ class Loop:
         return [np.array(variable.numpy()) for variable in self._variables]
 
     def restore(self, arrays: Sequence[NDArray[np.float32]]) -> None:
-        """Take over what `arrays` returned; raises ArtifactError where the shapes differ."""
-        wanted = [tuple(variable.shape) for variable in self._variables]
-        if [array.shape for array in arrays] != wanted:
-            raise ArtifactError("the checkpoint is that of another network")
+        """Restore what `arrays` returned. Raises ArtifactError if the shapes differ."""
+        expected = [tuple(variable.shape) for variable in self._variables]
+        if [array.shape for array in arrays] != expected:
+            raise ArtifactError("the checkpoint belongs to another network")
         for variable, array in zip(self._variables, arrays, strict=True):
             variable.assign(array)
 
     def evaluate(self, images: Any, labels: Any) -> tuple[float, int]:
         """Return the mean loss and the number of hits; images, labels as `hold` returns them.
 
-        The weights are those that the model would have after `finish`; all is float32.
+        This uses the weights that the model would have after `finish`, in float32.
         """
         loss, n_correct = self._count(images, labels)
         return float(loss) / len(labels), int(n_correct)
@@ -126,7 +126,7 @@ class Loop:
         return losses.stack(), hits.stack()
 
     def _batch(self, indices: Any, step: Any) -> tuple[Any, Any]:
-        """Return pixels, float32 and augmented, and labels of one batch."""
+        """Return the pixels of one batch, float32 and augmented, and its labels."""
         import tensorflow as tf
 
         pixels = tf.cast(tf.gather(self._images, indices), tf.float32)
@@ -146,7 +146,7 @@ class Loop:
                 self._weights,
                 pixels,
                 self._settings.precision,
-                self._dropping(step),
+                self._dropout(step),
                 self._xla,
             )
             measured = loss = tf.reduce_mean(_losses(tf, logits, labels))
@@ -154,9 +154,9 @@ class Loop:
                 smoothed = _losses(tf, logits, labels, self._settings.label_smoothing)
                 loss = tf.reduce_mean(smoothed)
         gradients = tape.gradient(loss, weights)
-        brought = optimizers.StepScalars(rate, power1, power2)
+        step_scalars = optimizers.StepScalars(rate, power1, power2)
         updates = [
-            self._optimizer.update(self._weights[name], slots, gradient, brought)
+            self._optimizer.update(self._weights[name], slots, gradient, step_scalars)
             for (name, slots), gradient in zip(self._slots.items(), gradients, strict=True)
         ]
         with tf.control_dependencies(updates):
@@ -167,8 +167,8 @@ class Loop:
         with tf.control_dependencies([*updates, *averaged]):
             return tf.identity(measured), _hits(tf, logits, labels)
 
-    def _dropping(self, step: Any) -> forward.Drop:
-        """Return dropout as it is drawn from (seed, step)."""
+    def _dropout(self, step: Any) -> forward.Drop:
+        """Return the dropout of one step, seeded by (seed, step)."""
         import tensorflow as tf
 
         if not self._settings.dropout:
@@ -181,7 +181,7 @@ class Loop:
         )
 
     def _stream(self, step: Any, stream: int) -> Any:
-        """Return the stateless seed of one use of chance in one step."""
+        """Return the stateless seed of one random stream, dropout or augmentation, in one step."""
         import tensorflow as tf
 
         return tf.stack([tf.constant(self._seed, tf.int64), step * _N_STREAMS + stream])
@@ -217,7 +217,7 @@ def hold(images: NDArray[Any], labels: NDArray[np.int64]) -> tuple[Any, Any]:
 
 
 def by_name(model: Model) -> dict[str, Any]:
-    """Return the variables of a keras.Model by layer and name, "conv1/kernel"."""
+    """Return the trainable variables of a keras.Model, with keys such as "conv1/kernel"."""
     return {
         f"{layer.name}/{weight.name}": weight.value
         for layer in model.layers
@@ -226,7 +226,7 @@ def by_name(model: Model) -> dict[str, Any]:
 
 
 def _losses(tf: Any, logits: Any, labels: Any, smoothing: float = 0.0) -> Any:
-    """Return each image's cross-entropy (n,), in nats; Szegedy et al. 2016 for smoothed labels."""
+    """Return each image's cross-entropy (n,), in nats; smoothing as in Szegedy et al. 2016."""
     if not smoothing:
         return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
     n_classes = logits.shape[1]

@@ -1,6 +1,7 @@
-"""The network, stated once, in stock Keras layers: the notebook's architecture.
+"""The network: the notebook's architecture in stock Keras layers.
 
-The training computes its layers as plain operations (`cnn.train.forward`).
+It is defined only here; training computes the same layers as plain operations
+(`cnn.train.forward`).
 """
 
 import hashlib
@@ -12,7 +13,7 @@ from cnn.config.training import Training
 from cnn.errors import ConfigError
 from cnn.model_io.keras_types import Model
 
-# Seeds of initial weights within a training's seed; that of any other layer comes from its name.
+# Combined with the training's seed for each layer's initial weights; others use their name.
 _SEEDS = {"conv1": 0, "conv2": 1, "dense1": 2, "logits": 3}
 
 
@@ -21,7 +22,7 @@ def build(
 ) -> Model:
     """Return the untrained keras.Model: pixels 0..255 (n, h, w, c) to probabilities.
 
-    Raises ConfigError where the images are too small for conv1 and the pool behind it.
+    Raises ConfigError if the images are too small for conv1 and the pool after it.
     """
     import keras
 
@@ -82,11 +83,11 @@ def _seed(seed: int, layer: str) -> int:
 
 
 def _refuse_too_small(settings: Training, image_shape: tuple[int, int, int]) -> None:
-    """Refuse a conv1 that leaves the pool fewer than its 2 x 2 units."""
+    """Raise ConfigError if conv1 leaves fewer than the 2 x 2 units that the pool needs."""
     smallest = settings.conv1_kernel + settings.conv1_stride
     if smallest > min(image_shape[:2]):
         raise ConfigError(
             f"train.conv1_kernel {settings.conv1_kernel} with train.conv1_stride "
-            f"{settings.conv1_stride} is refused: images of at least {smallest} x {smallest} "
-            f"pixels are needed, these are {image_shape[0]} x {image_shape[1]}"
+            f"{settings.conv1_stride} is refused: lower one of them, or use images of at least "
+            f"{smallest} x {smallest} pixels; these have {image_shape[0]} x {image_shape[1]}"
         )

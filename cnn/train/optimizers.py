@@ -1,8 +1,8 @@
-"""The optimizers, each in TensorFlow's fused form: one pass over weights, slots and gradient.
+"""The optimizers, as fused TensorFlow operations: one pass over weights, slots and gradient.
 
-Adam: Kingma and Ba 2015, with epsilon outside of the bias correction (section 2, last paragraph).
-SGD with Nesterov's momentum: Sutskever et al. 2013. RMSprop: Tieleman and Hinton 2012.
-Weight decay is decoupled from the gradient, as in Loshchilov and Hutter 2019, and of kernels alone.
+Adam: Kingma and Ba 2015, with epsilon outside the bias correction (section 2, last paragraph).
+SGD with Nesterov momentum: Sutskever et al. 2013. RMSprop: Tieleman and Hinton 2012.
+Weight decay: decoupled from the gradient (Loshchilov and Hutter 2019), for kernels only.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from typing import Any
 
 from cnn.config.training import Training
 
-# The settings of each optimizer, beside learning rate and weight decay, which all have.
+# The settings that each optimizer uses besides learning rate and weight decay.
 USED = {
     "adam": {"beta1", "beta2", "epsilon"},
     "sgd": {"momentum"},
@@ -22,7 +22,7 @@ Update = Callable[[Any, Sequence[Any], Any, "StepScalars"], Any]
 
 @dataclass(frozen=True)
 class StepScalars:
-    """What one step brings: learning rate, and beta1 and beta2 to the power of its number."""
+    """The scalars of step t, counted from 1: learning rate, beta1 ** t and beta2 ** t."""
 
     rate: Any
     beta1_power: Any
@@ -31,7 +31,7 @@ class StepScalars:
 
 @dataclass(frozen=True)
 class Optimizer:
-    """How many slots each weight has, and the operation that takes a step with one."""
+    """The number of slots per weight, and the operation that updates one weight."""
 
     n_slots: int
     update: Update

@@ -1,4 +1,4 @@
-"""In which numbers a training computes, and which of them the processor has instructions for."""
+"""The precision in which a training computes, and what the processor supports natively."""
 
 import logging
 import re
@@ -13,7 +13,7 @@ _NATIVE = {"avx512_bf16", "amx_bf16", "bf16"}  # as Linux names them, on x86 and
 
 
 def resolved(training: Training) -> Training:
-    """Return the training with the precision `auto` replaced by one that is fast here."""
+    """Return the training with precision `auto` replaced: bfloat16 if native here, else float32."""
     if training.precision != "auto":
         return training
     precision = "bfloat16" if has_bfloat16() else "float32"
@@ -21,19 +21,19 @@ def resolved(training: Training) -> Training:
 
 
 def warn_of_emulation(training: Training, device_kind: str) -> None:
-    """Say so where the processor has no instructions for what was asked for."""
+    """Warn if the processor has no instructions for the chosen precision."""
     if training.precision == "bfloat16" and device_kind == "cpu" and not has_bfloat16():
         log.warning(
             "train.precision: this processor emulates bfloat16, which is slower than float32; "
-            "auto takes what it has instructions for"
+            "use float32, or auto, which chooses what the processor supports"
         )
 
 
 def has_bfloat16() -> bool:
-    """Return whether the processor multiplies bfloat16 matrices by instructions of its own."""
+    """Return whether the processor has instructions that multiply bfloat16 matrices."""
     try:
         text = _CPUINFO.read_text(encoding="utf-8")
     except OSError:
         return False
-    found = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
-    return found is not None and bool(_NATIVE & set(found[1].split()))
+    flags = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
+    return flags is not None and bool(_NATIVE & set(flags[1].split()))

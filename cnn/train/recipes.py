@@ -1,4 +1,4 @@
-"""The named recipes: each a complete training."""
+"""The named recipes: each a complete set of training settings."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,17 +16,17 @@ NOTEBOOK = Training(
     schedule="constant",
     warmup_fraction=0.0,
     beta2=0.999,
-    # The notebook makes biases for both convolutions and never adds them.
+    # The notebook creates biases for both convolutions but never adds them.
     conv_bias=False,
     # It also puts a ReLU on the logits, which its text does not mention.
     logits_activation="relu",
-    # It watches the test images while it trains.
+    # It measures the test images while it trains.
     log_split="test",
 )
 SPEC = NOTEBOOK.model_copy(
     update={"conv_bias": True, "logits_activation": "none", "log_split": "validation"}
 )
-# What `fast` and `best` are made of was found by a sweep: docs/training.md.
+# The values of `fast` and `best` come from a sweep: docs/training.md.
 FAST = SPEC.model_copy(
     update={
         "steps": 160,
@@ -69,7 +69,7 @@ RECIPES: dict[RecipeName, Training] = {
 
 
 def resolve(choice: RecipeChoice) -> Training:
-    """Return the complete training that a recipe and its overrides describe, on this processor.
+    """Return the complete settings of a recipe with its overrides, for this processor.
 
     Raises ConfigError for an override that has no effect.
     """
@@ -83,7 +83,7 @@ def _refuse_idle(overrides: Mapping[str, Any], training: Training) -> None:
     used = USED[training.optimizer]
     for name in sorted(set(overrides) & set().union(*USED.values()) - used):
         raise ConfigError(
-            f"train.{name}: {training.optimizer} does not use it, but {', '.join(sorted(used))}"
+            f"train.{name}: {training.optimizer} does not use it; it uses {', '.join(sorted(used))}"
         )
     if (
         "schedule" in overrides
@@ -91,6 +91,6 @@ def _refuse_idle(overrides: Mapping[str, Any], training: Training) -> None:
         and not training.warmup_fraction
     ):
         raise ConfigError(
-            "train.warmup_fraction: 0 is refused with one-cycle, which rises first; give it the "
-            "share of the steps over which it does, such as 0.2"
+            "train.warmup_fraction: 0 is refused with one-cycle, which starts with a rise; set it "
+            "to the share of steps in that rise, such as 0.2"
         )

@@ -1,19 +1,19 @@
-"""What each step of a training is given, as functions of seed and step: images, rates, powers."""
+"""The inputs of each train step, as functions of seed and step: batches, rates, powers."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cnn.config.training import Training
 
-_LOWEST = 1 / 25  # of one-cycle's peak, where it starts
+_LOWEST = 1 / 25  # share of its peak at which one-cycle starts
 
 
 def learning_rates(settings: Training, first_step: int, n_steps: int) -> NDArray[np.float32]:
     """Return the learning rate of each step, (n_steps,).
 
-    It rises over the warm-up, then stays (constant) or falls towards 0 at the end of
-    training. One-cycle (Smith 2018) rises along a cosine from _LOWEST of the peak, and falls
-    along one; the others rise linearly from 0.
+    The rate rises over the warm-up, then stays (constant) or falls towards 0 at the end of
+    training. One-cycle (Smith 2018) rises from _LOWEST of the peak and falls again, both along
+    a cosine; the others rise linearly from 0.
     """
     steps = np.arange(first_step, first_step + n_steps, dtype=np.float64)
     n_warmup = settings.warmup_fraction * settings.steps
@@ -34,28 +34,29 @@ def learning_rates(settings: Training, first_step: int, n_steps: int) -> NDArray
 
 
 def _falling(done: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return half a cosine, from 1 where nothing is done to 0 where all is."""
+    """Return half a cosine, which falls from 1 at done = 0 to 0 at done = 1."""
     return np.asarray((1 + np.cos(np.pi * done)) / 2)
 
 
 def powers(beta: float, first_step: int, n_steps: int) -> NDArray[np.float32]:
-    """Return beta ** (step + 1) of each step, (n_steps,), as Adam's bias correction wants it."""
+    """Return beta ** (step + 1) of each step, (n_steps,), for Adam's bias correction."""
     steps = np.arange(first_step, first_step + n_steps, dtype=np.float64)
     return (beta ** (steps + 1)).astype(np.float32)
 
 
 def mixing(ema_decay: float, first_step: int, n_steps: int) -> NDArray[np.float32]:
-    """Return the share of the weights that enters their moving average at each step, (n_steps,).
+    """Return each step's share of the new weights in their moving average, (n_steps,).
 
-    Early on it is larger than 1 - ema_decay, so that the first weights are soon forgotten:
-    the decay of step t is at most (1 + t) / (10 + t), as in tf.train.ExponentialMovingAverage.
+    In early steps it is larger than 1 - ema_decay, so the average soon forgets the initial
+    weights: the decay of step t, counted from 0, is at most (1 + t) / (10 + t), as in
+    tf.train.ExponentialMovingAverage.
     """
     steps = np.arange(first_step, first_step + n_steps, dtype=np.float64)
     return (1 - np.minimum(ema_decay, (1 + steps) / (10 + steps))).astype(np.float32)
 
 
 def scalars(settings: Training, first_step: int, n_steps: int) -> NDArray[np.float32]:
-    """Return what each step takes as numbers, (n_steps, 4): learning rate, powers, mixing."""
+    """Return the scalars of each step, (n_steps, 4): learning rate, powers of the betas, mixing."""
     return np.stack(
         [
             learning_rates(settings, first_step, n_steps),
@@ -72,8 +73,8 @@ def batches(
 ) -> NDArray[np.int32]:
     """Return the image indices of consecutive batches, (n_steps, batch_size).
 
-    The batches are drawn from consecutive permutations of all images, one an epoch, and
-    a batch may span two: after k epochs every image was seen k times.
+    The batches come from consecutive permutations of all images, one per epoch, and a batch
+    may span two of them: after k epochs every image was seen k times.
     """
     start, stop = first_step * batch_size, (first_step + n_steps) * batch_size
     epochs = range(start // n_images, -(-stop // n_images))

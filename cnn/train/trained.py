@@ -1,4 +1,4 @@
-"""What is written of a training: the model, its settings, its history."""
+"""Write the result of a training: the model, its settings and its history."""
 
 import json
 from collections.abc import Iterable
@@ -27,7 +27,7 @@ def write(
 def write_history(
     folder: Path, history: Iterable[LogPoint], settings: Training, device: Device
 ) -> None:
-    """Write history.parquet, a row for each log point."""
+    """Write history.parquet, one row per log point and split."""
     computed_by: dict[str, Any] = {
         "device": device.kind,
         "device_name": device.name,

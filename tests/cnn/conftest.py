@@ -1,4 +1,4 @@
-"""What tests of the computing parts share: TensorFlow set up once, one trained model."""
+"""Shared by tests that compute: TensorFlow set up once, and one trained model."""
 
 import pytest
 
@@ -16,7 +16,6 @@ def prepared() -> device.Device:
 @pytest.fixture(scope="session")
 def trained(digits: Dataset, prepared: device.Device) -> fit.Fitted:
     """The recipe `fast`, shortened to 60 steps, trained on `digits`."""
-    settings = recipes.FAST.model_copy(
-        update={"precision": "float32", "steps": 60, "log_every": 20}
-    )
+    changes = {"precision": "float32", "steps": 60, "log_every": 20}
+    settings = recipes.FAST.model_copy(update=changes)
     return fit.fit(digits, settings, seed=0)

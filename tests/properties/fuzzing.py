@@ -1,7 +1,7 @@
-"""What the fuzz tests share: how many inputs they try, and how bytes and JSON are damaged.
+"""Shared by the fuzz tests: the number of inputs, and strategies for damaged bytes and JSON.
 
-FILTERSCOPE_FUZZ_EXAMPLES sets the number of inputs for each test; without it they are few
-and the same each time.
+FILTERSCOPE_FUZZ_EXAMPLES sets the number of inputs per test; without it there are few, and the
+same ones in every run.
 """
 
 import copy
@@ -21,7 +21,7 @@ fuzz = settings(
 )
 
 DEEP = 5000
-# JSON as it may stand in a file, values that no writer of ours makes among it.
+# JSON values as they may occur in a file, including ones that filterscope never writes.
 TOKENS = (
     *("null", "true", "false", "0", "-1", "1.5", "-0.0", "3.0", "1e308", "1e999", "NaN"),
     *("Infinity", str(2**63), str(-(2**63)), "1" * 400, "1" * DEEP, "", "[", "'x'"),
@@ -38,15 +38,15 @@ values = st.sampled_from(TOKENS) | st.recursive(
 ).map(json.dumps)
 
 
-def places(value: Any, here: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Return the paths of everything inside a JSON value."""
+def paths(value: Any, parents: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Return the path of every part of a JSON value, as keys and indices."""
     items = value.items() if isinstance(value, dict) else enumerate(value)
-    found = []
+    result = []
     for name, part in items:
-        found.append((*here, name))
+        result.append((*parents, name))
         if isinstance(part, dict | list):
-            found += places(part, (*here, name))
-    return found
+            result += paths(part, (*parents, name))
+    return result
 
 
 @st.composite
@@ -54,7 +54,7 @@ def damaged_json(draw: st.DrawFn, document: dict[str, Any]) -> str:
     """Return the text of a document with some fields replaced, removed, added or repeated."""
     changed, tokens = copy.deepcopy(document), {}
     for i in range(draw(st.integers(1, 3))):
-        *parents, name = draw(st.sampled_from(places(document)))
+        *parents, name = draw(st.sampled_from(paths(document)))
         parent: Any = changed
         for part in parents:
             parent = parent[part] if _has(parent, part) else {}
@@ -72,7 +72,7 @@ def damaged_json(draw: st.DrawFn, document: dict[str, Any]) -> str:
     text = json.dumps(changed)
     for mark, token in tokens.items():
         text = text.replace(f'"{mark}"', token)
-    if draw(st.integers(0, 9)) == 0:  # a field that stands there twice
+    if draw(st.integers(0, 9)) == 0:  # a repeated field
         text = text[:-1] + f", {json.dumps(draw(st.sampled_from(sorted(document))))}: 1}}"
     return text
 
@@ -85,22 +85,22 @@ def _has(parent: Any, name: Any) -> bool:
 
 @st.composite
 def damaged_bytes(draw: st.DrawFn, content: bytes) -> bytes:
-    """Return bytes that are cut, changed, doubled or mixed with others."""
-    made = bytearray(content)
+    """Return bytes that are cut, changed, repeated or mixed with others."""
+    damaged = bytearray(content)
     for _ in range(draw(st.integers(1, 4))):
-        at = draw(st.integers(0, len(made)))
+        at = draw(st.integers(0, len(damaged)))
         what = draw(st.sampled_from(["flip", "flip", "set", "cut", "drop", "insert", "repeat"]))
-        if what == "flip" and at < len(made):
-            made[at] ^= 1 << draw(st.integers(0, 7))
+        if what == "flip" and at < len(damaged):
+            damaged[at] ^= 1 << draw(st.integers(0, 7))
         elif what == "set":
             new = draw(st.sampled_from([b"\0", b"\xff" * 4, b"\x7f\xff\xff\xff", b"\0\0\0\1"]))
-            made[at : at + len(new)] = new
+            damaged[at : at + len(new)] = new
         elif what == "cut":
-            del made[at:]
+            del damaged[at:]
         elif what == "drop":
-            del made[at : at + draw(st.integers(1, 16))]
+            del damaged[at : at + draw(st.integers(1, 16))]
         elif what == "insert":
-            made[at:at] = draw(st.binary(min_size=1, max_size=16))
+            damaged[at:at] = draw(st.binary(min_size=1, max_size=16))
         else:
-            made += made[at:]
-    return bytes(made)
+            damaged += damaged[at:]
+    return bytes(damaged)

@@ -1,4 +1,4 @@
-"""Ways of showing a mined patch beside its pixels: a file for each, and a line here."""
+"""The views shown beside a mined patch: one file each, registered here in VIEWS."""
 
 from cnn.explain.views import projections
 from cnn.explain.views.base import View

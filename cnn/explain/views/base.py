@@ -1,4 +1,4 @@
-"""What a view is: signed values in the space of the image, made for single units."""
+"""The interface of a view: signed values in pixel space, computed for single units."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from cnn.model_io.keras_types import Model
 
-MAX_RANKS = 12  # patches of a filter that have viewsfrom cnn.model_io.keras_types import Model
+MAX_RANKS = 12  # only this many patches of a filter have views
 
 
 @dataclass(frozen=True)
 class Unit:
-    """One unit of a layer that fires on an image: its place, its filter, its activation."""
+    """One unit of a layer that fires on an image: its position, filter and activation."""
 
     image: int
     y: int
@@ -25,19 +25,19 @@ class Unit:
 
 @dataclass(frozen=True)
 class View:
-    """A way of showing what a unit sees in an image, beside its patch.
+    """A way to show what a unit sees in an image, beside its patch.
 
-    name: of its arrays, `<name>-<layer>.npy`, and figures. compute: returns the view of each unit,
-    (n, h, w, c) float32, for a keras.Model, a layer's name, images (m, h, w, c) with pixels
-    0..255, and the units, which count in these images. refuse: raises ConfigError for a model and
-    a layer that it is not defined for. The other fields are texts: `title` and `note` of the
-    figure, `summary` above it, `caption` on a filter's page, `array` and `figure` in the list of
-    files; "{layer}" stands for the layer's name.
+    name: of its arrays, `<name>-<layer>.npy`, and figures. compute: returns one view per unit,
+    (n, h, w, c) float32, given a keras.Model, a layer's name, images (m, h, w, c) with pixels
+    0..255, and units whose `image` is an index into those images. refuse: raises ConfigError if
+    the view is not defined for a model and a layer. The other fields are texts: `title` and
+    `note` in the figure, `summary` above it, `caption` on a filter's page, `array` and `figure`
+    in the list of files; "{layer}" stands for the layer's name.
     """
 
     name: str
     compute: Callable[[Model, str, NDArray[Any], Sequence[Unit]], NDArray[np.float32]]
-    refuse: Callable[[Model, str], None]
+    refuse: Callable[[Model, str], object]
     title: str
     note: str
     summary: str

@@ -1,4 +1,4 @@
-"""The images of which two trainings say different things, as a picture."""
+"""The images that two models classify differently, as a figure."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,14 +16,14 @@ N_SHOWN, _N_COLUMNS = 24, 6
 _COLOURS: dict[Outcome, str] = {
     "wrong now": theme.RED,
     "right now": theme.GREEN,
-    "wrong in another way": theme.ORANGE,
-}  # in the order in which they are shown
+    "still wrong": theme.ORANGE,
+}  # in the order shown
 
 
 def draw(rows: Sequence[Row], split: Split) -> Figure:
-    """Return the images whose prediction changed, first those that became wrong.
+    """Return a figure of the images whose prediction changed, newly wrong ones first.
 
-    rows: of the table `changed_predictions`, of this split.
+    rows: of the table `changed_predictions`, for this split.
     """
     order = list(_COLOURS)
     shown = sorted(rows, key=lambda row: order.index(summary.outcome(row)))[:N_SHOWN]
@@ -31,30 +31,35 @@ def draw(rows: Sequence[Row], split: Split) -> Figure:
     tiles = [
         _tile(row, contact_sheet.rgb(split.images[position[row["image_id"]]])) for row in shown
     ]
-    part = f", the first {len(shown)} of them" if len(shown) < len(rows) else ""
+    part = f", the first {len(shown)} shown" if len(shown) < len(rows) else ""
     note = (
-        f"{len(rows):,} of {len(split):,} images{part}: label, prediction before "
-        "\N{RIGHTWARDS ARROW} after, what became of it, image id"
+        f"{len(rows):,} of {len(split):,} images{part}; below each: label, prediction before "
+        "\N{RIGHTWARDS ARROW} after, outcome, image id"
         if rows
-        else f"none: all {len(split):,} images have the prediction they had"
+        else f"none: all {len(split):,} images keep their prediction"
     )
     grid = contact_sheet.grid(tiles, _N_COLUMNS) or [[]]
-    grid[0] += [None] * (_N_COLUMNS - len(grid[0]))  # or few images would be drawn larger
+    grid[0] += [None] * (_N_COLUMNS - len(grid[0]))  # else a few images would be drawn larger
     return Sheet("Predictions that changed", note, grid).draw()
 
 
-def _tile(row: Row, picture: Any) -> Tile:
+def _tile(row: Row, image: Any) -> Tile:
     label, before, after = (
         _named(row[f"{name}_name"], row[name])
         for name in ("label", "prediction_before", "prediction_after")
     )
     outcome = summary.outcome(row)
-    said = f"{before} \N{RIGHTWARDS ARROW} {after}"
-    return Tile(picture, [f"is {label}", said, outcome, f"#{row['image_id']}"], _COLOURS[outcome])
+    lines = [
+        f"is {label}",
+        f"{before} \N{RIGHTWARDS ARROW} {after}",
+        outcome,
+        f"#{row['image_id']}",
+    ]
+    return Tile(image, lines, _COLOURS[outcome])
 
 
 def _named(name: str, number: int | None) -> str:
-    """Return a class's name as figures write it; the data's classes alone have a number."""
+    """Return a class's name as figures write it; a class that the data lack has no number."""
     if number is None:
         return name if theme.can_draw(name) else "another class"
     return theme.class_label(name, number)

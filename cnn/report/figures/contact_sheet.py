@@ -1,7 +1,7 @@
-"""Contact sheets: many small pictures in a grid, each with a few lines below it.
+"""Contact sheets: many small images in a grid, each with a few lines of text below it.
 
-All tiles are drawn as one image in pixel coordinates, so that a sheet of hundreds costs
-little and every pixel of a tile is a whole number of pixels of the figure.
+A sheet draws all its tiles as one image in pixel coordinates. So hundreds of tiles cost little,
+and each pixel of a tile covers a whole number of figure pixels.
 """
 
 from collections.abc import Sequence
@@ -23,22 +23,27 @@ from cnn.report.figures import theme
 
 DIVERGING = "RdBu_r"
 _COLOURS = colormaps[DIVERGING](np.arange(256), bytes=True)[:, :3]
-_MARGIN, _TOP, _GAP, _LINE = 22, 76, 9, 19
-_GREY = 190  # between the channels of a kernel, whose zero is white
+_MARGIN, _TOP, _GAP, _LINE = 22, 76, 9, 19  # pixels
+_MOST_NOTE_LINES = 3  # into which one long line of a note is broken
+_GREY = 190  # between the channels of a kernel, where white means 0
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One picture (h, w, 3), uint8, with lines of text; `colour` is that of the text."""
+    """One image (h, w, 3), uint8, with lines of text below it in the given colour."""
 
-    picture: NDArray[np.uint8]
+    image: NDArray[np.uint8]
     lines: Sequence[str] = ()
     colour: str = theme.INK
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """Rows of tiles with a title, a line below it, and names of rows and columns."""
+    """Rows of tiles with a title, a note below it, and names of rows and columns.
+
+    room_right: pixels left free at the right. most_lines: lines into which a long line below a
+    tile is broken at most. gaps: extra pixels to the left of a column.
+    """
 
     title: str
     note: str
@@ -46,14 +51,14 @@ class Sheet:
     row_names: Sequence[str] = ()
     column_names: Sequence[str] = ()
     room_right: int = 0
-    most_lines: int = 4  # for one long line of a tile
-    gaps: dict[int, int] = field(default_factory=dict)  # further pixels left of a column
+    most_lines: int = 4
+    gaps: dict[int, int] = field(default_factory=dict)
 
     def draw(self) -> Figure:
         """Return the figure."""
         place = _Places(self)
-        made = theme.figure(place.height)
-        axes = made.add_axes((0, 0, 1, 1))
+        figure = theme.figure(place.height)
+        axes = figure.add_axes((0, 0, 1, 1))
         axes.set_xlim(0, theme.WIDTH)
         axes.set_ylim(place.height, 0)
         axes.axis("off")
@@ -64,16 +69,16 @@ class Sheet:
                     self._put(canvas, axes, place, i, j, tile)
         axes.add_artist(_Canvas(canvas))
         self._name(axes, place)
-        return made
+        return figure
 
     def _put(
         self, canvas: NDArray[np.uint8], axes: Axes, place: "_Places", i: int, j: int, tile: Tile
     ) -> None:
         x, y = place.left(j), place.top(i)
-        picture = place.fit(tile.picture)
-        canvas[y : y + len(picture), x : x + picture.shape[1]] = picture
+        image = place.fit(tile.image)
+        canvas[y : y + len(image), x : x + image.shape[1]] = image
         axes.text(
-            x + picture.shape[1] / 2,
+            x + image.shape[1] / 2,
             y + place.tile_height + 4,
             "\n".join(place.lines(tile)),
             fontsize=theme.SMALL,
@@ -87,7 +92,8 @@ class Sheet:
     def _name(self, axes: Axes, place: "_Places") -> None:
         """Write the title, the note, and the names of rows and columns."""
         axes.text(_MARGIN, 16, self.title, fontsize=theme.TITLE, color=theme.INK, va="top")
-        axes.text(_MARGIN, 42, self.note, fontsize=theme.SMALL, color=theme.FAINT, va="top")
+        note = "\n".join(place.note_lines)
+        axes.text(_MARGIN, 42, note, fontsize=theme.SMALL, color=theme.FAINT, va="top")
         for i, name in enumerate(self.row_names):
             middle = place.top(i) + place.tile_height / 2
             axes.text(_MARGIN, middle, name, fontsize=theme.TEXT, color=theme.INK, va="center")
@@ -105,7 +111,7 @@ class Sheet:
 
 
 class _Canvas(Artist):
-    """Pixels (h, w, 3) of a whole figure, copied as they are; imshow would resample them."""
+    """Pixels (h, w, 3) of a whole figure, copied unchanged; imshow would resample them."""
 
     zorder = 0
 
@@ -114,20 +120,20 @@ class _Canvas(Artist):
         self._pixels = pixels
 
     def draw(self, renderer: RendererBase) -> None:
-        """Draw; a renderer takes RGBA, its last row first."""
+        """Draw the pixels; a renderer takes RGBA with the last row first."""
         opaque = np.full((*self._pixels.shape[:2], 1), 255, np.uint8)
         upwards = np.ascontiguousarray(np.dstack([self._pixels, opaque])[::-1])
         renderer.draw_image(renderer.new_gc(), 0, 0, upwards)
 
 
 class _Places:
-    """Where everything stands, in pixels from the top left."""
+    """Where everything goes, in pixels from the top left."""
 
     def __init__(self, sheet: Sheet) -> None:
         self._sheet = sheet
         n_columns = max(len(row) for row in sheet.rows)
         tiles = [tile for row in sheet.rows for tile in row if tile is not None]
-        tile_height, tile_width = map(int, tiles[0].picture.shape[:2]) if tiles else (1, 1)
+        tile_height, tile_width = map(int, tiles[0].image.shape[:2]) if tiles else (1, 1)
         self._first = _MARGIN + (52 if sheet.row_names else 0)
         room = theme.WIDTH - self._first - _MARGIN - sheet.room_right - sum(sheet.gaps.values())
         self.column = room // n_columns
@@ -137,25 +143,29 @@ class _Places:
         self.tile_width = max(1, int(tile_width * zoom))
         n_lines = max((len(self.lines(tile)) for tile in tiles), default=0)
         self.row = self.tile_height + n_lines * _LINE + _GAP + 4
-        self.head = _TOP + _LINE * sheet.note.count("\n")
+        self.note_lines = [
+            part
+            for line in sheet.note.split("\n")
+            for part in _wrapped(line, theme.WIDTH - 2 * _MARGIN, _MOST_NOTE_LINES)
+        ]
+        self.head = _TOP + _LINE * (len(self.note_lines) - 1)
         self._top = self.head + (26 if sheet.column_names else 0)
         self.height = self._top + self.row * len(sheet.rows) + _MARGIN // 2
 
     def lines(self, tile: Tile) -> list[str]:
-        """Return a tile's lines, long ones in several."""
-        room = 0.95 * (self.column - _GAP)  # letters are drawn up to a twentieth wider
+        """Return a tile's lines of text, long ones wrapped."""
         return [
             part
             for line in tile.lines
-            for part in theme.wrapped(line, room, theme.SMALL, self._sheet.most_lines)
+            for part in _wrapped(line, self.column - _GAP, self._sheet.most_lines)
         ]
 
-    def fit(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return a picture in a tile's size: its pixels repeated, or averaged if it is larger."""
-        grows = self.tile_width >= picture.shape[1]
-        how = Image.Resampling.NEAREST if grows else Image.Resampling.BOX
+    def fit(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return an image in the tiles' size: pixels repeated, or averaged to make it smaller."""
+        grows = self.tile_width >= image.shape[1]
+        method = Image.Resampling.NEAREST if grows else Image.Resampling.BOX
         size = (self.tile_width, self.tile_height)
-        return np.asarray(Image.fromarray(np.ascontiguousarray(picture)).resize(size, how))
+        return np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize(size, method))
 
     def left(self, j: int) -> int:
         shift = sum(gap for column, gap in self._sheet.gaps.items() if column <= j)
@@ -165,26 +175,31 @@ class _Places:
         return self._top + i * self.row
 
 
+def _wrapped(line: str, room: float, most: int) -> tuple[str, ...]:
+    """Return a line wrapped to `room` pixels; letters are drawn up to 5 % wider than measured."""
+    return theme.wrapped(line, 0.95 * room, theme.SMALL, most)
+
+
 def grid(tiles: Sequence[Tile], n_columns: int) -> list[list[Tile | None]]:
     """Return tiles in rows of n_columns."""
     return [list(tiles[start : start + n_columns]) for start in range(0, len(tiles), n_columns)]
 
 
 def mosaic(
-    pictures: Sequence[NDArray[np.uint8] | None] | NDArray[np.uint8],
+    images: Sequence[NDArray[np.uint8] | None] | NDArray[np.uint8],
     n_columns: int,
     shape: tuple[int, int],
     line: int = 255,
 ) -> NDArray[np.uint8]:
-    """Return pictures (h, w, 3) of one shape as one, in rows, a line between them."""
+    """Return images (h, w, 3) of one shape as one image: rows of n_columns, lines between them."""
     height, width = shape
-    n_rows = -(-len(pictures) // n_columns)
+    n_rows = -(-len(images) // n_columns)
     size = (n_rows * (height + 1) - 1, n_columns * (width + 1) - 1, 3)
     whole = np.full(size, line, np.uint8)
-    for i, one in enumerate(pictures):
-        if one is not None:
+    for i, image in enumerate(images):
+        if image is not None:
             y, x = i // n_columns * (height + 1), i % n_columns * (width + 1)
-            whole[y : y + height, x : x + width] = one
+            whole[y : y + height, x : x + width] = image
     return whole
 
 
@@ -197,10 +212,11 @@ def rgb(image: NDArray[Any]) -> NDArray[np.uint8]:
 def kernel_image(
     kernel: NDArray[np.float32], largest: float, of_image: bool = True
 ) -> NDArray[np.uint8]:
-    """Return a kernel (h, w, channels) in colours from -largest to largest.
+    """Return a kernel (h, w, channels) as colours on a scale from -largest to largest.
 
-    One channel is drawn with the diverging colours, white at 0; the three of an image as red,
-    green and blue, grey at 0; those of a layer each by itself, in rows.
+    A single channel takes the diverging colours, white at 0. The three channels of a colour
+    image become red, green and blue, grey at 0. The channels of a deeper layer become one small
+    image each, in rows.
     """
     if of_image and kernel.shape[-1] == 3:
         return np.asarray((0.5 + 0.5 * kernel / largest) * 255, np.uint8)
@@ -211,5 +227,5 @@ def kernel_image(
 
 
 def colour_scale(largest: float) -> ScalarMappable:
-    """Return the symmetric scale that all kernels of a figure share."""
+    """Return the symmetric colour scale that all kernels of a figure share."""
     return ScalarMappable(Normalize(-largest, largest), DIVERGING)

@@ -1,4 +1,4 @@
-"""The health of a layer's filters at a glance: a row of bars for each, grouped by verdict."""
+"""The health of a layer's filters at a glance: a row of bars for each, grouped by status."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,19 +11,22 @@ from cnn.report import filter_status
 from cnn.report.figures import theme
 from cnn.report.filter_status import Row
 
-MOST_ROWS = 128  # those with a verdict come first
+MOST_ROWS = 128  # filters with a status come first
 _MARGIN, _HEAD, _ROW, _BAR = 22, 178, 21, 76  # pixels
 _COLOURS = {"dead": theme.RED, "duplicate": theme.ORANGE, "specialist": theme.BLUE, "": theme.FAINT}
-_QUIET, _THICKNESS = "#9aa3b2", 8.0  # points
-_NUMBER, _VERDICT, _CLASS = 52, 64, (480, 132)  # pixels: right end; left end; and width
+_NEUTRAL = "#9aa3b2"
+_THICKNESS = 8.0  # points
+# Pixels: right end of the number; left end of the status; left end and width of the class.
+_NUMBER, _STATUS, _CLASS = 52, 64, (480, 132)
 
 
 @dataclass(frozen=True)
 class _Column:
-    """A column of bars: where it begins, its heading, the figure it shows and how far it goes.
+    """A column of bars.
 
-    end: that in words; threshold: where a verdict begins; named: the figure that is the
-    number of a filter, written beside the bar.
+    left: where it starts, in pixels. name: the column of the filters table it shows. largest:
+    the value of a full bar; end: the same as text. threshold: the value from which a filter gets
+    a status. named: the column with the number of another filter, written beside the bar.
     """
 
     left: int
@@ -36,11 +39,11 @@ class _Column:
 
 
 def draw(rows: Sequence[Row], layer: str, class_names: Sequence[str]) -> Figure:
-    """Return the figure of a layer's rows of the filters table, null where not known."""
+    """Return the figure of a layer's rows of the filters table; null means unknown."""
     shown = filter_status.ordered(rows)[:MOST_ROWS]
     height = _HEAD + _ROW * len(shown) + _MARGIN // 2
-    made = theme.figure(height)
-    axes = made.add_axes((0, 0, 1, 1))
+    figure = theme.figure(height)
+    axes = figure.add_axes((0, 0, 1, 1))
     axes.set_xlim(0, theme.WIDTH)
     axes.set_ylim(height, 0)
     axes.axis("off")
@@ -52,51 +55,51 @@ def draw(rows: Sequence[Row], layer: str, class_names: Sequence[str]) -> Figure:
     kinds = [filter_status.of(row).kind for row in shown]
     ends = [i for i in range(1, len(kinds)) if kinds[i] != kinds[i - 1]]
     axes.hlines([_HEAD + _ROW * i for i in ends], _MARGIN, theme.WIDTH - _MARGIN, theme.GRID)
-    return made
+    return figure
 
 
 def _columns(rows: Sequence[Row]) -> list[_Column]:
     largest = max((row["max_activation"] for row in rows), default=0.0) or 1.0
     duplicate, specialist = filter_status.DUPLICATE, filter_status.SPECIALIST
-    nearest, alike = "nearest_filter", "correlated_filter"
+    nearest, correlated = "nearest_filter", "correlated_filter"
     return [
         _Column(208, "positions\nactive", "fraction_active", 1.0, "100 %"),
         _Column(302, "largest\nactivation", "max_activation", largest, f"{largest:.3g}"),
         _Column(396, "selectivity,\nclass", "selectivity", 1.0, "1", specialist),
         _Column(622, "lifetime\nsparsity", "sparsity", 1.0, "1"),
         _Column(736, "nearest by\ncosine", "nearest_cosine", 1.0, "1", duplicate, nearest),
-        _Column(852, "most alike\nby r", "correlation", 1.0, "1", duplicate, alike),
+        _Column(852, "nearest by\ncorrelation", "correlation", 1.0, "1", duplicate, correlated),
         _Column(942, "smooth-\nness", "smoothness", 1.0, "1"),
     ]
 
 
 def _entitle(axes: Axes, rows: Sequence[Row], n_shown: int, layer: str) -> None:
-    part = f"; {n_shown} are shown" if n_shown < len(rows) else ""
+    part = f"; the first {n_shown} shown" if n_shown < len(rows) else ""
     title = f"Health of {layer}: {len(rows)} filters, {filter_status.counted(rows)}{part}"
     sparsity = rows[0]["population_sparsity"] if rows else None
     note = (
-        f"{filter_status.rule()}\npopulation sparsity {number(sparsity, '.2f')}; bars begin at 0, "
-        "dotted lines are what makes a verdict"
+        f"{filter_status.rule()}\npopulation sparsity {number(sparsity, '.2f')}; bars start at 0, "
+        "dotted lines mark the thresholds"
     )
     axes.text(_MARGIN, 16, title, fontsize=theme.TITLE, color=theme.INK, va="top")
     axes.text(_MARGIN, 42, note, fontsize=theme.SMALL, color=theme.FAINT, va="top")
 
 
 def _name(axes: Axes, y: float, row: Row, class_names: Sequence[str]) -> None:
-    """Write a filter's number, its verdict, and the class that it prefers."""
-    verdict = filter_status.of(row)
-    colour = _COLOURS[verdict.kind]
+    """Write a filter's number, its status, and the class that it prefers."""
+    status = filter_status.of(row)
+    colour = _COLOURS[status.kind]
     _write(axes, _NUMBER, y, str(row["filter"]), theme.INK, ha="right")
-    words = verdict.kind if verdict.kind == "specialist" else verdict.words(class_names)
-    _write(axes, _VERDICT, y, words, colour)
+    words = status.kind if status.kind == "specialist" else status.words(class_names)
+    _write(axes, _STATUS, y, words, colour)
     if row["preferred_label"] is not None:
         label = int(row["preferred_label"])
         name = theme.fitted(theme.class_label(class_names[label], label), _CLASS[1], theme.SMALL)
-        _write(axes, _CLASS[0], y, name, colour if verdict.kind == "specialist" else theme.FAINT)
+        _write(axes, _CLASS[0], y, name, colour if status.kind == "specialist" else theme.FAINT)
 
 
 def _draw_column(axes: Axes, column: _Column, rows: Sequence[Row]) -> None:
-    """Draw a bar for each filter on a pale one of full length; nothing where it is not known."""
+    """Draw each filter's bar on a pale one of full length; nothing where the value is unknown."""
     heading = f"{column.heading}\n0 to {column.end}"
     left, right = column.left, column.left + _BAR
     _write(axes, left, _HEAD - 6, heading, theme.FAINT, va="bottom")
@@ -116,9 +119,9 @@ def _draw_column(axes: Axes, column: _Column, rows: Sequence[Row]) -> None:
 
 
 def _colour(column: _Column, value: float) -> str:
-    """Return a bar's colour: that of the verdict which it leads to, else a quiet one."""
+    """Return a bar's colour: that of the status whose threshold it reaches, else grey."""
     if column.threshold is None or value < column.threshold:
-        return _QUIET
+        return _NEUTRAL
     return _COLOURS["duplicate" if column.named else "specialist"]
 
 

@@ -1,4 +1,4 @@
-"""Figures of data, training and evaluation; each takes tables and arrays, returns a Figure."""
+"""Figures of data, training and evaluation, each drawn from tables and arrays."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ _NARROW_NAME, _WIDEST_NAME = 40, 240  # pixels beside the confusion matrix
 
 
 def samples(train: Split, class_names: tuple[str, ...]) -> Figure:
-    """Return 16 training images, evenly spaced through the split, with their labels."""
+    """Return a figure of 16 training images, evenly spaced through the split, with their labels."""
     chosen = np.unique(np.linspace(0, len(train) - 1, N_SAMPLES).astype(int))
     tiles = [
         Tile(
@@ -28,14 +28,17 @@ def samples(train: Split, class_names: tuple[str, ...]) -> Figure:
         )
         for i in chosen
     ]
-    note = f"{len(chosen)} of {len(train):,}, evenly spaced; label and image id below"
+    note = f"{len(chosen)} of {len(train):,}, evenly spaced; below each: label and image id"
     return Sheet("Training images", note, contact_sheet.grid(tiles, 8)).draw()
 
 
 def history(table: pd.DataFrame, batches: str = "training batches") -> Figure:
-    """Return accuracy, loss and learning rate over the steps; batches: their name."""
-    made = theme.figure(1000)
-    top, middle, bottom = made.subplots(3, 1, sharex=True, height_ratios=[3, 3, 1.3])
+    """Return a figure of accuracy, loss and learning rate over the steps.
+
+    batches: what the legend calls the training batches.
+    """
+    figure = theme.figure(1000)
+    top, middle, bottom = figure.subplots(3, 1, sharex=True, height_ratios=[3, 3, 1.3])
     for split, rows in table[table["status"] == "ok"].groupby("split", sort=True):
         name = batches if split == "train" else f"{split} images"
         style = {"color": theme.SPLIT_COLOURS[str(split)], "marker": "o", "markersize": 4}
@@ -43,7 +46,7 @@ def history(table: pd.DataFrame, batches: str = "training batches") -> Figure:
         middle.plot(rows["step"], rows["loss"], label=name, **style)
         if split == "train":
             bottom.plot(rows["step"], rows["learning_rate"], **style)
-    theme.style(top, "Accuracy", "", "share of images right")
+    theme.style(top, "Accuracy", "", "share of images correct")
     theme.style(middle, "Loss", "", "mean cross-entropy (nats)")
     theme.style(bottom, "Learning rate", "step", "")
     top.set_ylim(*_accuracy_limits(table))
@@ -52,14 +55,14 @@ def history(table: pd.DataFrame, batches: str = "training batches") -> Figure:
     if (table["loss"] > 0).any():
         theme.log_scale(middle, (1, 2, 5))
     top.legend(loc="best", fontsize=theme.TEXT, frameon=False)
-    made.tight_layout(h_pad=2)
-    return made
+    figure.tight_layout(h_pad=2)
+    return figure
 
 
 def _accuracy_limits(table: pd.DataFrame) -> tuple[float, float]:
-    """Return the limits of the accuracy axis: a poor beginning may leave it, no split's end.
+    """Return the limits of the accuracy axis, which show the last value of every split.
 
-    The weaker split sets the scale, so that both curves are in the picture.
+    The weaker split sets the scale. A poor start may lie below the axis.
     """
     worst, best = float(table["accuracy"].min()), float(table["accuracy"].max())
     weaker = float(table.groupby("split")["accuracy"].last().min())
@@ -69,7 +72,7 @@ def _accuracy_limits(table: pd.DataFrame) -> tuple[float, float]:
 
 
 def confusion(table: pd.DataFrame, split: str) -> Figure:
-    """Return the confusion matrix of a split: mistakes coloured, the diagonal grey."""
+    """Return a figure of a split's confusion matrix: mistakes coloured, the diagonal grey."""
     rows = table[table["split"] == split]
     counts = rows.pivot(index="label", columns="prediction", values="count").to_numpy()
     named: dict[int, str] = dict(zip(rows["label"], rows["label_name"], strict=True))
@@ -78,9 +81,9 @@ def confusion(table: pd.DataFrame, split: str) -> Figure:
     room = max(theme.text_width(name, theme.TEXT) for name in names) - _NARROW_NAME
     room = max(0, room) if len(names) <= _MOST_NAMED_CLASSES else 0
     mistakes = counts * (1 - np.eye(len(counts), dtype=int))
-    made = theme.figure(_CONFUSION_HEIGHT)
+    figure = theme.figure(_CONFUSION_HEIGHT)
     right, up = room / theme.WIDTH, room / _CONFUSION_HEIGHT
-    axes = made.add_axes((0.1 + right, 0.09 + up, 0.76 - right, 0.81 - up))
+    axes = figure.add_axes((0.1 + right, 0.09 + up, 0.76 - right, 0.81 - up))
     shown = axes.imshow(
         np.ma.masked_array(mistakes, np.eye(len(counts), dtype=bool)),
         cmap="Reds",
@@ -88,7 +91,7 @@ def confusion(table: pd.DataFrame, split: str) -> Figure:
         vmax=max(1, int(mistakes.max())),
     )
     axes.set_facecolor(theme.GRID)
-    title = f"Confusion, {counts.sum():,} {split} images, {mistakes.sum():,} mistakes"
+    title = f"Confusion matrix: {counts.sum():,} {split} images, {mistakes.sum():,} mistakes"
     theme.style(axes, title, "prediction", "label")
     axes.grid(visible=False)
     if len(names) <= _MOST_NAMED_CLASSES:
@@ -99,11 +102,11 @@ def confusion(table: pd.DataFrame, split: str) -> Figure:
             tick.label2.set_parse_math(False)
     if len(names) <= _MOST_COUNTED_CLASSES:
         _write_counts(axes, counts, mistakes)
-    bar = made.colorbar(shown, cax=made.add_axes((0.89, 0.09, 0.025, 0.81)))
+    bar = figure.colorbar(shown, cax=figure.add_axes((0.89, 0.09, 0.025, 0.81)))
     bar.set_label("mistakes (images)", fontsize=theme.TEXT, color=theme.INK)
     bar.ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     bar.ax.tick_params(labelsize=theme.TEXT)
-    return made
+    return figure
 
 
 def _are_long(names: list[str]) -> bool:
@@ -126,10 +129,10 @@ def _write_counts(axes: Any, counts: NDArray[np.int64], mistakes: NDArray[np.int
 
 
 def calibration(table: pd.DataFrame, split: str) -> Figure:
-    """Return accuracy against predicted probability, and how many images each bin has."""
+    """Return a figure of accuracy against predicted probability, with the size of each bin."""
     rows = table[(table["split"] == split) & (table["n"] > 0)]
-    made = theme.figure(860)
-    top, bottom = made.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    figure = theme.figure(860)
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     top.plot([0, 1], [0, 1], color=theme.FAINT, linestyle="--", label="perfectly calibrated")
     spread = [rows["accuracy"] - rows["ci_low"], rows["ci_high"] - rows["accuracy"]]
     top.errorbar(
@@ -140,11 +143,11 @@ def calibration(table: pd.DataFrame, split: str) -> Figure:
         marker="o",
         elinewidth=1,
         capsize=3,
-        label=f"{split} images, by bin, with 95 % intervals",
+        label=f"{split} images per bin, with 95 % intervals",
     )
     width = float((rows["probability_high"] - rows["probability_low"]).iloc[0])
     bottom.bar(rows["probability_low"], rows["n"], width, align="edge", color=theme.BLUE)
-    theme.style(top, "Calibration", "", "share of images right")
+    theme.style(top, "Calibration", "", "share of images correct")
     theme.style(bottom, "", "probability of the predicted class", "images")
     theme.log_scale(bottom, (1,))
     bottom.set_ylim(bottom=0.7)
@@ -153,12 +156,12 @@ def calibration(table: pd.DataFrame, split: str) -> Figure:
     top.yaxis.set_major_formatter(PercentFormatter(1))
     bottom.xaxis.set_major_formatter(PercentFormatter(1))
     top.legend(loc="upper left", fontsize=theme.TEXT, frameon=False)
-    made.tight_layout()
-    return made
+    figure.tight_layout()
+    return figure
 
 
 def mistakes(predictions: pd.DataFrame, test: Split, n_shown: int) -> Figure:
-    """Return the mistakes on test images with the highest loss, worst first."""
+    """Return a figure of the misclassified test images with the highest loss, worst first."""
     wrong = predictions[
         (predictions["split"] == "test") & (predictions["label"] != predictions["prediction"])
     ]
@@ -167,23 +170,23 @@ def mistakes(predictions: pd.DataFrame, test: Split, n_shown: int) -> Figure:
     tiles = [
         Tile(
             contact_sheet.rgb(test.images[position[row.image_id]]),
-            [*_verdict(row), f"{row.probability:.1%}  #{row.image_id}"],
+            [*_class_lines(row), f"{row.probability:.1%}  #{row.image_id}"],
         )
         for row in worst.itertuples()
     ]
     note = (
-        f"{len(wrong):,} of {len(test):,} test images are wrong; the {len(worst)} with the highest "
-        "loss; label, prediction, its probability, image id"
+        f"{len(wrong):,} of {len(test):,} test images are misclassified; the {len(worst)} with the "
+        "highest loss; below each: label, prediction, its probability, image id"
         if tiles
-        else f"none: all {len(test):,} test images are right"
+        else f"none: all {len(test):,} test images are classified correctly"
     )
     return Sheet("Worst mistakes", note, contact_sheet.grid(tiles, 6) or [[None]]).draw()
 
 
-def _verdict(row: Any) -> list[str]:
-    """Return what an image is and what was said, in two lines where the names are long."""
+def _class_lines(row: Any) -> list[str]:
+    """Return an image's label and prediction as text, in two lines if the names are long."""
     label = theme.class_label(row.label_name, row.label)
     prediction = theme.class_label(row.prediction_name, row.prediction)
     if _are_long([label, prediction]):
-        return [f"is {label}", f"said {prediction}"]
-    return [f"is {label}, said {prediction}"]
+        return [f"is {label}", f"predicted {prediction}"]
+    return [f"is {label}, predicted {prediction}"]

@@ -1,4 +1,4 @@
-"""The pictures of one search."""
+"""The figures of one search."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,18 +12,25 @@ from cnn.tables import parquet
 
 
 def draw(folder: Path, name: str, filters: Sequence[int] | None, kernels: Path) -> None:
-    """Draw the patches and views of a layer that lie in a folder.
+    """Write the figures of the patches and views that a search left in a folder.
 
-    filters: those that were searched; None for all. kernels: array of (filters, h, w,
-    channels), in a file that is not there for a pool. The lowest have no views.
+    name: the layer. filters: the filters searched; None for all. kernels: path of an array
+    (filters, h, w, channels); a pool has no such file. A search for the lowest activations has
+    no views.
     """
     arrays = {view.name: folder / f"{view.name}-{name}.npy" for view in VIEWS}
-    views = {view: np.load(path) for view, path in arrays.items() if path.exists()}
+    views = {
+        view: np.load(path, allow_pickle=False) for view, path in arrays.items() if path.exists()
+    }
     layer = ExplainedLayer(
         name,
         rows=(),
-        kernels=np.load(kernels) if kernels.exists() else np.empty((0, 0, 0, 0), np.float32),
-        pixels=np.load(folder / f"patches-{name}.npy"),
+        kernels=(
+            np.load(kernels, allow_pickle=False)
+            if kernels.exists()
+            else np.empty((0, 0, 0, 0), np.float32)
+        ),
+        pixels=np.load(folder / f"patches-{name}.npy", allow_pickle=False),
         views=views,
         patches=parquet.read(folder / "patches.parquet").to_pylist(),
         class_names=(),

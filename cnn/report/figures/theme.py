@@ -1,4 +1,4 @@
-"""How every figure looks: one size, one set of colours, no global state of matplotlib."""
+"""The common look of all figures: width, fonts and colours, without matplotlib's global state."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -14,7 +14,7 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.ticker import LogLocator, NullFormatter
 from PIL import Image
 
-WIDTH = 1040  # pixels; text of 15 pixels still reads where the page shows 600
+WIDTH = 1040  # pixels; text of 15 pixels stays readable where a page shows 600
 DPI = 100
 TEXT, SMALL, TITLE = 11.5, 10.5, 14.0  # points
 INK, FAINT, GRID = "#1f2430", "#5b6270", "#e3e6ec"
@@ -24,13 +24,13 @@ SPLIT_COLOURS = {"train": BLUE, "validation": ORANGE, "test": GREEN}
 
 def figure(height: int) -> Figure:
     """Return an empty white figure, WIDTH pixels wide and `height` pixels high."""
-    made = Figure((WIDTH / DPI, height / DPI), dpi=DPI, facecolor="white")
-    FigureCanvasAgg(made)
-    return made
+    empty = Figure((WIDTH / DPI, height / DPI), dpi=DPI, facecolor="white")
+    FigureCanvasAgg(empty)
+    return empty
 
 
 def style(axes: Axes, title: str, x_label: str, y_label: str) -> None:
-    """Give axes their title, labels, grid and colours."""
+    """Set the title, labels, grid and colours of axes."""
     axes.set_title(title, fontsize=TITLE, color=INK, loc="left", pad=10)
     axes.set_xlabel(x_label, fontsize=TEXT, color=INK)
     axes.set_ylabel(y_label, fontsize=TEXT, color=INK)
@@ -43,9 +43,9 @@ def style(axes: Axes, title: str, x_label: str, y_label: str) -> None:
 
 
 def log_scale(axes: Axes, marks: Sequence[float]) -> None:
-    """Make the y axis logarithmic, with marks at these multiples of powers of ten.
+    """Make the y axis logarithmic, with tick marks at these multiples of powers of ten.
 
-    Plain numbers: matplotlib's parser of formulas must not run in several threads.
+    Tick labels are plain numbers, because matplotlib's math parser is not thread-safe.
     """
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=marks))
@@ -53,39 +53,39 @@ def log_scale(axes: Axes, marks: Sequence[float]) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def save(made: Figure, path: Path | IO[bytes]) -> None:
+def save(figure: Figure, path: Path | IO[bytes]) -> None:
     """Write a figure as PNG, the same bytes for the same figure."""
-    canvas: Any = FigureCanvasAgg(made)
+    canvas: Any = FigureCanvasAgg(figure)
     canvas.draw()
     opaque = np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
     Image.fromarray(opaque).save(path, "PNG", dpi=(DPI, DPI))
 
 
-def png(made: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
     """Return a figure as PNG."""
     stream = BytesIO()
-    save(made, stream)
+    save(figure, stream)
     return stream.getvalue()
 
 
 def can_draw(text: str) -> bool:
-    """Return whether the figures' font has every letter of a text."""
+    """Return whether the font of the figures has every character of a text."""
     return all(_advance(letter, TEXT) is not None for letter in text)
 
 
 def class_label(name: str, label: int) -> str:
-    """Return a class's name as figures write it: by its number if the font lacks a letter."""
+    """Return a class's name for a figure, or its number if the font lacks a character of it."""
     return name if can_draw(name) else f"class {label}"
 
 
 def text_width(text: str, points: float) -> float:
-    """Return how wide a text of one line is, in pixels; letters the font lacks do not count."""
+    """Return the width of a line of text in pixels, without the characters that the font lacks."""
     return sum(_advance(letter, points) or 0.0 for letter in text)
 
 
-@lru_cache(maxsize=4096)  # the names of classes stand below thousands of pictures
+@lru_cache(maxsize=4096)  # class names appear below thousands of images
 def wrapped(text: str, room: float, points: float, most: int) -> tuple[str, ...]:
-    """Return a text in lines no wider than `room` pixels, at most so many, the last one fitted."""
+    """Return a text in at most `most` lines of at most `room` pixels, the last one shortened."""
     lines: list[str] = []
     while len(lines) < most - 1 and text_width(text, points) > room:
         n_fitting = sum(text_width(text[: n + 1], points) <= room for n in range(len(text)))
@@ -96,14 +96,14 @@ def wrapped(text: str, room: float, points: float, most: int) -> tuple[str, ...]
 
 
 def _end_of_line(text: str, n_fitting: int) -> int:
-    """Return where to break a text: at a space, else behind a joining mark, else anywhere."""
+    """Return where to break a text: at a space, else after / - or _, else anywhere."""
     space = text.rfind(" ", 0, n_fitting + 1)
     mark = 1 + max(text.rfind(mark, 0, n_fitting) for mark in "/-_")
     return space if space > 0 else mark or max(1, n_fitting)
 
 
 def fitted(text: str, room: float, points: float) -> str:
-    """Return a text that is no wider than `room` pixels, letters of its middle left out."""
+    """Return a text no wider than `room` pixels, shortened in the middle if it is longer."""
     if text_width(text, points) <= room:
         return text
     for n_kept in range(len(text) - 1, 1, -1):
@@ -116,7 +116,7 @@ def fitted(text: str, room: float, points: float) -> str:
 
 @lru_cache(maxsize=4096)
 def _advance(letter: str, points: float) -> float | None:
-    """Return a letter's width in pixels in the font that matplotlib draws with, if it has it."""
+    """Return a letter's width in pixels in matplotlib's default font, None if it lacks it."""
     font = get_font(findfont(FontProperties(family="DejaVu Sans")))
     font.set_size(points, DPI)
     if not font.get_char_index(ord(letter)):

@@ -1,6 +1,6 @@
 """Figures and page body of a report: the work of the step write_report.
 
-Nothing here differs between two runs with the same artifacts.
+Two runs with the same artifacts get the same figures and the same body.
 """
 
 import json
@@ -23,12 +23,12 @@ from cnn.report.figures.layers import ExplainedLayer
 from cnn.report.pages import filter_pages, html, thumbnails
 from cnn.store.refs import Kind
 
-_MOST_IN_UI = 25  # filters with a row each; the UI does not fold a picture
+_MOST_IN_UI = 25  # filters with a row each; the UI cannot fold a tall figure
 
 
 @dataclass(frozen=True)
 class Material:
-    """All that a report shows: the data set, the training's settings, tables, arrays by layer."""
+    """Everything a report shows: data set, training settings, tables, and arrays by layer."""
 
     dataset: Dataset
     training: Mapping[str, Any]
@@ -39,7 +39,7 @@ class Material:
 
 
 def gather(folders: Mapping[Kind, Path]) -> Material:
-    """Return the material that lies in the artifacts' folders, by kind."""
+    """Return the material read from the folders of the artifacts, by kind."""
     others = [folder for kind, folder in folders.items() if kind != "dataset"]
     tables = {
         path.stem: pd.read_parquet(path) for folder in others for path in folder.glob("*.parquet")
@@ -59,8 +59,8 @@ def write(
 ) -> None:
     """Write every figure as PNG, body.html with the figures inside, and pictures.md.
 
-    pictures.md has the figures at the width at which the Prefect UI shows them; of tall ones
-    the first rows.
+    pictures.md has the figures at the width at which the Prefect UI shows them, and only the
+    first rows of tall ones.
     """
     shown = layers_of(material)
     drawn = _figures(material, n_mistakes) | _figures_of_layers(shown)
@@ -75,12 +75,12 @@ def write(
         report(progress.Progress(done, len(drawn)))
     page = html.render("body.html", **_values(material, shown), figures=uris)
     (folder / html.BODY_NAME).write_text(page, encoding="utf-8")
-    small = "\n\n".join(thumbnails.fitting(in_ui, "the report has it"))
+    small = "\n\n".join(thumbnails.fitting(in_ui, "the report"))
     (folder / html.PICTURES_NAME).write_text(small, encoding="utf-8")
 
 
 def layers_of(material: Material) -> list[ExplainedLayer]:
-    """Return the layers with all that is shown of each."""
+    """Return the layers with everything the report shows of each."""
     filters, patches = (material.tables[name] for name in ("filters", "patches"))
     return [
         ExplainedLayer(
@@ -119,7 +119,7 @@ def _figures_of_layers(shown: Iterable[ExplainedLayer]) -> dict[str, Figure]:
 
 
 def _short_figures(shown: Iterable[ExplainedLayer]) -> dict[str, Figure]:
-    """Return, of the figures that are too tall for the UI, the first rows."""
+    """Return the first rows of the figures that are too tall for the UI."""
     drawn = {}
     for one in shown:
         if len(one.kernels) > _MOST_IN_UI:
@@ -130,7 +130,7 @@ def _short_figures(shown: Iterable[ExplainedLayer]) -> dict[str, Figure]:
 
 
 def _values(material: Material, shown: Sequence[ExplainedLayer]) -> dict[str, Any]:
-    """Return what the template shows, as plain values."""
+    """Return the values that the template shows."""
     dataset = material.dataset
     per_class = material.tables["per_class"]
     return {
@@ -145,12 +145,12 @@ def _values(material: Material, shown: Sequence[ExplainedLayer]) -> dict[str, An
         "views": VIEWS,
         "pages": {one.name: filter_pages.of(one) for one in shown},
         "anchor": filter_pages.anchor,
-        "verdicts": filter_status,
+        "filter_status": filter_status,
     }
 
 
 def _optimizer(training: Mapping[str, Any]) -> str:
-    """Return the optimizer's name; models from before there were several have Adam."""
+    """Return the optimizer's name; older models, whose settings do not name it, have Adam."""
     match training.get("optimizer", "adam"):
         case "sgd":
             return "SGD with Nesterov's momentum"
@@ -161,7 +161,7 @@ def _optimizer(training: Mapping[str, Any]) -> str:
 
 
 def _batches(training: Mapping[str, Any]) -> str:
-    """Return how a legend names the training batches: with what made them harder."""
+    """Return the legend's name of the training batches, with dropout and augmentation if used."""
     augmented = any(value for name, value in training.items() if name.startswith("augment_"))
     dropped = ", with dropout" if training["dropout"] else ""
     return "training batches" + dropped + (", augmented" if augmented else "")
@@ -175,14 +175,14 @@ def _worst_confusions(table: pd.DataFrame) -> pd.DataFrame:
 
 def _metrics(table: pd.DataFrame) -> dict[str, dict[str, dict[str, Any]]]:
     """Return the metrics table as nested dicts: split, metric, columns."""
-    found: dict[str, dict[str, dict[str, Any]]] = {}
+    nested: dict[str, dict[str, dict[str, Any]]] = {}
     for row in _records(table):
-        found.setdefault(row["split"], {})[row["metric"]] = row
-    return found
+        nested.setdefault(row["split"], {})[row["metric"]] = row
+    return nested
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return a table's rows as dicts, null where a value is missing."""
+    """Return a table's rows as dicts, None where a value is missing."""
     return [
         {str(name): _plain(value) for name, value in row.items()}
         for row in table.to_dict("records")
@@ -190,7 +190,7 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _plain(value: Any) -> Any:
-    """Return a cell's value, an array as a list, null where it is missing."""
+    """Return a cell's value, an array as a list, a missing value as None."""
     if isinstance(value, np.ndarray):
         return value.tolist()
     return None if pd.isna(value) else value

@@ -1,4 +1,4 @@
-"""The page of each filter in the report: what its template, filter_pages.html, shows."""
+"""The pages of single filters in the report: the values for filter_pages.html."""
 
 import io
 import math
@@ -16,13 +16,13 @@ from cnn.report.figures.layers import ExplainedLayer
 from cnn.report.filter_status import FilterStatus, Row
 from cnn.report.pages import html
 
-MOST_PAGES = 256  # of a layer; more would make the report too big to send
-_SIDE = 80  # pixels at most of a patch's picture, which is enlarged by a whole number
+MOST_PAGES = 256  # per layer; more would make the report too large to send
+_SIDE = 80  # pixels, the longest side of a patch, which is enlarged by a whole number
 
 
 @dataclass(frozen=True)
 class InlineImage:
-    """A picture as an address, and its size in pixels on the page."""
+    """An image as a data URI, and its size in pixels on the page."""
 
     uri: str
     width: int
@@ -33,18 +33,18 @@ class InlineImage:
 class Patch:
     """One patch with its views by name, and its row of the patches table."""
 
-    picture: InlineImage
+    image: InlineImage
     views: dict[str, InlineImage]
     row: Row
 
 
 @dataclass(frozen=True)
 class Page:
-    """One filter's page."""
+    """One filter's page: its row of the filters table, its images, and its patch counts."""
 
     layer: ExplainedLayer
     row: Row
-    verdict: FilterStatus
+    status: FilterStatus
     kernel: InlineImage
     patches: list[Patch]
     n_mined: int
@@ -57,7 +57,7 @@ class Page:
 
     @property
     def classes(self) -> list[tuple[str, float | None]]:
-        """Name, and mean activation as a share of the largest, null without images."""
+        """Each class's name and mean activation as a share of the largest, None without images."""
         largest = self.largest_mean or 1.0
         means = self.row["class_means"]
         shares = [mean / largest if _is_known(mean) else None for mean in means]
@@ -65,14 +65,14 @@ class Page:
 
     @property
     def bars(self) -> list[tuple[int, float]]:
-        """Number of positions, and height of the bar in per cent, of each bin."""
+        """Number of positions and height of the bar in per cent, for each bin."""
         counts = [int(n) for n in self.row["histogram"]]
         most = math.log1p(max(counts)) or 1.0
         return [(n, 100 * math.log1p(n) / most) for n in counts]
 
 
 def anchor(layer: str, number: float | None) -> str:
-    """Return the name of a filter's page within the report."""
+    """Return the HTML id of a filter's page within the report."""
     return f"filter-{layer}-{number:.0f}"
 
 
@@ -85,7 +85,10 @@ def of(layer: ExplainedLayer) -> list[Page]:
 
 
 def _page(layer: ExplainedLayer, row: Row, mined: Sequence[Row]) -> Page:
-    """Return a filter's page; mined: its rows of the patches table, by rank."""
+    """Return a filter's page.
+
+    mined: the filter's rows of the patches table, by rank.
+    """
     f = row["filter"]
     patches = [
         Patch(
@@ -104,7 +107,7 @@ def _page(layer: ExplainedLayer, row: Row, mined: Sequence[Row]) -> Page:
 
 
 def _inline(pixels: NDArray[np.uint8], side: int) -> InlineImage:
-    """Return a picture that the page enlarges to `side` pixels at most."""
+    """Return an image that the page enlarges to at most `side` pixels."""
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "PNG")
     height, width = pixels.shape[:2]
@@ -112,10 +115,10 @@ def _inline(pixels: NDArray[np.uint8], side: int) -> InlineImage:
     return InlineImage(html.data_uri(stream.getvalue()), zoom * width, zoom * height)
 
 
-def _without_colour(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return a grey picture as (h, w), which is a third of the bytes."""
-    is_grey = (picture == picture[..., :1]).all()
-    return np.ascontiguousarray(picture[..., 0] if is_grey else picture)
+def _without_colour(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return a grey image as (h, w), which takes a third of the bytes."""
+    is_grey = (image == image[..., :1]).all()
+    return np.ascontiguousarray(image[..., 0] if is_grey else image)
 
 
 def _is_known(value: float | None) -> bool:

@@ -1,4 +1,4 @@
-"""Small helpers of the HTML pages: templates, numbers in words, pictures as data URIs."""
+"""Helpers of the HTML pages: templates, number formats, images as data URIs."""
 
 import base64
 from functools import cache
@@ -9,17 +9,17 @@ import jinja2
 
 from cnn.formatting import number, percent, seconds
 
-BODY_NAME, PICTURES_NAME = "body.html", "pictures.md"  # of a report's artifact
+BODY_NAME, PICTURES_NAME = "body.html", "pictures.md"  # files of the report artifact
 _FOLDER = Path(__file__).parent
 
 
 def render(template: str, **values: Any) -> str:
-    """Return a template of this folder filled in; all text is escaped."""
+    """Return a template of this folder with the values filled in; all text is escaped."""
     return _environment().get_template(template).render(**values)
 
 
 def data_uri(png: bytes) -> str:
-    """Return a PNG as an address that needs no network."""
+    """Return a PNG as a data URI."""
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 

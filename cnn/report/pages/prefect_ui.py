@@ -1,4 +1,4 @@
-"""What Prefect's UI shows of a run: rows of tables, and pages in markdown."""
+"""What Prefect's UI shows of a run: table rows, and pages in markdown."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +16,7 @@ Rows = list[dict[str, str]]
 
 
 def metric_rows(headline: Mapping[str, Any]) -> Rows:
-    """Return the accuracy of each split in words."""
+    """Return a row with the accuracy of each split."""
     return [
         {
             "split": split,
@@ -31,7 +31,7 @@ def metric_rows(headline: Mapping[str, Any]) -> Rows:
 
 
 def step_rows(record: RunRecord) -> Rows:
-    """Return what became of each step, why, and how long it took."""
+    """Return a row for each step: its outcome, why, and how long it took."""
     return [
         {
             "step": step.step,
@@ -43,78 +43,85 @@ def step_rows(record: RunRecord) -> Rows:
     ]
 
 
-def gate_page(verdict: GateDecision) -> str:
+def gate_page(decision: GateDecision) -> str:
     """Return the gate's decision and every check in markdown.
 
-    No rows of a table: one of Prefect's UIs reads their cells as markdown, the other does not,
-    and class names stand in them.
+    It is not a table artifact, because the cells contain class names and only one of Prefect's
+    two UIs reads such cells as markdown.
     """
-    return "\n\n".join([_decision(verdict), markdown.table(gate_rows(verdict))])
+    return "\n\n".join([_decision(decision), markdown.table(gate_rows(decision))])
 
 
-def gate_rows(verdict: GateDecision) -> Rows:
-    """Return every check with what was found and wanted; the decision where there was none."""
+def gate_rows(decision: GateDecision) -> Rows:
+    """Return every check with the value found and the limit; the decision if there is no check."""
     checks = [
         {
             "check": check.name,
             "outcome": "passed" if check.passed else "failed",
             "found": check.found,
-            "wanted": check.wanted,
+            "required": check.wanted,
         }
-        for check in verdict.checks
+        for check in decision.checks
     ]
-    decision = {"check": "none", "outcome": verdict.outcome, "found": verdict.because, "wanted": ""}
-    return checks or [decision]
+    alone = {
+        "check": "none",
+        "outcome": decision.outcome,
+        "found": decision.because,
+        "required": "",
+    }
+    return checks or [alone]
 
 
-def gate_words(verdict: GateDecision) -> str:
-    """Return the gate's decision in a line."""
-    return f"{verdict.outcome.capitalize()} on track {verdict.track}: {verdict.because}"
+def gate_words(decision: GateDecision) -> str:
+    """Return the gate's decision in one line."""
+    return f"{decision.outcome.capitalize()} on track {decision.track}: {decision.because}"
 
 
 def pictures_page(record: RunRecord, folder: Path, pages: str, pictures: str) -> str:
-    """Return the run's page: title, note, accuracy, the gate's decision, links, its pictures.
+    """Return the run's page: title, note, accuracy, the gate's decision, links and figures.
 
-    pages: address at which the folder of runs is served, or "". pictures: markdown.
+    pages: the URL at which the folder of runs is served, or "". pictures: the figures in markdown.
     """
     parts = [f"# {markdown.escaped(title(record))}", markdown.escaped(record.note)]
     parts += [_accuracy(record), _decision(record.gate), links(record, folder, pages), pictures]
     return "\n\n".join(filter(None, parts))
 
 
-def comparison_page(found: ComparedWith, section: Mapping[str, Any] | None, figures: Path) -> str:
-    """Return what differs from the promoted model, or why it was not compared, in markdown.
+def comparison_page(
+    compared: ComparedWith, section: Mapping[str, Any] | None, figures: Path
+) -> str:
+    """Return what differs from the promoted model, or why the comparison failed, in markdown.
 
-    section: of page.comparison_section. figures: the folder of the run's pictures.
+    section: from page.comparison_section. figures: the folder of the run's figures.
     """
-    title = f"Compared with the promoted model{f' of {found.run}' if found.run else ''}"
+    title = f"Compared with the promoted model{f' of {compared.run}' if compared.run else ''}"
     head = f"# {markdown.escaped(title)}"
     if section is None:
-        return f"{head}\n\n{markdown.escaped(f'It could not be compared: {found.problem}.')}"
+        return f"{head}\n\n{markdown.escaped(f'It could not be compared: {compared.problem}.')}"
     names = [summary.CHANGED_NAME] if section["rows"] else []
     names += [summary.picture_name(layer["name"]) for layer in section["layers"]]
-    said = [
+    lines = [
         section["accuracy"],
         section["predictions"],
         *(f"Filters of {layer['name']}: {layer['words']}" for layer in section["layers"]),
         *(f"{name} could not be compared: {why}" for name, why in section["left_out"].items()),
     ]
     pngs = {Path(name).stem: (figures / name).read_bytes() for name in names}
-    shown = fitting(pngs, "the report has it")
-    return "\n\n".join([head, *map(markdown.escaped, said), *shown])
+    shown = fitting(pngs, "the report")
+    return "\n\n".join([head, *map(markdown.escaped, lines), *shown])
 
 
 def mined_page(record: SearchRecord, folder: Path) -> str:
-    """Return the page of a search: what was searched, where it lies, its pictures."""
+    """Return the page of a search: what was searched, where the results are, and the figures."""
     head = f"# {markdown.escaped(record.layer)} of {markdown.escaped(record.run)}"
-    said = f"{record.n_patches:,} patches in images of {record.data}; table and arrays: {folder}"
+    line = f"{record.n_patches:,} patches in images of {record.data}; table and arrays in {folder}"
     pngs = {path.stem: path.read_bytes() for path in sorted(folder.glob("*.png"))}
-    shown = fitting(pngs, "it lies in that folder")
-    return "\n\n".join([head, markdown.escaped(said), *shown])
+    shown = fitting(pngs, "that folder")
+    return "\n\n".join([head, markdown.escaped(line), *shown])
 
 
 def links(record: RunRecord, folder: Path, pages: str) -> str:
-    """Return the links to the run's report and model, and to the promoted run's."""
+    """Return links to the run's report, and to the model and report of the promoted run."""
     lines = [_linked("Report of this run", folder.name, REPORT_NAME, folder.parent, pages)]
     in_force = promoted_run(record)
     if in_force and record.gate:
@@ -127,14 +134,14 @@ def links(record: RunRecord, folder: Path, pages: str) -> str:
 
 
 def promoted_run(record: RunRecord) -> str:
-    """Return the run whose model is promoted after the gate's decision, or ""."""
+    """Return the run whose model is the promoted one after the gate's decision, or ""."""
     if record.gate is None:
         return ""
     return record.run if record.gate.outcome == "promoted" else record.gate.incumbent
 
 
 def _linked(text: str, run: str, name: str, runs: Path, pages: str) -> str:
-    """Return a link to a run's file, or its path where no pages are served."""
+    """Return a link to a run's file, or its path if no pages are served."""
     if pages:
         return markdown.link(text, f"{pages.rstrip('/')}/{run}/{name}")
     return f"{markdown.escaped(text)}: {markdown.escaped(runs / run / name)}"
@@ -148,7 +155,7 @@ def _accuracy(record: RunRecord) -> str:
     return f"**Test accuracy {formatting.percent(figures.get('test_accuracy'))}** ({low} to {high})"
 
 
-def _decision(verdict: GateDecision | None) -> str:
-    if verdict is None:
+def _decision(decision: GateDecision | None) -> str:
+    if decision is None:
         return ""
-    return f"**Gate.** {markdown.escaped(gate_words(verdict))}"
+    return f"**Gate.** {markdown.escaped(gate_words(decision))}"

@@ -1,4 +1,4 @@
-"""How the last runs of a deployment went: a small picture and a table."""
+"""The last runs of a deployment, as a figure and a table."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,19 +20,22 @@ Row = Mapping[str, Any]
 def last(index: Sequence[Row], deployment: str, data: str) -> list[Row]:
     """Return the rows of the last 20 runs of a deployment, oldest first.
 
-    index: rows of the table of runs. Runs from the command line have no deployment: those
-    on the same data belong together.
+    index: rows of the table of runs. Runs from the command line have no deployment and are
+    grouped by data set.
     """
-    mine = [
+    chosen = [
         row
         for row in index
         if row["deployment"] == deployment and (deployment or row["data"] == data)
     ]
-    return mine[-N_RUNS:]
+    return chosen[-N_RUNS:]
 
 
 def page(rows: Sequence[Row], what: str) -> str:
-    """Return the picture and the table of some runs in markdown, the newest run first."""
+    """Return the figure and the table of some runs in markdown.
+
+    what: the deployment or data set, for the heading.
+    """
     shown = markdown.image("accuracy of the last runs", thumbnails.small(theme.png(draw(rows))))
     n_runs = "last run" if len(rows) == 1 else f"last {len(rows)} runs"
     heading = f"# The {n_runs} of {markdown.escaped(what)}"
@@ -40,7 +43,7 @@ def page(rows: Sequence[Row], what: str) -> str:
 
 
 def table(rows: Sequence[Row]) -> list[dict[str, str]]:
-    """Return a line in words for each run, the newest first."""
+    """Return a row of text for each run, newest first."""
     return [
         {
             "run": row["run"],
@@ -55,9 +58,9 @@ def table(rows: Sequence[Row]) -> list[dict[str, str]]:
 
 
 def draw(rows: Sequence[Row]) -> Figure:
-    """Return the accuracies over the runs, each marked with the gate's decision."""
-    made = theme.figure(_HEIGHT)
-    axes = made.subplots()
+    """Return a figure of the accuracy of each run, marked with the gate's decision."""
+    figure = theme.figure(_HEIGHT)
+    axes = figure.subplots()
     theme.style(axes, "Accuracy of the last runs", "", "")
     for split, style in (("test", "-"), ("validation", ":")):
         values = [_or_nan(row[f"{split}_accuracy"]) for row in rows]
@@ -75,12 +78,12 @@ def draw(rows: Sequence[Row]) -> Figure:
     _thin(axes)
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=theme.TEXT, frameon=False)
-    made.tight_layout()
-    return made
+    figure.tight_layout()
+    return figure
 
 
 def _limit(axes: Axes, values: Sequence[float | None]) -> None:
-    """Leave room around the accuracies, a point at least, and hardly any above 100 %."""
+    """Set the limits of the y axis: half a point or more around the values, little above 100 %."""
     known = [value for value in values if value is not None]
     low, high = min(known, default=0.0), max(known, default=1.0)
     room = max(0.1 * (high - low), 0.005)
@@ -88,7 +91,7 @@ def _limit(axes: Axes, values: Sequence[float | None]) -> None:
 
 
 def _thin(axes: Axes) -> None:
-    """Show at most seven of the runs' times, the newest among them."""
+    """Show the times of at most seven runs, including the newest."""
     labels = axes.get_xticklabels()
     step = -(-len(labels) // 7)
     for i, label in enumerate(reversed(labels)):

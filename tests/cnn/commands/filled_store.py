@@ -1,4 +1,4 @@
-"""A store with runs in it, made through the store itself, of tiny files."""
+"""A store with runs of tiny files, published as a real run publishes them."""
 
 import json
 import os
@@ -7,12 +7,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from cnn.commands import verify
 from cnn.runs import folders, records
 from cnn.runs.records import RunRecord, StepOutcome
 from cnn.store.keys import Key
 from cnn.store.manifests import Headline
 from cnn.store.refs import Kind, Ref
 from cnn.store.store import Store
+from tests.plain_record import PLAIN
 
 OLD = datetime.now(UTC) - timedelta(days=100)
 READS: dict[Kind, tuple[Kind, ...]] = {"dataset": (), "model": ("dataset",), "report": ("model",)}
@@ -28,14 +30,14 @@ def artifact_path(store: Store, ref: Ref) -> Path:
 
 
 def age(path: Path, days: float = 90) -> None:
-    """Let a file or a folder look as if nothing had changed in it for so long."""
+    """Set the times of a path and everything in it to so many days ago."""
     then = datetime.now(UTC).timestamp() - days * 86_400
     for item in (*path.rglob("*"), path):
         os.utime(item, (then, then), follow_symlinks=False)
 
 
 def publish(store: Store, kind: Kind, seed: int, *reads: Ref) -> Ref:
-    """Publish an old artifact whose files say its seed."""
+    """Publish an artifact of 90 days ago whose files contain its seed."""
     key = Key(kind, {"settings": {"seed": seed}, "inputs": {ref.kind: ref.digest for ref in reads}})
 
     def produce(folder: Path) -> Headline:
@@ -57,34 +59,30 @@ def artifacts(store: Store, seed: int, data_seed: int = 0) -> dict[Kind, Ref]:
 
 
 def add_run(store: Store, seed: int, data_seed: int = 0, **changes: Any) -> RunRecord:
-    """Add a run with three artifacts of its own; a higher seed is a later run."""
+    """Publish a run of 100 days ago with three artifacts; a higher seed is a later run."""
     refs = artifacts(store, seed, data_seed)
     created = OLD + timedelta(minutes=seed)
-    record = RunRecord(
-        run=records.folder_name(created, f"digits-fast-seed{seed}"),
-        created=created,
-        status="completed",
-        data="digits",
-        recipe="fast",
-        seed=seed,
-        config={},
-        training={},
-        steps=tuple(
-            StepOutcome(step=kind, state="ran", why="new", seconds=1, ref=ref)
-            for kind, ref in refs.items()
-        ),
-        headline={"test_accuracy": 0.9},
-        seconds=1,
-    ).model_copy(update=changes)
+    steps = tuple(
+        StepOutcome(step=kind, state="ran", why="new", seconds=1, ref=ref)
+        for kind, ref in refs.items()
+    )
+    values = {
+        "run": records.folder_name(created, f"digits-fast-seed{seed}"),
+        "created": created,
+        "seed": seed,
+        "steps": steps,
+        "headline": {"test_accuracy": 0.9},
+    }
+    record = PLAIN.model_copy(update=values | changes)
     opened = {kind: store.open(ref) for kind, ref in refs.items()}
     return folders.publish(store.runs, record, opened, "<p>report</p>")[0]
 
 
-def promote(store: Store, record: RunRecord, track: str = "main") -> Path:
-    """Put a run's copies in a track's place, as a plain copy of a store has them."""
+def promote(store: Store, *runs: str, track: str = "main") -> Path:
+    """Copy the last run to a track's folder, with all runs in the history; return the folder."""
     folder = store.root / "promoted" / track
-    shutil.copytree(store.runs / record.run, folder)
-    (folder / "promoted.json").write_text(json.dumps([{"run": "gone"}, {"run": record.run}]))
+    shutil.copytree(store.runs / runs[-1], folder)
+    (folder / "promoted.json").write_text(json.dumps([{"run": run} for run in runs]))
     return folder
 
 
@@ -93,9 +91,20 @@ def ref_of(record: RunRecord, kind: Kind) -> Ref:
 
 
 def contents(root: Path) -> dict[str, tuple[bytes, int]]:
-    """Return every file below a folder with its bytes and its time, hidden ones too."""
+    """Return bytes and time of every file below a folder, hidden ones too."""
     return {
         str(path.relative_to(root)): (path.read_bytes(), path.stat().st_mtime_ns)
         for path in sorted(root.rglob("*"))
         if path.is_file()
     }
+
+
+def temporaries(store: Store) -> list[Path]:
+    """Return the hidden files and folders that no process should leave."""
+    expected = {".lock", ".index.lock", ".verified", ".lease.lock"}
+    return [path for path in store.root.rglob(".*") if path.name not in expected]
+
+
+def is_intact(store: Store) -> bool:
+    """Return whether nothing is broken and nothing temporary is left."""
+    return not verify.verify(store).broken and not temporaries(store)

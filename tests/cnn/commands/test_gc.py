@@ -1,12 +1,14 @@
-"""Freeing what no run needs: what stays, what goes, and what happens beside other processes."""
+"""Garbage collection: what is kept, what is freed, and what happens beside other processes."""
 
-import json
+import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,6 @@ from cnn.commands.gc import Survey
 from cnn.errors import ArtifactError, ConfigError
 from cnn.io import atomic
 from cnn.runs import folders, index, records, searches
-from cnn.runs.records import RunRecord
 from cnn.store import in_use, layout
 from cnn.store.keys import Key
 from cnn.store.refs import Ref
@@ -26,45 +27,41 @@ from cnn.tables import parquet
 from tests.cnn.commands import filled_store
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    """A store that does not exist yet."""
-    return Store(tmp_path / "artifacts")
+def add_runs(store: Store, n: int, **changes: Any) -> list[str]:
+    """Add runs with the seeds 1 to n on one data set and return their names."""
+    return [filled_store.add_run(store, seed, **changes).run for seed in range(1, n + 1)]
 
 
-def named(found: Survey) -> dict[str, str]:
-    """Return what is freed, and why, by its place below the root."""
+def freed(found: Survey) -> dict[str, str]:
+    """Return what is freed, by the last two parts of its path, and why."""
     return {"/".join(item.path.parts[-2:]): item.why for item in found.freed}
 
 
-def kept(store: Store) -> tuple[list[int], int]:
-    """Return the seeds of the runs that are there, and how many artifacts."""
-    n_artifacts = sum(1 for _ in (store.root / "store").glob("[!.]*/*"))
-    return [record.seed for record in records.read_all(store.runs)], n_artifacts
+def seeds(store: Store) -> list[int]:
+    """Return the seeds of the runs that are left."""
+    return [record.seed for record in records.read_all(store.runs)]
 
 
-def hidden(store: Store) -> list[Path]:
-    locks = {".lock", ".index.lock", ".verified", ".lease.lock"}
-    return [path for path in store.root.rglob(".*") if path.name not in locks]
+def n_artifacts(store: Store) -> int:
+    return sum(1 for _ in (store.root / "store").glob("[!.]*/*"))
 
 
-def is_clean(store: Store) -> bool:
-    return not verify.verify(store).broken and not hidden(store)
+def written(path: Path, text: str = "x") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
 
 
-def test_the_last_runs_stay_with_what_they_were_made_from(store: Store) -> None:
-    """Older runs go, with the artifacts that are theirs alone."""
+def test_the_newest_runs_are_kept_with_everything_they_were_made_from(store: Store) -> None:
+    """Older runs are freed with the artifacts that only they use, and the index is rebuilt."""
     for seed in range(1, 5):
         filled_store.add_run(store, seed, data_seed=seed % 2)
     found = gc.collect(store, 2)
-    assert kept(store) == ([3, 4], 2 + 2 * 2)
+    assert (seeds(store), n_artifacts(store)) == ([3, 4], 2 + 2 * 2)
     assert [item.what for item in found.freed].count("run") == 2
     assert [item.what for item in found.freed].count("model") == 2
-    assert {item.why for item in found.freed} == {
-        "completed; not among the last",
-        "no run that is kept needs it",
-    }
-    assert is_clean(store)
+    assert set(freed(found).values()) == {"completed; not among the last", "no kept run needs it"}
+    assert filled_store.is_intact(store)
     rows = parquet.read(store.runs / "index.parquet").to_pylist()
     assert [row["seed"] for row in rows] == [3, 4]
     for record in records.read_all(store.runs):
@@ -73,270 +70,234 @@ def test_the_last_runs_stay_with_what_they_were_made_from(store: Store) -> None:
             store.open(step.ref)
 
 
-def test_without_apply_nothing_is_changed(store: Store) -> None:
-    """What would go is said, with its size, and is what goes then."""
-    for seed in range(1, 4):
-        filled_store.add_run(store, seed)
+def test_a_survey_changes_nothing_and_is_what_a_collection_frees(store: Store) -> None:
+    """Each thing with its size in bytes."""
+    add_runs(store, 3)
     before = filled_store.contents(store.root)
     found = gc.survey(store, 1)
     assert filled_store.contents(store.root) == before
-    sizes = {item.path: item.n_bytes for item in found.freed}
-    for path, n_bytes in sizes.items():
-        whole = [path] if path.is_file() else [item for item in path.rglob("*") if item.is_file()]
-        assert n_bytes == sum(item.stat().st_size for item in whole) > 0
+    for item in found.freed:
+        files = [path for path in (item.path, *item.path.rglob("*")) if path.is_file()]
+        assert item.n_bytes == sum(path.stat().st_size for path in files) > 0
     assert gc.collect(store, 1) == found
-    assert not any(path.exists() for path in sizes)
+    assert not any(item.path.exists() for item in found.freed)
     assert gc.survey(store, 1).freed == ()
 
 
-def test_a_store_without_anything_stays_so(store: Store) -> None:
-    """Nothing is there, nothing is freed, and nothing is created."""
+def test_a_store_that_does_not_exist_is_not_created(store: Store) -> None:
+    """And nothing is freed."""
     for call in (gc.survey, gc.collect):
         assert call(store, 10) == Survey((), (), ())
     assert not store.root.exists()
 
 
-def test_pinned_runs_stay(store: Store) -> None:
-    """Until they are unpinned."""
-    for seed in range(1, 4):
-        filled_store.add_run(store, seed)
-    first = next(records.read_all(store.runs)).run
+def test_a_pinned_run_is_kept_until_it_is_unpinned(store: Store) -> None:
+    """Unpinning twice is not an error; pinning an unknown run is."""
+    first = add_runs(store, 3)[0]
     assert folders.pin(store.runs, first) == store.runs / first
     assert folders.is_pinned(store.runs / first)
     found = gc.collect(store, 1)
-    assert kept(store) == ([1, 3], 1 + 2 * 2)
+    assert (seeds(store), n_artifacts(store)) == ([1, 3], 1 + 2 * 2)
     assert {item.path.name: item.why for item in found.kept}[first] == "pinned"
     folders.unpin(store.runs, first)
-    folders.unpin(store.runs, first)  # twice is no error
+    folders.unpin(store.runs, first)
     gc.collect(store, 1)
-    assert kept(store)[0] == [3]
+    assert seeds(store) == [3]
     with pytest.raises(ConfigError, match="no run of that name"):
         folders.pin(store.runs, first)
 
 
-def promote(store: Store, *names: str, track: str = "main") -> Path:
-    folder = store.root / "promoted" / track
-    folder.mkdir(parents=True)
-    history = [{"run": name, "at": "2026-01-01"} for name in names]
-    (folder / "promoted.json").write_text(json.dumps(history))
-    return folder / "promoted.json"
-
-
-def test_every_run_that_was_promoted_on_any_track_stays(store: Store) -> None:
-    """The history names runs to go back to; one that is gone already is no error."""
-    names = [filled_store.add_run(store, seed).run for seed in range(1, 6)]
-    promote(store, names[0], "removed-by-hand", names[1])
-    promote(store, names[2], track="other")
+def test_every_run_that_was_ever_promoted_on_any_track_is_kept(store: Store) -> None:
+    """A user can go back to it; the history may also name a run that is gone."""
+    names = add_runs(store, 5)
+    track = filled_store.promote(store, names[0], "removed-by-hand", names[1])
+    filled_store.promote(store, names[2], track="other")
     gc.collect(store, 0)
-    assert kept(store)[0] == [1, 2, 3]
-    assert (store.root / "promoted/main/promoted.json").exists()
+    assert seeds(store) == [1, 2, 3]
+    assert (track / "promoted.json").exists()
 
 
 @pytest.mark.parametrize("content", ["", "{}", '[{"name": "x"}]', "[1]", '[{"run": 1}]'])
-def test_a_history_that_cannot_be_read_frees_nothing(store: Store, content: str) -> None:
-    """What was promoted is not known then, and nothing may go."""
-    record = filled_store.add_run(store, 1)
-    promote(store, record.run).write_text(content)
+def test_nothing_is_freed_if_a_history_cannot_be_read(store: Store, content: str) -> None:
+    """It is not known then what was promoted."""
+    (name,) = add_runs(store, 1)
+    (filled_store.promote(store, name) / "promoted.json").write_text(content)
     before = filled_store.contents(store.root)
     for call in (gc.survey, gc.collect):
-        with pytest.raises(ArtifactError, match=r"promoted\.json cannot be read.*mend it"):
+        with pytest.raises(ArtifactError, match=r"promoted\.json cannot be read.*repair it"):
             call(store, 0)
     assert filled_store.contents(store.root) | {".lock": (b"", 0)} == before | {".lock": (b"", 0)}
 
 
-def test_failed_runs_do_not_push_out_completed_ones(store: Store) -> None:
-    """A week of nightly failures leaves the last good runs; failed ones are counted alone."""
-    for seed in range(1, 4):
-        filled_store.add_run(store, seed)
+def test_failed_runs_are_counted_apart_from_completed_ones(store: Store) -> None:
+    """A week of nightly failures does not push out the last good runs."""
+    add_runs(store, 3)
     for seed in range(4, 9):
         filled_store.add_run(store, seed, status="failed", error="diverged")
     gc.collect(store, 2)
-    assert kept(store)[0] == [2, 3, 7, 8]
+    assert seeds(store) == [2, 3, 7, 8]
 
 
-def break_record(store: Store, record: RunRecord) -> Path:
-    path = store.runs / record.run / "run.json"
-    path.write_text(path.read_text()[:-100])
-    return path.parent
+def damage_record(store: Store, name: str) -> Path:
+    """Cut off a run.json and return its folder."""
+    os.truncate(store.runs / name / "run.json", 100)
+    return store.runs / name
 
 
 def test_a_run_without_a_readable_record_is_left_alone(store: Store) -> None:
-    """It is named; it neither counts among the last nor protects artifacts."""
-    made = [filled_store.add_run(store, seed) for seed in range(1, 4)]
-    folder = break_record(store, made[2])
+    """It does not count as one of the newest, and its artifacts are not kept for it."""
+    folder = damage_record(store, add_runs(store, 3)[2])
     found = gc.collect(store, 1)
     assert (folder, "run.json is missing or damaged") in found.left
     assert folder.is_dir()
-    assert kept(store) == ([2], 3)
+    assert (seeds(store), n_artifacts(store)) == ([2], 3)
 
 
-@pytest.mark.parametrize("protect", ["pin", "promote"])
-def test_a_protected_run_without_a_readable_record_frees_nothing(
-    store: Store, protect: str
+@pytest.mark.parametrize(
+    "protect",
+    [lambda store, name: folders.pin(store.runs, name), filled_store.promote],
+    ids=["pinned", "promoted"],
+)
+def test_nothing_is_freed_if_a_protected_run_cannot_be_read(
+    store: Store, protect: Callable[[Store, str], Path]
 ) -> None:
-    """What it needs is not known: a person has to look."""
-    made = [filled_store.add_run(store, seed) for seed in range(1, 4)]
-    if protect == "pin":
-        folders.pin(store.runs, made[0].run)
-    else:
-        promote(store, made[0].run)
-    break_record(store, made[0])
-    with pytest.raises(ArtifactError, match="it is not known which artifacts to keep; mend it"):
+    """It is not known then which artifacts the run needs."""
+    first = add_runs(store, 3)[0]
+    protect(store, first)
+    damage_record(store, first)
+    with pytest.raises(ArtifactError, match="it is not known which artifacts to keep; repair it"):
         gc.collect(store, 1)
-    assert kept(store)[1] == 1 + 3 * 2
+    assert n_artifacts(store) == 1 + 3 * 2
 
 
-def test_what_a_kept_artifact_was_made_from_stays_though_no_run_names_it(store: Store) -> None:
-    """Inputs are followed through the manifests, however deep."""
+def test_inputs_of_a_kept_artifact_are_kept_though_no_run_names_them(store: Store) -> None:
+    """They are found recursively through the manifests."""
     record = filled_store.add_run(store, 1)
     report = next(step for step in record.steps if step.step == "report")
     path = store.runs / record.run / "run.json"
     path.write_text(record.model_copy(update={"steps": (report,)}).model_dump_json())
     gc.collect(store, 1)
-    assert kept(store) == ([1], 3)
+    assert (seeds(store), n_artifacts(store)) == ([1], 3)
 
 
-def test_what_is_young_stays_for_a_run_that_is_started_again(store: Store) -> None:
-    """A run that was killed has published steps that no run.json names."""
+def test_an_artifact_younger_than_an_hour_is_kept(store: Store) -> None:
+    """A killed run has published artifacts that its retry will need."""
     ref = filled_store.publish(store, "dataset", 7)
     folder = filled_store.artifact_path(store, ref)
     filled_store.age(folder, days=0.03)
-    assert named(gc.survey(store, 1)) == {}
+    assert freed(gc.survey(store, 1)) == {}
     filled_store.age(folder, days=0.05)
-    assert list(named(gc.survey(store, 1))) == [f"dataset/{ref.key}"]
+    assert list(freed(gc.survey(store, 1))) == [f"dataset/{ref.key}"]
 
 
 def checkpoint(store: Store, key: str, days: float) -> Path:
-    folder = store.root / "checkpoints" / key
-    folder.mkdir(parents=True)
-    (folder / "step-000000100.npz").write_text("state")
+    folder = written(store.root / "checkpoints" / key / "step-000000100.npz").parent
     filled_store.age(folder, days)
     return folder
 
 
-def test_a_training_under_way_keeps_its_checkpoints_and_its_data(store: Store) -> None:
-    """It is under way while something in its folder changes at least once a day."""
+def test_a_running_training_keeps_its_checkpoints_and_its_data(store: Store) -> None:
+    """It counts as running while something in its folder changes at least once a day."""
     dataset = filled_store.publish(store, "dataset", 0)
     folder = checkpoint(store, "a" * 64, days=0.9)
-    assert named(gc.survey(store, 1)) == {}
+    assert freed(gc.survey(store, 1)) == {}
     filled_store.age(folder, days=1.1)
-    found = named(gc.survey(store, 1))
-    assert found[f"checkpoints/{'a' * 64}"] == "untouched for a day"
+    found = freed(gc.survey(store, 1))
+    assert found[f"checkpoints/{'a' * 64}"] == "unchanged for a day"
     assert f"dataset/{dataset.key}" in found
     gc.collect(store, 1)
     assert not folder.exists()
-    assert is_clean(store)
+    assert filled_store.is_intact(store)
 
 
-def test_checkpoints_of_a_finished_training_go(store: Store) -> None:
-    """After an hour, unless a run lists its model: it may be training it anew."""
-    record = filled_store.add_run(store, 1)
-    model = filled_store.ref_of(record, "model")
+def test_checkpoints_of_a_finished_training_are_freed_after_an_hour(store: Store) -> None:
+    """Unless a run lists the model: it may be training it again."""
+    model = filled_store.ref_of(filled_store.add_run(store, 1), "model")
     folder = checkpoint(store, model.key, days=0.03)
-    assert named(gc.survey(store, 1)) == {}
+    assert freed(gc.survey(store, 1)) == {}
     filled_store.age(folder, days=0.05)
-    assert named(gc.survey(store, 1)) == {f"checkpoints/{model.key}": "the training is over"}
-    components = store.manifest(model).components
+    assert freed(gc.survey(store, 1)) == {f"checkpoints/{model.key}": "its training is over"}
     with in_use.listed(store.root) as uses:
-        uses.add(Key("model", components))
-        assert named(gc.survey(store, 1)) == {}
+        uses.add(Key("model", store.manifest(model).components))
+        assert freed(gc.survey(store, 1)) == {}
 
 
-def test_what_processes_left_goes_and_what_is_written_stays(store: Store) -> None:
-    """Temporaries, the quarantine, downloads set aside, memories of artifacts that are gone."""
-    record = filled_store.add_run(store, 1)
-    leftovers = [
+def test_leftovers_are_freed_but_not_what_is_being_written(store: Store) -> None:
+    """Temporary files, the quarantine, bad downloads, digest caches of artifacts that are gone."""
+    model = filled_store.ref_of(filled_store.add_run(store, 1), "model")
+    caches = store.root / "store" / ".verified"
+    leftovers = {
         store.root / ".scratch.1.part",
         store.root / "store" / ".model-1.1.part",
         store.runs / ".run.1.part",
         store.downloads / "mnist" / ".t10k.gz.1.part",
         store.downloads / "mnist" / "t10k.gz.bad",
         store.root / "quarantine" / "model-1-2",
-        store.root / "store" / ".verified" / f"model-{'a' * 64}.json",
-    ]
-    for path in leftovers:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("left")
-    fetched = store.downloads / "mnist" / "t10k.gz"
-    fetched.write_text("data")
-    memory = (
-        store.root
-        / "store"
-        / ".verified"
-        / f"model-{filled_store.ref_of(record, 'model').key}.json"
-    )
-    memory.write_text("{}")
-    fetched_memory = memory.with_name("downloads-mnist.json")
-    fetched_memory.write_text("{}")
-    with atomic.temporary_file(store.runs / "index.parquet") as written:
-        found = gc.collect(store, 1)
-        assert written.exists()
-    assert {item.path for item in found.freed} == set(leftovers)
-    assert not any(path.exists() for path in leftovers)
-    assert fetched.exists()
-    assert memory.exists()
-    assert fetched_memory.exists()
-
-
-def test_what_is_remembered_of_an_artifact_goes_with_it(store: Store) -> None:
-    """One gc is enough: nothing is left to be freed."""
-    ref = filled_store.publish(store, "dataset", 1)
-    memory = store.root / "store" / ".verified" / f"dataset-{ref.key}.json"
-    memory.parent.mkdir()
-    memory.write_text("{}")
-    assert {item.path for item in gc.collect(store, 1).freed} == {
-        filled_store.artifact_path(store, ref),
-        memory,
+        caches / f"model-{'a' * 64}.json",
     }
-    assert not memory.exists()
+    needed = [
+        store.downloads / "mnist" / "t10k.gz",
+        caches / f"model-{model.key}.json",
+        caches / "downloads-mnist.json",
+    ]
+    for path in (*leftovers, *needed):
+        written(path)
+    with atomic.temporary_file(store.runs / "index.parquet") as being_written:
+        found = gc.collect(store, 1)
+        assert being_written.exists()
+    assert {item.path for item in found.freed} == leftovers
+    assert not any(path.exists() for path in leftovers)
+    assert all(path.exists() for path in needed)
 
 
-def test_what_is_not_of_the_store_is_left_and_named(store: Store, tmp_path: Path) -> None:
-    """Foreign files, and links, which lead nowhere."""
-    filled_store.add_run(store, 1)
-    filled_store.add_run(store, 2)
+def test_the_digest_cache_of_an_artifact_is_freed_with_it(store: Store) -> None:
+    """One collection is enough."""
+    ref = filled_store.publish(store, "dataset", 1)
+    cache = written(store.root / "store" / ".verified" / f"dataset-{ref.key}.json")
+    folder = filled_store.artifact_path(store, ref)
+    assert {item.path for item in gc.collect(store, 1).freed} == {folder, cache}
+    assert not cache.exists()
+
+
+def test_foreign_files_and_links_are_named_and_left_alone(store: Store, tmp_path: Path) -> None:
+    """A link is not followed, not even inside a folder that is freed."""
+    old = store.runs / add_runs(store, 2)[0]
     outside = tmp_path / "outside"
-    (outside / ("c" * 64)).mkdir(parents=True)
-    (outside / ("c" * 64) / "precious").write_text("precious")
-    link = store.root / "store" / "model" / ("c" * 64)
-    link.symlink_to(outside / ("c" * 64))
-    whole = store.root / "quarantine"
-    whole.symlink_to(outside)
-    run = store.runs / "20200101T000000Z-linked"
-    run.symlink_to(outside / ("c" * 64))
-    foreign = [store.root / "notes.txt", store.root / "store" / "model" / "mine", store.runs / "x"]
-    for path in foreign:
-        path.write_text("mine")
-    old = store.runs / next(records.read_all(store.runs)).run
+    precious = written(outside / ("c" * 64) / "precious")
+    links = {
+        store.root / "store" / "model" / ("c" * 64): precious.parent,
+        store.root / "quarantine": outside,
+        store.runs / "20200101T000000Z-linked": precious.parent,
+    }
+    for link, target in links.items():
+        link.symlink_to(target)
     (old / "inside").symlink_to(outside)
-    found = gc.collect(store, 1)
-    assert {path for path, _ in found.left} == {link, whole, run, *foreign}
-    assert all(path.exists() for path in (link, whole, run, *foreign))
-    assert (outside / ("c" * 64) / "precious").read_text() == "precious"
+    names = ("notes.txt", "store/model/mine", "runs/x")
+    foreign = {*links, *(written(store.root / name) for name in names)}
+    assert {path for path, _ in gc.collect(store, 1).left} == foreign
+    assert all(path.exists() for path in foreign)
+    assert precious.exists()
     assert not old.exists()
 
 
-def test_what_a_run_under_way_has_listed_stays(store: Store) -> None:
-    """Before it is made, and though no run.json names it, until the run is over."""
+def test_an_artifact_that_a_run_has_listed_is_kept_until_the_run_ends(store: Store) -> None:
+    """A run lists artifacts before it makes them, and before any run.json names them."""
     ref = filled_store.publish(store, "dataset", 1)
-    key = Key("dataset", store.manifest(ref).components)
+    key, unmade = Key("dataset", store.manifest(ref).components), Key("report", {"not": "made yet"})
     with in_use.listed(store.root) as uses:
-        uses.add(Key("report", {"not": "made yet"}))
+        uses.add(unmade)
         uses.add(key)
         gc.collect(store, 1)
         assert store.find(key).manifest
-        assert in_use.read(store.root) == {
-            ("report", Key("report", {"not": "made yet"}).digest),
-            ("dataset", ref.key),
-        }
-    uses.add(key)  # a step that goes on after its run failed
-    assert not hidden(store)
+        assert in_use.read(store.root) == {("report", unmade.digest), ("dataset", ref.key)}
+    uses.add(key)  # a step that continues after its run has failed
+    assert not filled_store.temporaries(store)
     gc.collect(store, 1)
     assert store.find(key).manifest is None
 
 
-def test_the_list_of_a_killed_run_holds_nothing(store: Store) -> None:
-    """Its lock ended with it."""
+def test_the_list_of_a_killed_run_keeps_nothing(store: Store) -> None:
+    """Its lock ended with the process."""
     ref = filled_store.publish(store, "dataset", 1)
     code = f"""
 import os, signal
@@ -350,16 +311,15 @@ with in_use.listed(store.root) as uses:
     os.kill(os.getpid(), signal.SIGKILL)
 """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
-    assert len(hidden(store)) == 1
-    found = named(gc.collect(store, 1))
-    assert found[f"dataset/{ref.key}"] == "no run that is kept needs it"
-    assert not hidden(store)
+    assert len(filled_store.temporaries(store)) == 1
+    assert freed(gc.collect(store, 1))[f"dataset/{ref.key}"] == "no kept run needs it"
+    assert not filled_store.temporaries(store)
 
 
-def test_an_artifact_that_goes_away_meanwhile_is_no_error(
+def test_an_artifact_that_vanishes_during_gc_or_verify_is_not_an_error(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run may set one aside while gc or verify looks."""
+    """A run may move it to the quarantine."""
     ref = filled_store.publish(store, "dataset", 1)
     folder = filled_store.artifact_path(store, ref)
     monkeypatch.setattr(layout, "artifacts", lambda root: iter([("dataset", folder)]))
@@ -369,8 +329,8 @@ def test_an_artifact_that_goes_away_meanwhile_is_no_error(
     assert verify.verify(store).broken == []
 
 
-def test_a_list_does_not_grow_while_gc_decides(store: Store) -> None:
-    """A run that lists an artifact waits, and then does not find what has been taken away."""
+def test_a_run_cannot_list_an_artifact_while_gc_decides(store: Store) -> None:
+    """It waits, and then does not find what was freed."""
     ref = filled_store.publish(store, "dataset", 1)
     key = Key("dataset", store.manifest(ref).components)
     seen: list[Any] = []
@@ -391,56 +351,103 @@ def test_a_list_does_not_grow_while_gc_decides(store: Store) -> None:
     assert seen == [None]
 
 
-def test_a_gc_that_is_killed_leaves_only_what_the_next_one_sweeps(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+_KILLED = """
+import importlib, os, signal, sys
+from pathlib import Path
+from cnn.commands import gc
+from cnn.store.store import Store
+_, root, module, name, left = sys.argv
+module, left = importlib.import_module(module), int(left)
+function = getattr(module, name)
+def count_down(*given, **named):
+    global left
+    left -= 1
+    if not left:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return function(*given, **named)
+setattr(module, name, count_down)
+gc.collect(Store(Path(root)), 1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "function", "n"),
+    [("cnn.io.atomic", "discard", 1), ("cnn.io.atomic", "discard", 6), ("os", "unlink", 1)],
+)
+def test_a_killed_gc_leaves_only_temporaries_that_the_next_one_sweeps(
+    store: Store, module: str, function: str, n: int
 ) -> None:
-    """After any number of renames, and in the middle of removing, nothing is half there."""
-    for seed in range(1, 5):
-        filled_store.add_run(store, seed)
-    discard: Callable[[Path, Path], Path] = atomic.discard
-    done: list[Path] = []
-
-    def dies_after_five(path: Path, folder: Path) -> Path:
-        if len(done) == 5:
-            raise KeyboardInterrupt
-        done.append(path)
-        return discard(path, folder)
-
-    monkeypatch.setattr(atomic, "discard", dies_after_five)
-    with pytest.raises(KeyboardInterrupt):
-        gc.collect(store, 1)
-    monkeypatch.undo()
-    problems = {item.what for item in verify.verify(store).broken}
-    assert all("runs and there are" in problem for problem in problems)
-    half = next(iter((store.root / "store").glob(".*.part")))
-    next(half.iterdir()).unlink()
+    """Killed before the n-th rename or deletion; runs and artifacts that can be seen are whole."""
+    add_runs(store, 4)
+    words = [sys.executable, "-c", _KILLED, str(store.root), module, function, str(n)]
+    assert subprocess.run(words, check=False).returncode == -9
+    assert {item.path.name for item in verify.verify(store).broken} <= {"index.parquet"}
+    for half in (store.root / "store").glob(".*.part"):
+        next(half.iterdir()).unlink(missing_ok=True)
     gc.collect(store, 1)
-    assert is_clean(store)
-    assert kept(store) == ([4], 3)
+    assert filled_store.is_intact(store)
+    assert (seeds(store), n_artifacts(store)) == ([4], 3)
 
 
-def test_a_temporary_that_another_process_has_just_made_is_no_error(
+def collect_for_seconds(root: Path) -> int:
+    """Collect again and again for three seconds; return how many things were freed."""
+    n_freed, ends_at = 0, time.monotonic() + 3
+    while time.monotonic() < ends_at:
+        n_freed += len(gc.collect(Store(root), 0).freed)
+    return n_freed
+
+
+def use_for_seconds(root: Path) -> int:
+    """Use or make an old artifact as a run does, for three seconds; return how often."""
+    store, n_used, ends_at = Store(root), 0, time.monotonic() + 3
+    while time.monotonic() < ends_at:
+        seed = n_used % 3
+        with in_use.listed(root) as uses:
+            key = Key("dataset", {"settings": {"seed": seed}, "inputs": {}})
+            uses.add(key)
+            manifest = store.find(key).manifest
+            ref = manifest.ref if manifest else filled_store.publish(store, "dataset", seed)
+            for _ in range(5):
+                assert (store.open(ref) / "images.npy").read_text() == f"dataset {seed}"
+        n_used += 1
+    return n_used
+
+
+@pytest.mark.slow
+def test_runs_and_gcs_at_once_never_see_half_an_artifact(store: Store) -> None:
+    """An artifact that a run has listed can be opened as long as the run lasts."""
+    store.root.mkdir()
+    work = (use_for_seconds, use_for_seconds, collect_for_seconds, collect_for_seconds)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(len(work), context, context.Barrier(len(work)).wait) as pool:
+        counts = [future.result() for future in [pool.submit(call, store.root) for call in work]]
+    assert min(counts[:2]) > 3
+    assert sum(counts[2:]) > 3
+    gc.collect(store, 0)
+    assert filled_store.is_intact(store)
+    assert list((store.root / "store/dataset").iterdir()) == []
+
+
+def test_a_temporary_folder_that_another_process_has_just_made_is_not_an_error(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For a moment it is there and nobody holds its lock."""
-    filled_store.add_run(store, 1)
+    """For a moment its lock is not held yet."""
+    add_runs(store, 1)
     fresh = store.root / "store" / ".model-1.1.part"
     monkeypatch.setattr(index, "rebuild", lambda _: fresh.mkdir())
     assert gc.collect(store, 0).freed
     assert fresh.exists()
 
 
-# What makes a folder one that cannot be removed, and takes it back.
-_KEPT_FROM_ROOT = (("mount", "-t", "tmpfs", "tmpfs"), ("umount", "--lazy"))
-_KEPT_FROM_USERS = (("chmod", "u-w"), ("chmod", "u+w"))
+# How to make a folder that cannot be removed, and how to undo it.
+_FOR_ROOT = (("mount", "-t", "tmpfs", "tmpfs"), ("umount", "--lazy"))
+_FOR_USERS = (("chmod", "u-w"), ("chmod", "u+w"))
 
 
-def test_what_cannot_be_removed_is_said(store: Store) -> None:
-    """A folder that is not ours to empty ends as an error with its path."""
-    filled_store.add_run(store, 1)
-    filled_store.add_run(store, 2)
-    folder = store.runs / next(records.read_all(store.runs)).run / "figures"
-    fix, free = _KEPT_FROM_ROOT if os.geteuid() == 0 else _KEPT_FROM_USERS
+def test_a_folder_that_cannot_be_removed_is_named(store: Store) -> None:
+    """The next gc removes it once that is possible."""
+    folder = store.runs / add_runs(store, 2)[0] / "figures"
+    fix, free = _FOR_ROOT if os.geteuid() == 0 else _FOR_USERS
     if subprocess.run([*fix, folder], check=False, capture_output=True).returncode:
         pytest.skip("nothing can be mounted here")
     try:
@@ -450,50 +457,46 @@ def test_what_cannot_be_removed_is_said(store: Store) -> None:
         for path in store.runs.glob(".*.part/figures"):
             subprocess.run([*free, path], check=True)
     gc.collect(store, 1)
-    assert is_clean(store)
+    assert filled_store.is_intact(store)
 
 
-def test_a_comparison_stays_as_long_as_both_its_runs_do(store: Store) -> None:
-    """It is no stranger; it goes with the first of its runs, and whatever lies in it."""
-    names = [filled_store.add_run(store, seed, data="a--b").run for seed in range(1, 4)]
+def test_a_comparison_is_kept_as_long_as_both_its_runs(store: Store) -> None:
+    """Even if the names of the runs contain the separator."""
+    names = add_runs(store, 3, data="a--b")
     pairs = [(names[0], names[2]), (names[1], names[2]), (names[2], names[1])]
-    for before, after in pairs:
-        folder = store.root / "compared" / layout.compared_name(before, after)
-        folder.mkdir(parents=True)
-        (folder / "comparison.json").write_text("{}")
+    compared = [layout.compared_name(*pair) for pair in pairs]
+    for name in compared:
+        written(store.root / "compared" / name / "comparison.json", "{}")
     found = gc.collect(store, 2)
-    assert [item.path.name for item in found.freed if item.what == "compared"] == [
-        layout.compared_name(names[0], names[2])
-    ]
+    assert [item.path.name for item in found.freed if item.what == "compared"] == compared[:1]
     assert found.left == ()
-    there = {path.name for path in (store.root / "compared").iterdir()}
-    assert there == {layout.compared_name(*pair) for pair in pairs[1:]}
-    assert is_clean(store)
+    assert {path.name for path in (store.root / "compared").iterdir()} == set(compared[1:])
+    assert filled_store.is_intact(store)
 
 
-def test_a_search_stays_as_long_as_its_run_does(store: Store) -> None:
-    """One whose record is damaged goes."""
-    names = [filled_store.add_run(store, seed).run for seed in range(1, 4)]
+def test_a_search_is_kept_as_long_as_its_run(store: Store) -> None:
+    """One with a damaged record is freed."""
     ref = Ref(kind="patches", key="a" * 64, digest="b" * 64)
-    kinds = {"model": ref, "dataset": ref, "patches": ref}
-    searched = []
-    for run in names:
-        record = searches.record_of(
-            run=run, layer="conv2", data="digits", config={}, n_patches=1, **kinds
+    fields = {"layer": "conv2", "data": "digits", "config": {}, "n_patches": 1}
+    refs = {"model": ref, "dataset": ref, "patches": ref}
+    searched = [
+        searches.publish(
+            store.root, searches.record_of(run=run, **fields, **refs), lambda folder: None
         )
-        searched.append(searches.publish(store.root, record, lambda folder: None))
+        for run in add_runs(store, 3)
+    ]
     (searched[2] / searches.RECORD_NAME).write_text("{}")
     found = gc.collect(store, 2)
     assert [item.path for item in found.freed if item.what == "mined"] == [searched[0], searched[2]]
     assert [path for path in searched if path.exists()] == [searched[1]]
     assert found.left == ()
-    assert is_clean(store)
+    assert filled_store.is_intact(store)
 
 
 @pytest.mark.parametrize(
-    ("name", "wanted"),
+    ("name", "expected"),
     [("a--b", True), ("b--a--x", True), ("a--x--b", True), ("a", False), ("a--c", False)],
 )
-def test_the_folder_of_a_comparison_names_both_runs(name: str, wanted: bool) -> None:
-    """Runs whose own names have two dashes among them."""
-    assert layout.compares(name, {"a", "b", "a--x"}) == wanted
+def test_the_folder_of_a_comparison_names_both_runs(name: str, expected: bool) -> None:
+    """Also if a run's own name contains the separator."""
+    assert layout.compares(name, {"a", "b", "a--x"}) == expected

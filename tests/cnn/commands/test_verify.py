@@ -1,4 +1,4 @@
-"""Verifying a store: everything that is not as it was made is named, and nothing is changed."""
+"""Verification names everything that is broken in a store, and changes nothing."""
 
 import gzip
 import json
@@ -15,13 +15,15 @@ from cnn.data import idx
 from cnn.io.digest_cache import DigestCache
 from cnn.progress import Progress
 from cnn.runs import index, records
-from cnn.runs.records import RunRecord
 from cnn.store.keys import Key
 from cnn.store.manifests import Headline
+from cnn.store.refs import Ref
 from cnn.store.store import Store
 from cnn.tables import parquet
 from tests import hosts
 from tests.cnn.commands import filled_store
+
+Damage = Callable[[Path], Any]
 
 
 @pytest.fixture(autouse=True)
@@ -30,16 +32,11 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
+def store(store: Store) -> Store:
     """A store with two runs on one data set."""
-    store = Store(tmp_path / "artifacts")
     filled_store.add_run(store, 1)
     filled_store.add_run(store, 2)
     return store
-
-
-def all_records(store: Store) -> list[RunRecord]:
-    return list(records.read_all(store.runs))
 
 
 def broken(store: Store) -> list[tuple[str, str]]:
@@ -48,8 +45,8 @@ def broken(store: Store) -> list[tuple[str, str]]:
     return [(str(item.path.relative_to(store.root)), item.what) for item in found]
 
 
-def test_a_store_as_it_was_made_is_clean(store: Store) -> None:
-    """Artifacts, runs, files and bytes are counted; a link to the root is as good as the root."""
+def test_an_intact_store_is_counted(store: Store) -> None:
+    """Artifacts, runs, files and bytes; a link to the root gives the same."""
     found = verify.verify(store)
     assert found.broken == []
     assert (found.n_artifacts, found.n_runs) == (5, 2)
@@ -63,161 +60,167 @@ def test_a_store_as_it_was_made_is_clean(store: Store) -> None:
     assert len(verify.verify(Store(link)).broken) == 1
 
 
-@pytest.mark.parametrize("make", [lambda root: None, lambda root: root.mkdir()])
-def test_a_store_without_anything_is_clean(tmp_path: Path, make: Callable[[Path], None]) -> None:
-    """Nothing is there, nothing is broken, and nothing is created."""
+@pytest.mark.parametrize("exists", [False, True])
+def test_an_empty_store_is_intact(tmp_path: Path, exists: bool) -> None:
+    """Nothing is created."""
     root = tmp_path / "artifacts"
-    make(root)
+    if exists:
+        root.mkdir()
     assert verify.verify(Store(root)) == verify.Findings()
-    assert list(tmp_path.rglob("*")) in ([], [root])
+    assert list(tmp_path.rglob("*")) == [root] * exists
+
+
+def model_ref(store: Store) -> Ref:
+    return filled_store.ref_of(next(records.read_all(store.runs)), "model")
 
 
 def model_of(store: Store) -> Path:
-    return filled_store.artifact_path(store, filled_store.ref_of(all_records(store)[0], "model"))
+    return filled_store.artifact_path(store, model_ref(store))
 
 
 def run_of(store: Store) -> Path:
-    return store.runs / all_records(store)[0].run
+    return store.runs / next(records.read_all(store.runs)).run
 
 
-def text(name: str, content: str) -> Callable[[Path], Any]:
+def index_of(store: Store) -> Path:
+    return store.runs / "index.parquet"
+
+
+def text(name: str, content: str) -> Damage:
     return lambda folder: (folder / name).write_text(content)
 
 
-def edited(name: str, **changes: Any) -> Callable[[Path], Any]:
-    def change(folder: Path) -> None:
-        values = json.loads((folder / name).read_text())
-        (folder / name).write_text(json.dumps(values | changes))
-
-    return change
+def gone(name: str) -> Damage:
+    return lambda folder: (folder / name).unlink()
 
 
-ARTIFACT_FAULTS: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
-    "edited, same size": (text("model.json", "model 9"), ["model.json was changed"]),
-    "cut off": (text("model.json", "mod"), ["model.json has 3 bytes, not 7"]),
-    "gone": (lambda f: (f / "model.json").unlink(), ["model.json is missing"]),
-    "two at once": (
-        lambda f: [(f / "model.json").unlink(), (f / "history.parquet").write_text("x")],
-        ["history.parquet has 1 bytes, not 7", "model.json is missing"],
-    ),
-    "planted": (text("evil.pkl", ""), ["evil.pkl does not belong there"]),
-    "planted, hidden": (text(".evil", ""), [".evil does not belong there"]),
-    "no manifest": (lambda f: (f / "manifest.json").unlink(), ["manifest.json is missing"]),
-    "half a manifest": (text("manifest.json", '{"kind": '), ["manifest.json is"]),
-    "an edited manifest": (edited("manifest.json", seconds=1e9), ["manifest.json was changed"]),
-    "another's manifest": (edited("manifest.json", key="0" * 64), ["belongs to another artifact"]),
+def edited(name: str, **changes: Any) -> Damage:
+    return lambda f: (f / name).write_text(json.dumps(json.loads((f / name).read_text()) | changes))
+
+
+def link_to_record(folder: Path) -> None:
+    (folder / "model/model.json").unlink()
+    (folder / "model/model.json").symlink_to(folder / "run.json")
+
+
+def rows(change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> Damage:
+    """Return what rewrites the index with other rows."""
+
+    def rewrite(path: Path) -> None:
+        old = parquet.read(path).drop_columns("schema_version").to_pylist()
+        parquet.write_rows(path, "runs", change(old))
+
+    return rewrite
+
+
+without_last = rows(lambda old: old[:-1])
+# Of a place in the store: what damages it, and the findings, each as path and problem.
+FAULTS: dict[Callable[[Store], Path], dict[str, tuple[Any, ...]]] = {
+    model_of: {
+        "edited, same size": (text("model.json", "model 9"), " model.json was changed"),
+        "cut off": (text("model.json", "mod"), " model.json has 3 bytes, not 7"),
+        "two at once": (
+            lambda f: [gone("model.json")(f), text("history.parquet", "x")(f)],
+            " history.parquet has 1 bytes, not 7",
+            " model.json is missing",
+        ),
+        "planted": (text("evil.pkl", ""), " evil.pkl is not listed in manifest.json"),
+        "planted, hidden": (text(".evil", ""), " .evil is not listed in manifest.json"),
+        "no manifest": (gone("manifest.json"), " manifest.json is missing"),
+        "half a manifest": (text("manifest.json", '{"kind": '), " manifest.json is"),
+        "edited manifest": (edited("manifest.json", seconds=1e9), " manifest.json was changed"),
+        "another's manifest": (edited("manifest.json", key="0" * 64), " manifest.json belongs to"),
+    },
+    run_of: {
+        "edited table": (text("tables/history.parquet", "x"), "/tables/history.parquet was chan"),
+        "edited figure": (text("figures/history.png", "x"), "/figures/history.png was changed"),
+        "missing copy": (gone("model/model.json"), " model/model.json is missing"),
+        "link": (link_to_record, " model/model.json is missing"),
+        "no report": (gone("report.html"), " report.html is missing"),
+    },
+    index_of: {
+        "gone": (Path.unlink, " is missing"),
+        "cut off": (lambda path: os.truncate(path, 100), " not a complete parquet file"),
+        "a run short": (without_last, " lists 1 runs, the folder has 2; 2"),
+        "a run twice": (rows(lambda old: [*old, old[0]]), " lists a run twice"),
+        "another accuracy": (
+            rows(lambda old: [old[0], old[1] | {"test_accuracy": 0.99}]),
+            " differs from the run.json of ",
+        ),
+    },
 }
 
 
-@pytest.mark.parametrize("fault", ARTIFACT_FAULTS)
-def test_a_broken_artifact_is_named_with_all_that_is_wrong(store: Store, fault: str) -> None:
-    """One line for each broken file; what the store remembers of its digests is not asked."""
-    folder = model_of(store)
-    damage, wanted = ARTIFACT_FAULTS[fault]
+@pytest.mark.parametrize(
+    ("locate", "fault"), [(locate, fault) for locate in FAULTS for fault in FAULTS[locate]]
+)
+def test_everything_broken_is_named(
+    store: Store, locate: Callable[[Store], Path], fault: str
+) -> None:
+    """One line per problem in an artifact, in the copies of a run's folder, or in the index."""
+    damage, *expected = FAULTS[locate][fault]
+    damage(path := locate(store))
+    found = [f"{place} {problem}" for place, problem in broken(store)]
+    for line, problem in zip(found, expected, strict=True):
+        assert line.startswith(f"{path.relative_to(store.root)}{problem}")
+
+
+@pytest.mark.parametrize("damage", [gone("run.json"), text("run.json", '{"run":')])
+def test_a_run_without_a_readable_record_is_named(store: Store, damage: Damage) -> None:
+    """And the index still lists it."""
+    folder = run_of(store)
     damage(folder)
-    found = broken(store)
-    assert [path for path, _ in found] == [str(folder.relative_to(store.root))] * len(wanted)
-    for (_, what), words in zip(found, wanted, strict=True):
-        assert words in what
+    assert broken(store) == [
+        (f"runs/{folder.name}", "run.json is missing or damaged"),
+        (
+            "runs/index.parquet",
+            f"lists 2 runs, the folder has 1; {folder.name} is only in the index",
+        ),
+    ]
 
 
-def test_what_is_remembered_of_digests_is_not_believed(
+def test_files_are_hashed_without_the_digest_cache(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Verifying hashes bytes, where a run may trust size and times."""
-    path = model_of(store) / "model.json"
-    path.write_text("model 9")
-    monkeypatch.setattr(DigestCache, "digest", lambda *_: pytest.fail("the memory was asked"))
+    """A run may trust size and times, verification does not."""
+    (model_of(store) / "model.json").write_text("model 9")
+    monkeypatch.setattr(DigestCache, "digest", lambda *_: pytest.fail("the cache was used"))
     assert len(broken(store)) == 1
 
 
-LAYOUT_FAULTS: dict[str, tuple[str, str]] = {
-    "store/model/notes.txt": ("", "is not named by a key"),
-    f"store/model/{'a' * 64}": ("", "is a file; a folder belongs there"),
-    "store/pickles": ("", "is no kind of artifact"),
-    "store/patches": ("", "is a file; a folder belongs there"),
-    "quarantine": ("", "is a file; a folder belongs there"),
-    "runs/notes.txt": ("", "is a file; a folder belongs there"),
-    f"checkpoints/{'b' * 64}": ("", "is a file; a folder belongs there"),
-}
-
-
-@pytest.mark.parametrize("place", LAYOUT_FAULTS)
-def test_a_file_where_a_folder_belongs_is_named(store: Store, place: str) -> None:
-    """Whatever lies in the store's own folders and is no artifact, run or training."""
-    content, wanted = LAYOUT_FAULTS[place]
+@pytest.mark.parametrize(
+    ("place", "problem"),
+    [
+        ("store/model/notes.txt", "is not named by a key"),
+        (f"store/model/{'a' * 64}", "is a file; expected a folder"),
+        ("store/pickles", "is not a kind of artifact"),
+        ("store/patches", "is a file; expected a folder"),
+        ("quarantine", "is a file; expected a folder"),
+        ("runs/notes.txt", "is a file; expected a folder"),
+        (f"checkpoints/{'b' * 64}", "is a file; expected a folder"),
+    ],
+)
+def test_a_foreign_file_is_named(store: Store, place: str, problem: str) -> None:
+    """Anything in the store's own folders that is not an artifact, run or training."""
     path = store.root / place
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content)
-    assert broken(store) == [(place, wanted)]
+    path.touch()
+    assert broken(store) == [(place, problem)]
 
 
-@pytest.mark.parametrize("kept", [True, False])
-def test_links_are_named_and_not_followed(store: Store, tmp_path: Path, kept: bool) -> None:
-    """An artifact moved elsewhere, with a link left behind, is not in the store."""
+@pytest.mark.parametrize("target", ["elsewhere", "nowhere"])
+def test_links_are_named_and_not_followed(store: Store, tmp_path: Path, target: str) -> None:
+    """An artifact that was moved away and replaced by a link is not in the store."""
     folder = model_of(store)
     folder.rename(tmp_path / "elsewhere")
-    folder.symlink_to(tmp_path / ("elsewhere" if kept else "nowhere"))
+    folder.symlink_to(tmp_path / target)
     place = str(folder.relative_to(store.root))
-    assert broken(store) == [(place, "is a link, which is not followed; a folder belongs there")]
+    assert broken(store) == [(place, "is a link, which is not followed; expected a folder")]
 
 
-def test_what_is_not_of_the_store_is_not_its_fault(store: Store) -> None:
-    """A note in the root and files that are being written are no damage."""
-    (store.root / "README").write_text("ours")
-    (store.root / "store" / ".model-1.part").mkdir()
-    (store.root / "runs" / ".run.part").mkdir()
-    assert broken(store) == []
-
-
-RUN_FAULTS: dict[str, tuple[Callable[[Path], Any], str, str]] = {
-    "an edited table": (
-        text("tables/history.parquet", "model 9"),
-        "/tables/history.parquet",
-        "was changed",
-    ),
-    "an edited figure": (text("figures/history.png", "x"), "/figures/history.png", "was changed"),
-    "a missing copy": (
-        lambda f: (f / "model/model.json").unlink(),
-        "",
-        "model/model.json is missing",
-    ),
-    "a link": (
-        lambda f: [
-            (f / "model/model.json").unlink(),
-            (f / "model/model.json").symlink_to(f / "run.json"),
-        ],
-        "",
-        "model/model.json is missing",
-    ),
-    "no record": (lambda f: (f / "run.json").unlink(), "", "run.json is missing or damaged"),
-    "half a record": (text("run.json", '{"run":'), "", "run.json is missing or damaged"),
-    "no report": (lambda f: (f / "report.html").unlink(), "", "report.html is missing"),
-}
-
-
-@pytest.mark.parametrize("fault", RUN_FAULTS)
-def test_a_broken_run_folder_is_named(store: Store, fault: str) -> None:
-    """The copies that a consumer reads are compared with the artifacts that they came from."""
-    folder = run_of(store)
-    damage, place, wanted = RUN_FAULTS[fault]
-    damage(folder)
-    found = [item for item in broken(store) if item[0] != "runs/index.parquet"]
-    assert [path for path, _ in found] == [f"runs/{folder.name}{place}"]
-    assert wanted in found[0][1]
-
-
-def test_copies_outlive_their_artifacts(store: Store) -> None:
-    """A run whose artifacts were freed is whole: there is nothing to compare it with."""
-    folder = model_of(store)
-    folder.rename(store.root.with_name("taken away"))
-    (run_of(store) / "model/model.json").write_text("model 9")
-    assert broken(store) == []
-
-
-def test_copies_of_an_earlier_result_are_no_damage(store: Store) -> None:
-    """An artifact that was made anew with other content says nothing of older copies."""
-    ref = filled_store.ref_of(all_records(store)[0], "model")
+def remake_model(store: Store) -> None:
+    """Publish the model again with other content."""
+    ref = model_ref(store)
     manifest = store.manifest(ref)
 
     def produce(folder: Path) -> Headline:
@@ -226,116 +229,93 @@ def test_copies_of_an_earlier_result_are_no_damage(store: Store) -> None:
 
     key = Key("model", manifest.components)
     assert store.publish(key, manifest.reads, produce, replace=True).ref != ref
+
+
+@pytest.mark.parametrize("change", [lambda store: model_of(store).rename("gone"), remake_model])
+def test_copies_of_an_artifact_that_is_gone_or_was_made_again_are_not_compared(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Store], Any]
+) -> None:
+    """There is nothing left to compare them with."""
+    monkeypatch.chdir(tmp_path)
+    change(store)
+    (run_of(store) / "model/model.json").write_text("model 9")
     assert broken(store) == []
 
 
-def without_last(path: Path) -> None:
-    rows = parquet.read(path).drop_columns("schema_version").to_pylist()
-    parquet.write_rows(path, "runs", rows[:-1])
+def test_notes_in_the_root_and_temporary_files_are_not_damage(store: Store) -> None:
+    """Files that a process is writing have hidden names."""
+    (store.root / "README").write_text("ours")
+    (store.root / "store" / ".model-1.part").mkdir()
+    (store.root / "runs" / ".run.part").mkdir()
+    assert broken(store) == []
 
 
-def with_one_twice(path: Path) -> None:
-    rows = parquet.read(path).drop_columns("schema_version").to_pylist()
-    parquet.write_rows(path, "runs", [*rows, rows[0]])
-
-
-def other_accuracy(path: Path) -> None:
-    rows = parquet.read(path).drop_columns("schema_version").to_pylist()
-    parquet.write_rows(path, "runs", [rows[0], rows[1] | {"test_accuracy": 0.99}])
-
-
-INDEX_FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "gone": (Path.unlink, "is missing"),
-    "cut off": (lambda path: os.truncate(path, 100), "not a complete parquet file"),
-    "a run short": (without_last, "has 1 runs and there are 2; "),
-    "a run twice": (with_one_twice, "has a run twice"),
-    "another accuracy": (other_accuracy, "differs from the run.json of "),
-}
-
-
-@pytest.mark.parametrize("fault", INDEX_FAULTS)
-def test_an_index_that_does_not_agree_is_named(store: Store, fault: str) -> None:
-    """It says what the run.json files say, or it is broken."""
-    damage, wanted = INDEX_FAULTS[fault]
-    damage(store.runs / "index.parquet")
-    ((path, what),) = broken(store)
-    assert path == "runs/index.parquet"
-    assert wanted in what
-
-
-def test_a_run_that_is_just_finishing_is_no_damage(
+def test_a_run_that_is_just_finishing_is_not_damage(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its folder is there before its row: a second look finds both."""
-    without_last(store.runs / "index.parquet")
+    """Its folder appears before its row, which the second comparison finds."""
+    without_last(index_of(store))
     monkeypatch.setattr(verify.time, "sleep", lambda _: index.rebuild(store.runs))
     assert broken(store) == []
 
 
-def test_promoted_copies_are_compared(store: Store) -> None:
-    """With the artifacts of the run that was promoted last, as the promoted run.json names them."""
-    record = all_records(store)[0]
-    track = filled_store.promote(store, record)
+def test_promoted_files_are_compared_with_the_artifacts(store: Store) -> None:
+    """Of the run in the promoted run.json; an unreadable record or history is named."""
+    run = run_of(store).name
+    track = filled_store.promote(store, "gone", run)
     assert broken(store) == []
     (track / "model/model.json").write_text("model 9")
     (track / "figures/history.png").unlink()
     assert broken(store) == [
-        ("promoted/main/model/model.json", f"is not what {record.run} made"),
+        ("promoted/main/model/model.json", f"differs from the artifact of {run}"),
         ("promoted/main/figures", "history.png is missing"),
     ]
-
-
-def test_a_history_that_cannot_be_read_is_broken(store: Store) -> None:
-    """So is a promoted folder without the record of its run."""
-    track = filled_store.promote(store, all_records(store)[0])
-    (track / "run.json").unlink()
-    ((path, what),) = broken(store)
-    assert (path, "run.json: cannot be read" in what) == ("promoted/main", True)
-    (track / "promoted.json").write_text("{}")
-    ((path, what),) = broken(store)
-    assert (path, "promoted.json cannot be read" in what) == ("promoted/main", True)
+    for damage, problem in (
+        (gone("run.json"), "run.json: cannot be read"),
+        (text("promoted.json", "{}"), "promoted.json cannot be read"),
+    ):
+        damage(track)
+        ((path, what),) = broken(store)
+        assert (path, problem in what) == ("promoted/main", True)
 
 
 DOWNLOAD = "t10k-labels-idx1-ubyte.gz"
-DOWNLOAD_FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "other labels": (
-        lambda path: idx.write(path, np.array([1, 2, 4], np.uint8), compress=True),
-        "has wrong content: SHA-256 of it unpacked is ",
-    ),
-    "cut off": (lambda path: os.truncate(path, path.stat().st_size - 9), "cut off"),
-    "a page": (lambda path: path.write_bytes(gzip.compress(b"<!doctype html>")), ""),
-}
 
 
-@pytest.mark.parametrize("fault", DOWNLOAD_FAULTS)
+@pytest.mark.parametrize(
+    ("damage", "problem"),
+    [
+        (
+            lambda path: idx.write(path, np.array([1, 2, 4], np.uint8), compress=True),
+            "has wrong content: its unpacked SHA-256 is ",
+        ),
+        (lambda path: os.truncate(path, path.stat().st_size - 9), "cut off"),
+        (lambda path: path.write_bytes(gzip.compress(b"<!doctype html>")), ""),
+    ],
+    ids=["other labels", "cut off", "an HTML page"],
+)
 def test_downloads_are_unpacked_and_compared(
-    store: Store, monkeypatch: pytest.MonkeyPatch, fault: str
+    store: Store, monkeypatch: pytest.MonkeyPatch, damage: Damage, problem: str
 ) -> None:
-    """With the digests that are known; what was set aside is not looked at."""
+    """With the known digests; a file that was set aside is ignored."""
     path = store.downloads / "mnist" / DOWNLOAD
     path.parent.mkdir(parents=True)
     idx.write(path, np.array([1, 2, 3], np.uint8), compress=True)
     hosts.patch_set(monkeypatch, "mnist", sha256={"test-labels": idx.digest(path)})
     path.with_name(f"{DOWNLOAD}.bad").write_text("set aside")
     assert broken(store) == []
-    damage, wanted = DOWNLOAD_FAULTS[fault]
     damage(path)
     ((place, what),) = broken(store)
     assert place == f"downloads/mnist/{DOWNLOAD}"
-    assert wanted in what
+    assert problem in what
 
 
-def test_nothing_on_disk_is_changed(store: Store) -> None:
-    """Neither a broken artifact nor an index that is wrong is touched."""
+def test_nothing_on_disk_is_changed_and_progress_counts_artifacts_and_runs(store: Store) -> None:
+    """Not even a broken artifact or a missing index."""
     (model_of(store) / "model.json").write_text("model 9")
-    (store.runs / "index.parquet").unlink()
+    index_of(store).unlink()
     before = filled_store.contents(store.root.parent)
-    assert len(broken(store)) == 2
-    assert filled_store.contents(store.root.parent) == before
-
-
-def test_progress_goes_from_one_to_all(store: Store) -> None:
-    """Each artifact and each run is one step."""
     seen: list[Progress] = []
-    verify.verify(store, seen.append)
+    assert len(verify.verify(store, seen.append).broken) == 2
+    assert filled_store.contents(store.root.parent) == before
     assert [(now.done, now.total) for now in seen] == [(n, 7) for n in range(1, 8)]

@@ -1,4 +1,4 @@
-"""The scans that scikit-learn ships, as images of MNIST's kind."""
+"""The scans that ship with scikit-learn, as images in MNIST's format."""
 
 import gzip
 import hashlib
@@ -20,7 +20,7 @@ def centre(image: np.ndarray) -> np.ndarray:
 
 
 def test_the_scans_are_scikit_learns() -> None:
-    """All 1,797 are there, in order, with their labels, and each looks like its scan."""
+    """All 1,797 are read, in order, with their labels, and each has the ink of its scan."""
     images, labels = digits.read()
     reference = load_digits()
     assert (images.shape, images.dtype) == ((1797, 28, 28, 1), np.uint8)
@@ -31,13 +31,13 @@ def test_the_scans_are_scikit_learns() -> None:
 
 
 def test_the_digest_is_of_the_unpacked_file() -> None:
-    """The key follows the data, not how they are packed."""
+    """The key depends on the data, not on how they are packed."""
     packed = resources.files("sklearn.datasets.data") / "digits.csv.gz"
     unpacked = gzip.decompress(packed.read_bytes())
     assert digits.digest() == hashlib.sha256(unpacked).hexdigest()
 
 
-def test_the_centre_of_mass_is_the_images_middle() -> None:
+def test_the_centre_of_mass_is_in_the_middle_of_the_image() -> None:
     """Every digit is shifted as MNIST's are, to the nearest pixel."""
     images, _ = digits.read()
     offsets = [np.abs(centre(image[..., 0].astype(float)) - 13.5).max() for image in images]
@@ -45,7 +45,7 @@ def test_the_centre_of_mass_is_the_images_middle() -> None:
 
 
 def test_a_scan_is_enlarged_upright_into_a_box_of_20() -> None:
-    """Rows stay rows, columns stay columns, and 16 becomes 255."""
+    """Rows stay rows, columns stay columns, 16 becomes 255, and a scan without ink stays so."""
     scan = np.full((8, 8), 16)
     scan[:, 4:] = 8
     image = digits.enlarge(scan)[..., 0]
@@ -54,15 +54,11 @@ def test_a_scan_is_enlarged_upright_into_a_box_of_20() -> None:
     box = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     assert (box[:, :7] == 255).all()
     assert (box[:, -5:] == 128).all()
-
-
-def test_an_empty_scan_stays_empty() -> None:
-    """No ink is no division by zero."""
     assert not digits.enlarge(np.zeros((8, 8), np.int64)).any()
 
 
 def test_a_missing_file_is_refused_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where scikit-learn is not whole, the message says so."""
+    """If scikit-learn is incomplete, the message says so."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(DataError, match="install scikit-learn again"):
+    with pytest.raises(DataError, match="reinstall scikit-learn"):
         digits.read()

@@ -1,4 +1,4 @@
-"""Where data sets come from: identified without a network, loaded, checked and split."""
+"""Sources of data sets: identified without the network, then loaded, checked and split."""
 
 import logging
 import socket
@@ -13,25 +13,15 @@ from numpy.typing import NDArray
 from cnn.config.run import DataConfig
 from cnn.data import idx, idx_folder, sources
 from cnn.data.dataset import Dataset
-from cnn.errors import ConfigError, DataError, UnreachableError
+from cnn.data.published import FILE_NAMES
+from cnn.errors import ConfigError, DataError
 from tests import hosts
 
-NAMES = dict(
-    zip(
-        idx_folder.ROLES,
-        (
-            "train-images-idx3-ubyte.gz",
-            "train-labels-idx1-ubyte.gz",
-            "t10k-images-idx3-ubyte.gz",
-            "t10k-labels-idx1-ubyte.gz",
-        ),
-        strict=True,
-    )
-)
+Arrays = dict[str, NDArray[Any]]
 
 
 @pytest.fixture
-def arrays() -> dict[str, NDArray[Any]]:
+def arrays() -> Arrays:
     """Sixty training and twelve test images of 5 x 4 in three classes, sorted by class."""
     pixels = np.arange(72 * 20, dtype=np.uint32).reshape(72, 5, 4) % 251
     images = pixels.astype(np.uint8)
@@ -40,21 +30,26 @@ def arrays() -> dict[str, NDArray[Any]]:
     return dict(zip(idx_folder.ROLES, parts, strict=True))
 
 
-def put(path: Path, arrays: dict[str, NDArray[Any]], prefix: str = "") -> DataConfig:
-    """Write the arrays into a folder; return the settings that name it."""
+def put(path: Path, arrays: Arrays, prefix: str = "") -> DataConfig:
+    """Write the arrays to a folder; return the settings that name it."""
     path.mkdir(parents=True, exist_ok=True)
     for role, array in arrays.items():
-        idx.write(path / (prefix + NAMES[role]), array, compress=True)
+        idx.write(path / (prefix + FILE_NAMES[role]), array, compress=True)
     return DataConfig(source="folder", path=path, validation_fraction=0.1)
 
 
-def load(config: DataConfig, downloads: Path) -> Dataset:
-    return sources.load(sources.identify(config, downloads), config)
+def load(config: DataConfig, tmp_path: Path) -> Dataset:
+    return sources.load(sources.identify(config, tmp_path / "downloads"), config)
+
+
+def identity(config: DataConfig, tmp_path: Path) -> dict[str, Any]:
+    """Return what decides the arrays of a source."""
+    return sources.identify(config, tmp_path / "downloads").identity()
 
 
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No connection can be made; every attempt fails the test's own way."""
+    """Make every connection fail with an error of its own."""
 
     def refuse(*_: Any) -> None:
         raise OSError("this machine is offline")
@@ -64,45 +59,32 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def known(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arrays: dict[str, NDArray[Any]]
-) -> DataConfig:
-    """The small arrays are what `mnist` means; the settings name a folder that holds them."""
+def known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arrays: Arrays) -> DataConfig:
+    """Make the small arrays stand for MNIST; return the settings of a folder that holds them."""
     config = put(tmp_path / "copy", arrays)
-    digests = {role: idx.digest(tmp_path / "copy" / name) for role, name in NAMES.items()}
-    hosts.patch_set(monkeypatch, "mnist", sha256=digests)
-    hosts.patch_set(monkeypatch, "mnist", addresses=("http://127.0.0.1:9/",))
+    addresses = ("http://127.0.0.1:9/",)
+    hosts.patch_set(
+        monkeypatch, "mnist", sha256=hosts.digests(tmp_path / "copy"), addresses=addresses
+    )
     return config
 
 
-def test_a_folder_is_loaded_as_it_stands(tmp_path: Path, arrays: dict[str, NDArray[Any]]) -> None:
-    """Every image of the files is in one split, with its own label and index."""
+def test_a_folder_is_loaded_and_split_by_class(tmp_path: Path, arrays: Arrays) -> None:
+    """Each image is in one split, with its own label and id; validation has 10 % per class."""
     dataset = load(put(tmp_path, arrays), tmp_path)
-    assert (dataset.name, dataset.class_names, dataset.image_shape) == (
-        "folder",
-        ("0", "1", "2"),
-        (5, 4, 1),
-    )
-    seen: dict[str, list[int]] = {"train": [], "test": []}
+    assert (dataset.name, dataset.class_names) == ("folder", ("0", "1", "2"))
+    assert dataset.image_shape == (5, 4, 1)
     for name, split in dataset.splits.items():
         part = "test" if name == "test" else "train"
-        seen[part] += split.ids.tolist()
         np.testing.assert_array_equal(split.images[..., 0], arrays[f"{part}-images"][split.ids])
         np.testing.assert_array_equal(split.labels, arrays[f"{part}-labels"][split.ids])
-    assert sorted(seen["train"]) == list(range(60))
-    assert seen["test"] == list(range(12))
-
-
-def test_validation_images_are_a_stratified_part_of_the_training_images(
-    tmp_path: Path, arrays: dict[str, NDArray[Any]]
-) -> None:
-    """Although the file is sorted by class, each class is held out by its share."""
-    dataset = load(put(tmp_path, arrays), tmp_path)
+    train, validation, test = (dataset.splits[name].ids.tolist() for name in dataset.splits)
+    assert sorted(train + validation) == list(range(60))
+    assert test == list(range(12))
     assert dataset.class_counts("validation") == [2, 2, 2]
-    assert [len(dataset.splits[name]) for name in ("train", "validation", "test")] == [54, 6, 12]
 
 
-def test_the_split_follows_its_own_seed(tmp_path: Path, arrays: dict[str, NDArray[Any]]) -> None:
+def test_the_split_follows_its_own_seed(tmp_path: Path, arrays: Arrays) -> None:
     """data.split_seed, and nothing else, decides which images are held out."""
     config = put(tmp_path, arrays)
     held_out = [
@@ -112,19 +94,8 @@ def test_the_split_follows_its_own_seed(tmp_path: Path, arrays: dict[str, NDArra
     assert held_out[0].tolist() == held_out[1].tolist() != held_out[2].tolist()
 
 
-def test_images_of_emnist_are_set_upright(tmp_path: Path, arrays: dict[str, NDArray[Any]]) -> None:
-    """EMNIST's files, known by their prefix, hold each image transposed; others do not."""
-    lying = load(put(tmp_path / "a", arrays, "emnist-digits-"), tmp_path)
-    assert lying.image_shape == (4, 5, 1)
-    np.testing.assert_array_equal(
-        lying.splits["test"].images[..., 0], arrays["test-images"].transpose(0, 2, 1)
-    )
-    assert lying.origin["transposed"] is True
-    assert load(put(tmp_path / "b", arrays), tmp_path).origin["transposed"] is False
-
-
-def test_classes_are_the_labels_that_occur(tmp_path: Path, arrays: dict[str, NDArray[Any]]) -> None:
-    """A class that only the test images have is a class; a label that nobody has is none."""
+def test_classes_are_the_labels_that_occur(tmp_path: Path, arrays: Arrays) -> None:
+    """A label that only test images have is a class; a label that no image has is not."""
     arrays["test-labels"][-1] = 6
     dataset = load(put(tmp_path, arrays), tmp_path)
     assert dataset.class_names == ("0", "1", "2", "6")
@@ -132,84 +103,64 @@ def test_classes_are_the_labels_that_occur(tmp_path: Path, arrays: dict[str, NDA
     assert dataset.class_counts("train")[3:] == [0]
 
 
-def test_labels_that_begin_at_1_give_no_empty_class(
-    tmp_path: Path, arrays: dict[str, NDArray[Any]]
-) -> None:
-    """The network has one output for each letter of EMNIST, 1..26; names keep the labels."""
-    shifted = {role: a + 1 if "labels" in role else a for role, a in arrays.items()}
-    dataset = load(put(tmp_path, shifted), tmp_path)
-    assert dataset.class_names == ("1", "2", "3")
-    for name, split in dataset.splits.items():
-        part = "test" if name == "test" else "train"
-        np.testing.assert_array_equal(split.labels, arrays[f"{part}-labels"][split.ids])
-
-
 def test_a_mapping_file_names_the_classes_and_enters_the_key(
-    tmp_path: Path, arrays: dict[str, NDArray[Any]]
+    tmp_path: Path, arrays: Arrays
 ) -> None:
     """EMNIST's mapping gives each label its character; every label needs one."""
     config = put(tmp_path, arrays, "emnist-x-")
-    plain = sources.identify(config, tmp_path / "downloads").identity()
+    plain = identity(config, tmp_path)
     mapping = tmp_path / "emnist-x-mapping.txt"
     mapping.write_text("0 65 97\n1 66 98\n2 67 99\n")
     assert load(config, tmp_path).class_names == ("Aa", "Bb", "Cc")
-    assert sources.identify(config, tmp_path / "downloads").identity() != plain
+    assert identity(config, tmp_path) != plain
     mapping.write_text("0 65 97\n1 66 98\n")
     with pytest.raises(DataError, match=f"{tmp_path}: the file of class names.*for the label 2"):
         load(config, tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("role", "change", "wanted"),
+    ("role", "change", "message"),
     [
-        ("train-labels", lambda labels: labels[:-1], "60 images in .*, but 59 labels in "),
         ("test-images", lambda images: images[:, :4], "images are 5 x 4 x 1 in .*, but 4 x 4 x 1"),
         ("test-images", lambda images: images[:, 0, 0], "1 dimension.*looks like labels"),
-        (
-            "test-labels",
-            lambda labels: labels[:, None, None] * 1,
-            "3 dimensions.*looks like images",
-        ),
+        ("test-labels", lambda labels: labels[:, None, None], "3 dimensions.*looks like images"),
         ("train-images", lambda images: images[:0], "no images"),
     ],
 )
 def test_a_folder_whose_files_do_not_fit_is_refused(
-    tmp_path: Path, arrays: dict[str, NDArray[Any]], role: str, change: Any, wanted: str
+    tmp_path: Path, arrays: Arrays, role: str, change: Any, message: str
 ) -> None:
-    """The refusal names the file in question."""
+    """The error names the file in question."""
     config = put(tmp_path, {**arrays, role: change(arrays[role])})
-    with pytest.raises(DataError, match=wanted) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         load(config, tmp_path)
-    assert str(tmp_path / NAMES[role]) in str(caught.value)
+    assert str(tmp_path / FILE_NAMES[role]) in str(caught.value)
 
 
 @pytest.mark.parametrize("label", [0, 5])
-def test_one_class_is_too_few(tmp_path: Path, arrays: dict[str, NDArray[Any]], label: int) -> None:
-    """There is nothing to learn where all labels are the same."""
-    nothing = {role: array * 0 + label for role, array in arrays.items() if "labels" in role}
+def test_one_class_is_too_few(tmp_path: Path, arrays: Arrays, label: int) -> None:
+    """There is nothing to learn if all labels are the same."""
+    same = {role: array * 0 + label for role, array in arrays.items() if "labels" in role}
     with pytest.raises(DataError, match=f"all images have the label {label}; at least 2 classes"):
-        load(put(tmp_path, {**arrays, **nothing}), tmp_path)
+        load(put(tmp_path, {**arrays, **same}), tmp_path)
 
 
-OPTIONS: list[dict[str, Any]] = [{"image_size": (28, 28)}, {"channels": 3}]
-
-
-@pytest.mark.parametrize("options", OPTIONS)
-def test_settings_of_pictures_are_refused_for_idx_files(
-    tmp_path: Path, arrays: dict[str, NDArray[Any]], options: dict[str, Any]
+@pytest.mark.parametrize(("option", "value"), [("image_size", (28, 28)), ("channels", 3)])
+def test_settings_of_image_files_are_refused_for_idx_files(
+    tmp_path: Path, arrays: Arrays, option: str, value: Any
 ) -> None:
-    """A setting that would be ignored is refused in its place."""
-    config = put(tmp_path, arrays).model_copy(update=options)
-    with pytest.raises(ConfigError, match=f"data.{next(iter(options))} is for pictures, and this"):
-        sources.identify(config, tmp_path / "downloads")
+    """A setting without effect is refused, not ignored."""
+    config = put(tmp_path, arrays).model_copy(update={option: value})
+    with pytest.raises(ConfigError, match=f"data.{option} is for image files, but this folder"):
+        identity(config, tmp_path)
 
 
 def test_settings_that_change_nothing_leave_the_key_as_it_was(
-    tmp_path: Path, arrays: dict[str, NDArray[Any]]
+    tmp_path: Path, arrays: Arrays
 ) -> None:
-    """Artifacts of before these settings are found; each choice that matters is in the key."""
+    """Artifacts older than these settings are still found; choices that matter are in the key."""
     config = put(tmp_path, arrays)
-    before = sources.identify(config, tmp_path / "downloads").identity()
+    before = identity(config, tmp_path)
     assert before.keys() == {"name", "transposed", "payloads"}
     for options in ({"transpose": False}, {"transpose": None}):
         assert identity(config.model_copy(update=options), tmp_path) == before
@@ -218,79 +169,65 @@ def test_settings_that_change_nothing_leave_the_key_as_it_was(
 
 
 @pytest.mark.parametrize(("inverted", "n_warnings"), [(False, 0), (True, 1)])
-def test_bright_borders_are_warned_of_once_and_left_alone(
+def test_bright_borders_give_one_warning_and_are_left_alone(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, inverted: bool, n_warnings: int
 ) -> None:
-    """Ink on paper as a scanner sees it is pointed out, and used as it is."""
+    """Dark ink on bright paper, as from a scanner, is reported and used as it is."""
     images = np.zeros((20, 9, 9), np.uint8)
     images[:, 3:6, 3:6] = 250
     images = 255 - images if inverted else images
     labels = np.arange(20, dtype=np.uint8) % 2
     parts = (images, labels, images, labels)
     dataset = load(put(tmp_path, dict(zip(idx_folder.ROLES, parts, strict=True))), tmp_path)
-    found = [message for message in caplog.messages if "looks inverted" in message]
-    assert len(found) == n_warnings
+    assert sum("looks inverted" in message for message in caplog.messages) == n_warnings
     np.testing.assert_array_equal(dataset.splits["test"].images[..., 0], images)
 
 
 @pytest.mark.parametrize("role", idx_folder.ROLES)
 def test_a_file_that_changed_since_it_was_identified_is_refused(
-    tmp_path: Path, arrays: dict[str, NDArray[Any]], role: str
+    tmp_path: Path, arrays: Arrays, role: str
 ) -> None:
-    """What the key says was read is what was read."""
+    """The data that are loaded are the data that the key names."""
     config = put(tmp_path, arrays)
     source = sources.identify(config, tmp_path)
     put(tmp_path, {**arrays, role: arrays[role][::-1]})
-    with pytest.raises(DataError, match=f"{NAMES[role]}: the file changed while the run"):
+    with pytest.raises(DataError, match=f"{FILE_NAMES[role]}: the file changed while the run"):
         sources.load(source, config)
 
 
 @pytest.mark.usefixtures("offline")
-def test_identifying_needs_no_network(known: DataConfig, tmp_path: Path) -> None:
-    """The key of every source is known without asking anybody."""
-    identities = [
-        sources.identify(config, tmp_path).identity()
-        for config in (DataConfig(source="mnist"), DataConfig(source="digits"), known)
-    ]
-    assert [identity["name"] for identity in identities] == ["mnist", "digits", "mnist"]
-    assert all(identity["payloads"] for identity in identities)
-
-
-def test_a_folder_that_holds_a_known_data_set_is_that_data_set(
+def test_a_copy_of_mnist_is_mnist_and_no_key_needs_the_network(
     known: DataConfig, tmp_path: Path
 ) -> None:
-    """A local copy of MNIST has MNIST's name and key, and is loaded from where it lies."""
-    mnist = sources.identify(DataConfig(source="mnist"), tmp_path)
-    assert sources.identify(known, tmp_path).identity() == mnist.identity()
-    assert load(known, tmp_path / "downloads").name == "mnist"
+    """The copy has MNIST's name and key, and is loaded from its own folder."""
+    configs = (DataConfig(source="mnist"), DataConfig(source="digits"), known)
+    mnist, digits, copy = (identity(config, tmp_path) for config in configs)
+    assert (mnist["name"], digits["name"]) == ("mnist", "digits")
+    assert copy == mnist
+    assert mnist["payloads"]
+    assert digits["payloads"]
+    assert load(known, tmp_path).name == "mnist"
     assert not (tmp_path / "downloads").exists()
 
 
-def test_a_known_data_set_that_is_turned_is_another(known: DataConfig, tmp_path: Path) -> None:
-    """MNIST lying on its side is not MNIST, and nobody is told that it is."""
-    turned = known.model_copy(update={"transpose": True})
-    assert sources.identify(turned, tmp_path).name == "folder"
-    assert sources.identify(known.model_copy(update={"transpose": False}), tmp_path).name == "mnist"
+def test_transposed_mnist_is_another_data_set(known: DataConfig, tmp_path: Path) -> None:
+    """MNIST on its side is not MNIST, and does not have its name."""
+    for transpose, name in ((True, "folder"), (False, "mnist")):
+        config = known.model_copy(update={"transpose": transpose})
+        assert identity(config, tmp_path)["name"] == name
 
 
 def test_one_other_pixel_makes_another_data_set(
-    known: DataConfig, tmp_path: Path, arrays: dict[str, NDArray[Any]]
+    known: DataConfig, tmp_path: Path, arrays: Arrays
 ) -> None:
-    """A known name is only given to the known data."""
+    """Only the exact files of MNIST have its name and key."""
     arrays["train-images"][3, 1, 1] ^= 1
-    other = sources.identify(put(tmp_path / "copy", arrays), tmp_path)
-    assert other.name == "folder"
-    assert other.identity() != sources.identify(DataConfig(source="mnist"), tmp_path).identity()
+    other = identity(put(tmp_path / "copy", arrays), tmp_path)
+    assert other["name"] == "folder"
+    assert other != identity(DataConfig(source="mnist"), tmp_path)
 
 
-@pytest.mark.usefixtures("known")
-def test_a_data_set_that_cannot_be_fetched_is_an_error(tmp_path: Path) -> None:
-    """Outside of auto nothing falls back."""
-    with pytest.raises(UnreachableError, match=r"--data\.source folder --data\.path FOLDER"):
-        load(DataConfig(source="mnist"), tmp_path / "downloads")
-
-
-def test_auto_is_refused_where_it_was_not_resolved(tmp_path: Path) -> None:
+def test_auto_is_refused_unless_it_was_resolved(tmp_path: Path) -> None:
     """A flow never decides by itself which data it uses."""
     with pytest.raises(ConfigError, match=r"data\.source auto is resolved by the command"):
         sources.identify(DataConfig(source="auto"), tmp_path)
@@ -300,7 +237,7 @@ def test_auto_is_refused_where_it_was_not_resolved(tmp_path: Path) -> None:
 def test_auto_falls_back_to_digits_and_says_so(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The note is for people, the log has what each address answered, the rest is kept."""
+    """The note tells the user, the log has each address's answer, other settings are kept."""
     config = DataConfig(source="auto", split_seed=3)
     with caplog.at_level(logging.INFO):
         resolved, note = sources.resolve_auto(config, tmp_path / "downloads")
@@ -309,11 +246,9 @@ def test_auto_falls_back_to_digits_and_says_so(
     assert "http://127.0.0.1:9/train-images" in caplog.text
 
 
-@pytest.mark.usefixtures("offline")
-def test_auto_is_mnist_where_its_files_are(
-    known: DataConfig, tmp_path: Path, arrays: dict[str, NDArray[Any]]
-) -> None:
-    """Files that were fetched before are used without a network, and nothing is noted."""
+@pytest.mark.usefixtures("offline", "known")
+def test_auto_is_mnist_if_its_files_are_fetched(tmp_path: Path, arrays: Arrays) -> None:
+    """Files that were fetched before are used without the network, and without a note."""
     put(tmp_path / "downloads" / "mnist", arrays)
     for choose in (sources.resolve_auto, sources.guess_auto):
         resolved = choose(DataConfig(source="auto", split_seed=3), tmp_path / "downloads")
@@ -321,8 +256,8 @@ def test_auto_is_mnist_where_its_files_are(
 
 
 @pytest.mark.usefixtures("offline", "known")
-def test_a_plan_guesses_without_a_network(tmp_path: Path) -> None:
-    """Where MNIST is not fetched yet the plan is for digits, and says so."""
+def test_a_plan_guesses_without_the_network(tmp_path: Path) -> None:
+    """If MNIST is not fetched yet, the plan is for digits and says so."""
     resolved, note = sources.guess_auto(DataConfig(source="auto"), tmp_path / "downloads")
     assert resolved.source == "digits"
     assert "a run will try MNIST first" in note
@@ -336,8 +271,8 @@ def test_a_named_source_is_left_as_it_is(choose: Any, tmp_path: Path) -> None:
     assert choose(config, tmp_path) == (config, "")
 
 
-def test_digits_give_a_seventh_as_test(digits: Dataset) -> None:
-    """1,797 scans are split into test first, then validation, every class in each part."""
+def test_a_seventh_of_the_digits_is_for_testing(digits: Dataset) -> None:
+    """1,797 scans are split into test first, then validation; every split has every class."""
     n_images = {name: len(split) for name, split in digits.splits.items()}
     assert n_images["test"] == round(1797 / 7)
     assert n_images["validation"] == round((1797 - n_images["test"]) / 12)
@@ -351,11 +286,8 @@ def test_mnist_trains_on_55000_images_and_holds_out_5000(mnist_dir: Path, tmp_pa
     """The folder is recognised as MNIST; the 5,000 are a stratified sample of the 60,000."""
     dataset = load(DataConfig(source="folder", path=mnist_dir), tmp_path)
     assert dataset.name == "mnist"
-    assert {name: len(split) for name, split in dataset.splits.items()} == {
-        "train": 55_000,
-        "validation": 5_000,
-        "test": 10_000,
-    }
+    n_images = {name: len(split) for name, split in dataset.splits.items()}
+    assert n_images == {"train": 55_000, "validation": 5_000, "test": 10_000}
     everything = np.add(dataset.class_counts("train"), dataset.class_counts("validation"))
     shares = np.array(dataset.class_counts("validation")) - everything / 12
     assert np.abs(shares).max() < 1
@@ -366,10 +298,10 @@ def test_mnist_trains_on_55000_images_and_holds_out_5000(mnist_dir: Path, tmp_pa
 
 @pytest.mark.parametrize("kind", ["u1", "f4", "f8", "i4"])
 @pytest.mark.parametrize("prefix", ["", "emnist-x-"])
-def test_reading_takes_the_memory_of_the_files_and_little_more(
+def test_reading_takes_little_more_memory_than_the_files(
     tmp_path: Path, kind: str, prefix: str
 ) -> None:
-    """Types are converted, images turned and splits made where the bytes lie."""
+    """Images are converted, transposed and split in place."""
     n = 40_000_000 // np.dtype(kind).itemsize // 10_000
     shades = np.arange(n)[:, None, None] % 250
     labels = np.arange(n, dtype=np.uint8) % 2
@@ -383,9 +315,4 @@ def test_reading_takes_the_memory_of_the_files_and_little_more(
     finally:
         tracemalloc.stop()
     assert dataset.splits["test"].images[9, 0, 0, 0] == 9
-    assert peak < 1.125 * 40_000_000 + 30_000_000  # the first for a buffer that grows
-
-
-def identity(config: DataConfig, tmp_path: Path) -> dict[str, Any]:
-    """What decides the arrays of a source."""
-    return sources.identify(config, tmp_path / "downloads").identity()
+    assert peak < 1.125 * 40_000_000 + 30_000_000  # the factor is for a buffer that grows

@@ -1,4 +1,4 @@
-"""The evaluation: every image counted once, and figures that follow from the counts."""
+"""The evaluation: every image is counted once, and all figures follow from the counts."""
 
 from collections import Counter
 from dataclasses import replace
@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from numpy.typing import NDArray
 
 from cnn.data.dataset import Dataset
 from cnn.errors import ArtifactError
@@ -32,17 +33,21 @@ def predictions(measured: evaluation.Evaluation) -> pd.DataFrame:
     return pd.DataFrame(measured.tables["predictions"])
 
 
+def _with_images(dataset: Dataset, split: str, images: NDArray[Any]) -> Dataset:
+    """Return the data set with only these images, by index, in one split."""
+    return replace(dataset, splits={**dataset.splits, split: dataset.splits[split].take(images)})
+
+
 def _metric(measured: evaluation.Evaluation, split: str, name: str) -> dict[str, Any]:
-    (row,) = [
-        row for row in measured.tables["metrics"] if (row["split"], row["metric"]) == (split, name)
-    ]
+    rows = measured.tables["metrics"]
+    (row,) = (row for row in rows if (row["split"], row["metric"]) == (split, name))
     return row
 
 
 def test_every_validation_and_test_image_has_one_prediction(
     predictions: pd.DataFrame, digits: Dataset
 ) -> None:
-    """Ids and labels are those of the data set; no image is left out or counted twice."""
+    """Ids and labels are those of the data set; no image is missing or repeated."""
     assert set(predictions["split"]) == {"validation", "test"}
     for name in ("validation", "test"):
         rows, split = predictions[predictions["split"] == name], digits.splits[name]
@@ -56,13 +61,13 @@ def test_predictions_are_those_of_the_model(
     """Probabilities equal Keras's own; prediction, probability and loss follow from them."""
     images = np.concatenate([digits.splits[name].images for name in evaluation.SPLITS])
     expected = trained.model.predict(images.astype(np.float32), verbose=0)
-    found = np.stack(predictions["probabilities"].to_list())
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, expected, atol=1e-5)
-    np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
+    stored = np.stack(predictions["probabilities"].to_list())
+    assert stored.dtype == np.float32
+    np.testing.assert_allclose(stored, expected, atol=1e-5)
+    np.testing.assert_allclose(stored.sum(axis=1), 1, rtol=1e-5)
     assert predictions["prediction"].tolist() == expected.argmax(axis=1).tolist()
-    np.testing.assert_array_equal(predictions["probability"], found.max(axis=1))
-    of_label = found[np.arange(len(found)), predictions["label"]]
+    np.testing.assert_array_equal(predictions["probability"], stored.max(axis=1))
+    of_label = stored[np.arange(len(stored)), predictions["label"]]
     np.testing.assert_allclose(predictions["loss"], -np.log(of_label), rtol=1e-4, atol=1e-6)
     assert predictions["label_name"].tolist() == [str(label) for label in predictions["label"]]
 
@@ -71,11 +76,11 @@ def test_predictions_are_those_of_the_model(
 def test_metrics_follow_from_the_predictions(
     measured: evaluation.Evaluation, predictions: pd.DataFrame, split: str
 ) -> None:
-    """Accuracy is correct / n with Wilson's interval; loss a mean; f1 and error as defined."""
+    """Accuracy is correct / n with Wilson's interval, loss a mean, f1 and error as defined."""
     rows = predictions[predictions["split"] == split]
     right = rows["label"] == rows["prediction"]
     n_correct, n = int(right.sum()), len(rows)
-    assert 0 < n_correct < n, "an accuracy at either end would show nothing"
+    assert 0 < n_correct < n, "an accuracy of 0 or 1 would prove nothing"
     accuracy = _metric(measured, split, "accuracy")
     assert (accuracy["value"], accuracy["n"]) == (n_correct / n, n)
     assert (accuracy["ci_low"], accuracy["ci_high"]) == metrics.wilson(n_correct, n)
@@ -92,7 +97,7 @@ def test_metrics_follow_from_the_predictions(
 def test_tables_of_counts_add_up_to_the_split(
     measured: evaluation.Evaluation, predictions: pd.DataFrame, digits: Dataset, split: str
 ) -> None:
-    """Confusion has a row for each pair of classes; supports and bins hold every image."""
+    """Confusion has a row per pair of classes; supports and bins include every image."""
     n = len(digits.splits[split])
     tables = {
         name: [row for row in rows if row["split"] == split]
@@ -120,7 +125,7 @@ def test_tables_of_counts_add_up_to_the_split(
 def test_the_headline_repeats_the_accuracies(
     measured: evaluation.Evaluation, digits: Dataset
 ) -> None:
-    """Accuracy, interval and number of images of both splits, as in the table of metrics."""
+    """Accuracy, interval and number of images of both splits, as in the metrics table."""
     expected: dict[str, Any] = {}
     for split in ("validation", "test"):
         row = _metric(measured, split, "accuracy")
@@ -134,21 +139,21 @@ def test_the_headline_repeats_the_accuracies(
 
 
 def test_a_last_batch_of_three_images_is_counted(trained: fit.Fitted, digits: Dataset) -> None:
-    """1,003 images are one full batch and three more: all are measured, each as if alone."""
-    test = digits.splits["test"]
-    many = test.take(np.arange(1003) % len(test))
-    many = replace(many, ids=np.arange(1003))
-    dataset = replace(digits, splits={**digits.splits, "test": many})
-    found = evaluation.evaluate(trained.model, dataset, BINS)
-    rows = [row for row in found.tables["predictions"] if row["split"] == "test"]
-    assert [row["image_id"] for row in rows] == list(range(1003))
-    assert _metric(found, "test", "accuracy")["n"] == 1003
+    """1,003 images are one full batch and three more: each is measured as if alone."""
+    n = len(digits.splits["test"])
+    dataset = _with_images(digits, "test", np.arange(1003) % n)
+    repeated = evaluation.evaluate(trained.model, dataset, BINS)
+    rows = [row for row in repeated.tables["predictions"] if row["split"] == "test"]
+    assert [row["image_id"] for row in rows] == dataset.splits["test"].ids.tolist()
+    assert _metric(repeated, "test", "accuracy")["n"] == 1003
     probabilities = np.stack([row["probabilities"] for row in rows])
-    np.testing.assert_array_equal(probabilities[len(test) :], probabilities[: -len(test)])
+    np.testing.assert_array_equal(probabilities[n:], probabilities[:-n])
 
 
-def test_an_image_is_measured_alike_in_any_company(trained: fit.Fitted, digits: Dataset) -> None:
-    """Logits are the same bytes whether an image comes alone or among others."""
+def test_logits_do_not_depend_on_the_rest_of_the_batch(
+    trained: fit.Fitted, digits: Dataset
+) -> None:
+    """They are the same bytes whether an image comes alone or among others."""
     images = digits.splits["test"].images
     logits = predicting.logits_of(trained.model)
     together = logits(images)
@@ -159,63 +164,49 @@ def test_an_image_is_measured_alike_in_any_company(trained: fit.Fitted, digits: 
 
 
 @pytest.mark.parametrize("empty", ["validation", "test"])
-def test_a_split_without_images_has_no_rows(
-    trained: fit.Fitted, digits: Dataset, empty: str
-) -> None:
-    """Nothing is claimed about images that are not there."""
-    none = digits.splits[empty].take(np.arange(0))
-    dataset = replace(digits, splits={**digits.splits, empty: none})
-    found = evaluation.evaluate(trained.model, dataset, BINS)
-    for name, rows in found.tables.items():
+def test_an_empty_split_has_no_rows(trained: fit.Fitted, digits: Dataset, empty: str) -> None:
+    """No table and no headline has figures without images."""
+    dataset = _with_images(digits, empty, np.arange(0))
+    measured = evaluation.evaluate(trained.model, dataset, BINS)
+    for name, rows in measured.tables.items():
         counted = {"train"} if name == "metrics" else set()
         assert {row["split"] for row in rows} == ({"validation", "test"} | counted) - {empty}
-    assert not [name for name in found.headline if empty in name]
+    assert not [name for name in measured.headline if empty in name]
 
 
-def test_class_counts_of_every_split_stand_in_the_metrics(
-    trained: fit.Fitted, digits: Dataset
+def test_metrics_include_the_class_counts_of_every_split(
+    measured: evaluation.Evaluation, digits: Dataset
 ) -> None:
-    """How the images were split is in the table that is read first, training images too."""
-    rows = evaluation.evaluate(trained.model, digits, BINS).tables["metrics"]
+    """The table that is read first shows how the images were split, training images too."""
     for split in ("train", "validation", "test"):
-        counted = {row["metric"]: row for row in rows if row["split"] == split}
         labels = digits.splits[split].labels
         for label in range(10):
-            row = counted[f"n_images_class_{label}"]
+            row = _metric(measured, split, f"n_images_class_{label}")
             assert row["value"] == int((labels == label).sum())
             assert (row["n"], row["ci_low"], row["ci_high"]) == (len(labels), None, None)
 
 
-def test_a_class_that_never_occurs_has_no_scores(trained: fit.Fitted, digits: Dataset) -> None:
+def test_a_class_without_images_has_no_scores(trained: fit.Fitted, digits: Dataset) -> None:
     """Recall of a class without test images is null, not 0."""
-    test = digits.splits["test"]
-    without = test.take(np.flatnonzero(test.labels != 7))
-    dataset = replace(digits, splits={**digits.splits, "test": without})
-    found = evaluation.evaluate(trained.model, dataset, BINS)
-    (row,) = [
-        row for row in found.tables["per_class"] if (row["split"], row["label"]) == ("test", 7)
-    ]
+    dataset = _with_images(digits, "test", np.flatnonzero(digits.splits["test"].labels != 7))
+    rows = evaluation.evaluate(trained.model, dataset, BINS).tables["per_class"]
+    (row,) = (row for row in rows if (row["split"], row["label"]) == ("test", 7))
     assert row["support"] == 0
     assert row["recall"] is None
 
 
-@pytest.mark.parametrize("recipe", ["spec", "notebook"])
-@pytest.mark.parametrize("layer", ["conv1", "conv2", "dense1", "logits"])
-@pytest.mark.parametrize("damage", [np.nan, np.inf])
-def test_damaged_weights_are_refused(
-    digits: Dataset, recipe: str, layer: str, damage: float
-) -> None:
-    """One weight that is no number, in any layer: ReLU must not hide it from the check."""
-    network = networks.build(recipes.RECIPES[recipe], (28, 28, 1), 10, seed=0)
-    kernel, *rest = network.get_layer(layer).get_weights()
-    kernel.flat[0] = damage
-    network.get_layer(layer).set_weights([kernel, *rest])
-    with pytest.raises(ArtifactError, match="not finite"):
+def test_damaged_weights_are_refused(digits: Dataset) -> None:
+    """One infinite weight in the last layer is enough."""
+    network = networks.build(recipes.SPEC, (28, 28, 1), 10, seed=0)
+    kernel, bias = network.get_layer("logits").get_weights()
+    kernel.flat[0] = np.inf
+    network.get_layer("logits").set_weights([kernel, bias])
+    with pytest.raises(ArtifactError, match="weights of logits are not finite"):
         evaluation.evaluate(network, digits, BINS)
 
 
 def test_progress_counts_the_splits(trained: fit.Fitted, digits: Dataset) -> None:
-    """One report for each split, and the last says that all is done."""
+    """One report per split; the last one says that all are done."""
     reports: list[Progress] = []
     evaluation.evaluate(trained.model, digits, BINS, reports.append)
     assert [(item.done, item.total) for item in reports] == [(1, 2), (2, 2)]

@@ -1,20 +1,18 @@
-"""Mining with every option equals a full sort, on a network whose activations are whole numbers.
+"""Mining with every option equals a full sort, on a network whose activations are integers.
 
-Whole numbers are exact in float32 and in float64, and many of them are equal: every row must
-be the one that the order names.
+Integers are exact in float32 and in float64, and many of them are equal: every row must be the
+one that the order demands.
 """
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from cnn.config.run import MiningConfig
 from cnn.data.dataset import Dataset, Split
-from cnn.explain import activations, patches
-from cnn.train import networks, recipes
-from tests.cnn.explain import oracle
+from cnn.explain import activations
+from tests.cnn.explain import oracle, planted
+from tests.cnn.explain.planted import mine
 
 pytestmark = pytest.mark.usefixtures("prepared")
 
@@ -25,33 +23,25 @@ every_layer = pytest.mark.parametrize("layer", N_FILTERS)
 
 @pytest.fixture(scope="module")
 def network(prepared: object) -> Any:
-    """A network whose convolutions have small whole weights; filter 0 of both seldom fires."""
+    """A network whose convolutions have small integer weights; filter 0 of both seldom fires."""
     rng = np.random.default_rng(5)
-    settings = recipes.SPEC.model_copy(
-        update={"conv1_filters": 3, "conv2_filters": 4, "dense1_units": 8}
-    )
-    built = networks.build(settings, (28, 28, 1), 10, seed=0)
-    for name, rare in (("conv1", -14), ("conv2", -30)):
-        layer = built.get_layer(name)
-        bias = rng.integers(-3, 4, layer.bias.shape)
-        bias[0] = rare
-        layer.set_weights([rng.integers(-2, 3, layer.kernel.shape), bias])
+    built = planted.build(conv1_filters=3, conv2_filters=4, dense1_units=8)
+    for layer, rare in (("conv1", -14), ("conv2", -30)):
+        with planted.weights(built, layer) as (kernel, bias):
+            bias[:] = rng.integers(-3, 4, bias.shape)
+            bias[0] = rare
+            kernel[:] = rng.integers(-2, 3, kernel.shape)
     return built
 
 
 @pytest.fixture(scope="module")
 def dataset(digits: Dataset) -> Dataset:
-    """Black and white images, so that the scaled pixels are 0 and 1; five each are equal."""
+    """Black and white images, so that the scaled pixels are 0 and 1; many images are equal."""
     rng = np.random.default_rng(2)
     images = rng.choice(np.array([0, 0, 255], np.uint8), (N_IMAGES, 28, 28, 1))
     images[7:35] = np.tile(images[:7], (4, 1, 1, 1))
     labels, ids = rng.integers(0, 10, N_IMAGES), np.arange(N_IMAGES) + FIRST_ID
-    return replace(digits, splits={**digits.splits, "test": Split(images, labels, ids)})
-
-
-def _mine(network: Any, layer: str, dataset: Dataset, **settings: Any) -> patches.Patches:
-    wanted = MiningConfig(layer=layer, **settings)
-    return patches.mine(network, dataset, wanted, dataset.class_names)
+    return planted.with_test(digits, Split(images, labels, ids))
 
 
 def _check(
@@ -61,32 +51,32 @@ def _check(
     images = dataset.splits["test"].images
     values = oracle.activations(network, layer, images, rectified=sign == 1)
     assert (values == np.round(values)).all()
-    found = _mine(network, layer, dataset, **settings)
+    found = mine(network, layer, dataset, **settings)
     options = {
         "floor": 0.0 if sign == 1 else -np.inf,
         "one_per_image": settings.get("one_per_image", False),
         "radius": settings.get("suppression_radius", 0),
     }
     counted, rows = [], iter(found.rows)
-    for f in settings.get("filters", range(N_FILTERS[layer])):
+    searched = settings.get("filters", range(N_FILTERS[layer]))
+    for array in found.views.values():
+        assert len(array) == N_FILTERS[layer]
+        assert not np.delete(array, searched, axis=0).any(), "filters that were not searched"
+    for f in searched:
         k = settings.get("patches_per_filter", 12)
-        wanted, n_tied = oracle.mined(sign * values[..., f], k, **options)
-        for rank, place in enumerate(wanted, start=1):
+        expected, n_tied = oracle.mined(sign * values[..., f], k, **options)
+        for rank, position in enumerate(expected, start=1):
             row = next(rows)
-            box_y, box_x = oracle.box(layer, place.y), oracle.box(layer, place.x)
             assert [row[name] for name in ("layer", "filter", "rank")] == [layer, f, rank]
-            assert row["image_id"] == place.image + FIRST_ID
-            assert (row["y"], row["x"]) == (place.y, place.x)
-            assert row["activation"] == sign * place.activation
+            assert row["image_id"] == position.image + FIRST_ID
+            assert (row["y"], row["x"]) == (position.y, position.x)
+            assert row["activation"] == sign * position.activation
             assert row["n_tied"] == n_tied
-            assert [row[name] for name in ("y0", "y1", "clipped_y0", "clipped_y1")] == [*box_y]
-            assert [row[name] for name in ("x0", "x1", "clipped_x0", "clipped_x1")] == [*box_x]
-            padded = np.pad(images[place.image], [(8, 8), (8, 8), (0, 0)])
-            crop = padded[8 + box_y[0] : 8 + box_y[1], 8 + box_x[0] : 8 + box_x[1]]
-            np.testing.assert_array_equal(found.pixels[f, rank - 1], crop)
-        assert not found.pixels[f, len(wanted) :].any()
-        counted.append([len(wanted), n_tied])
+            oracle.check_box_and_pixels(images[position.image], row, found.pixels)
+        assert not found.pixels[f, len(expected) :].any()
+        counted.append([len(expected), n_tied])
     assert next(rows, None) is None, "more rows than a full sort has"
+    assert found.pixels.dtype == np.uint8
     return counted
 
 
@@ -128,45 +118,24 @@ def test_the_lowest_are_those_of_a_full_sort_before_the_relu(
     options: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """From the lowest up, negative where the layer itself has a ReLU; zeros and more count too."""
+    """Ascending; negative where the layer itself has a ReLU, while zeros and more count too."""
     monkeypatch.setattr(activations, "_LARGEST_BATCH", 10)
     counted = _check(network, layer, dataset, sign=-1, lowest=True, **options)
     k = options.get("patches_per_filter", 12)
     assert [n for n, _ in counted] == [k] * len(counted), "every filter has its lowest"
-    rows = _mine(network, layer, dataset, lowest=True, **options).rows
+    rows = mine(network, layer, dataset, lowest=True, **options).rows
     assert all((row["activation"] < 0) == (layer != "pool") for row in rows)
     assert not any(np.signbit(row["activation"]) for row in rows if layer == "pool")
 
 
 @every_layer
-def test_more_patches_than_positions_that_fire(network: Any, dataset: Dataset, layer: str) -> None:
-    """All that fire, in order, without a tie; the others' pixels are black."""
-    n_positions = N_IMAGES * {"conv1": 81, "conv2": 81, "pool": 16}[layer]
-    counted = _check(network, layer, dataset, patches_per_filter=n_positions)
-    assert 0 < counted[0][0] < n_positions
+@pytest.mark.parametrize("one_per_image", [False, True])
+def test_more_patches_than_positions_that_fire(
+    network: Any, dataset: Dataset, layer: str, one_per_image: bool
+) -> None:
+    """All that fire are kept, in order and without a tie; the pixels of other ranks are black."""
+    per_image = 1 if one_per_image else {"conv1": 81, "conv2": 81, "pool": 16}[layer]
+    options = {"patches_per_filter": N_IMAGES * per_image, "one_per_image": one_per_image}
+    counted = _check(network, layer, dataset, **options)
+    assert 0 < counted[0][0] < N_IMAGES * per_image
     assert [n_tied for _, n_tied in counted] == [0] * len(counted)
-
-
-def test_one_per_image_has_at_most_as_many_rows_as_images_fire(
-    network: Any, dataset: Dataset
-) -> None:
-    """Asked for as many as there are images."""
-    options = {"patches_per_filter": N_IMAGES, "one_per_image": True}
-    counted = _check(network, "conv1", dataset, **options)
-    assert 0 < counted[0][0] < N_IMAGES
-    found = _mine(network, "conv1", dataset, **options)
-    places = [(row["filter"], row["image_id"]) for row in found.rows]
-    assert len(set(places)) == len(places)
-
-
-@every_layer
-def test_filters_that_are_not_asked_for_have_no_pixels_and_no_projections(
-    network: Any, dataset: Dataset, layer: str
-) -> None:
-    """Their places in the arrays stay, so that a filter's number is its index."""
-    found = _mine(network, layer, dataset, filters=(1,))
-    assert {row["filter"] for row in found.rows} == {1}
-    for array in found.views.values():
-        assert len(array) == N_FILTERS[layer]
-        assert array[1].any()
-        assert not np.delete(array, 1, axis=0).any()

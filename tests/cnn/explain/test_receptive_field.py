@@ -1,5 +1,6 @@
 """Receptive fields equal the pixels that a unit really depends on."""
 
+import functools
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -10,15 +11,14 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from cnn.errors import ConfigError
 from cnn.explain import receptive_field
 from cnn.explain.receptive_field import Span
-from cnn.train import networks, recipes
+from tests.cnn.explain import oracle, planted
 
 
 @dataclass(frozen=True)
 class Step:
-    """One layer of a chain along one axis, as it is declared."""
+    """One layer of a chain along one axis."""
 
     kind: str
     kernel: int
@@ -27,8 +27,11 @@ class Step:
     padding: str
 
 
+Plane = tuple[tuple[int, int], list[tuple[Step, Step]]]  # an image's sides, layers by axis
+
+
 class _Layer:
-    """What the code under test reads of a Keras layer."""
+    """Those parts of a Keras layer that the code under test reads."""
 
     def __init__(self, name: str, along_y: Step, along_x: Step, shape: tuple[int, int]) -> None:
         self.name = name
@@ -48,7 +51,7 @@ class _Layer:
 
 @dataclass(frozen=True)
 class Sequential:
-    """Layers in a chain; they and it are of classes that are named like Keras's."""
+    """A chain of layers; their classes and its own have the names of Keras's classes."""
 
     layers: list[Any]
 
@@ -62,14 +65,13 @@ class Sequential:
         return cls(layers)
 
 
-def _reach(step: Step) -> int:
-    return step.dilation * (step.kernel - 1)
+def _padding(n: int, step: Step) -> tuple[int, int]:
+    """Return a layer's padding at the start and its output size."""
+    return oracle.padding(n, step.kernel, step.stride, step.dilation, step.padding)
 
 
 def _n_outputs(n: int, step: Step) -> int:
-    """Return a layer's output size, as TensorFlow documents it."""
-    usable = n if step.padding == "same" else n - _reach(step)
-    return -(-usable // step.stride)
+    return _padding(n, step)[1]
 
 
 def _depends_on(n: int, steps: list[Step]) -> NDArray[np.bool_]:
@@ -79,10 +81,8 @@ def _depends_on(n: int, steps: list[Step]) -> NDArray[np.bool_]:
     """
     masks = np.eye(n, dtype=bool)
     for step in steps:
-        size, n_outputs = len(masks), _n_outputs(len(masks), step)
-        padding = 0
-        if step.padding == "same":
-            padding = max(0, (n_outputs - 1) * step.stride + _reach(step) + 1 - size) // 2
+        size = len(masks)
+        padding, n_outputs = _padding(size, step)
         units = np.arange(n_outputs)
         below = np.zeros((n_outputs, n), bool)
         for tap in range(step.kernel):
@@ -93,122 +93,71 @@ def _depends_on(n: int, steps: list[Step]) -> NDArray[np.bool_]:
     return masks
 
 
-def _steps(dilations: st.SearchStrategy[int]) -> st.SearchStrategy[Step]:
-    paddings, kernels, strides = (
-        st.sampled_from(["valid", "same"]),
-        st.integers(1, 7),
-        st.integers(1, 4),
-    )
-    pools = st.sampled_from(["MaxPooling2D", "AveragePooling2D"])
-    convolutions = st.sampled_from(["Conv2D", "DepthwiseConv2D"])
-    dilated = st.builds(Step, convolutions, kernels, st.just(1), dilations, paddings)
-    plain = st.builds(Step, st.one_of(convolutions, pools), kernels, strides, st.just(1), paddings)
-    return st.one_of(plain, dilated)
-
-
-def _draw_chain(draw: st.DrawFn, n: int, dilations: st.SearchStrategy[int]) -> list[Step]:
-    """Return up to four layers that leave at least one unit of n pixels."""
-    steps: list[Step] = []
-    for step in draw(st.lists(_steps(dilations), min_size=1, max_size=4)):
-        left = _n_outputs(n, step)
-        if left >= 1:
-            steps.append(step)
-            n = left
-    return steps
+PADDINGS, KERNELS, STRIDES = (
+    st.sampled_from(["valid", "same"]),
+    st.integers(1, 7),
+    st.integers(1, 4),
+)
+CONVOLUTIONS = st.sampled_from(["Conv2D", "DepthwiseConv2D"])
+WINDOWS = st.one_of(CONVOLUTIONS, st.sampled_from(["MaxPooling2D", "AveragePooling2D"]))
+STEPS = st.one_of(
+    st.builds(Step, WINDOWS, KERNELS, STRIDES, st.just(1), PADDINGS),
+    st.builds(Step, CONVOLUTIONS, KERNELS, st.just(1), st.integers(1, 4), PADDINGS),
+)
 
 
 @st.composite
-def _chains(draw: st.DrawFn, dilations: st.SearchStrategy[int]) -> tuple[int, list[Step]]:
-    n = draw(st.integers(1, 40))
-    steps = _draw_chain(draw, n, dilations)
-    assume(steps)
-    return n, steps
+def _planes(draw: st.DrawFn) -> Plane:
+    """Return an image's sides and up to four layers that leave at least one unit.
 
-
-@st.composite
-def _planes(draw: st.DrawFn) -> tuple[tuple[int, int], list[tuple[Step, Step]]]:
-    """Return an image's sides and layers whose kernel, stride and dilation differ by axis."""
-    height, width = sides = draw(st.integers(1, 40)), draw(st.integers(1, 40))
+    Their kernel, stride and dilation differ by axis.
+    """
+    n_y, n_x = sides = draw(st.integers(1, 40)), draw(st.integers(1, 40))
     pairs: list[tuple[Step, Step]] = []
-    for along_y in _draw_chain(draw, height, st.integers(1, 4)):
-        other = draw(_steps(st.integers(1, 4)))
+    for along_y, other in draw(st.lists(st.tuples(STEPS, STEPS), min_size=1, max_size=4)):
         dilation = 1 if along_y.kind.endswith("Pooling2D") else other.dilation
         along_x = Step(along_y.kind, other.kernel, other.stride, dilation, along_y.padding)
-        if _n_outputs(width, along_x) < 1:
-            break
-        pairs.append((along_y, along_x))
-        width = _n_outputs(width, along_x)
+        left = _n_outputs(n_y, along_y), _n_outputs(n_x, along_x)
+        if min(left) >= 1:
+            pairs.append((along_y, along_x))
+            n_y, n_x = left
     assume(pairs)
     return sides, pairs
 
 
-def _spans(n: int, steps: list[Step]) -> list[Span]:
-    """Return the span of every unit, through `windows` on a square image."""
-    chain = Sequential.of([(step, step) for step in steps], (n, n))
-    along_y, along_x = receptive_field.windows(chain, f"layer{len(steps) - 1}")
-    assert along_y == along_x
-    n_units = len(_depends_on(n, steps))
-    return [receptive_field.span(along_y, unit) for unit in range(n_units)]
+def _check_spans(n: int, steps: list[Step], spans: list[Span]) -> None:
+    """Assert that spans are those of the pixels that count, by axis of n pixels.
 
-
-def _check_clipped(n: int, steps: list[Step], spans: list[Span]) -> None:
-    for found, mask in zip(spans, _depends_on(n, steps), strict=True):
-        pixels = np.flatnonzero(mask)
-        wanted = (pixels[0], pixels[-1] + 1) if len(pixels) else (0, 0)  # padding alone is seen
-        assert (found.clipped_start, found.clipped_stop) == wanted
+    The size and stride of whole spans follow the closed formulas of Araujo et al.
+    """
+    seen = [np.flatnonzero(mask) for mask in _depends_on(n, steps)]
+    ends = [(pixels[0], pixels[-1] + 1) if len(pixels) else (0, 0) for pixels in seen]
+    assert [(span.clipped_start, span.clipped_stop) for span in spans] == ends
+    size, jump = 1, 1
+    for step in steps:
+        size += step.dilation * (step.kernel - 1) * jump
+        jump *= step.stride
+    assert {span.stop - span.start for span in spans} == {size}
+    assert {b.start - a.start for a, b in pairwise(spans)} <= {jump}
+    for span, pixels in zip(spans, seen, strict=True):
+        if len(pixels):  # otherwise it sees only padding
+            assert max(span.start, 0) <= span.clipped_start
+            assert span.clipped_stop <= min(span.stop, n)
 
 
 def _check_both_axes(sides: tuple[int, int], pairs: list[tuple[Step, Step]]) -> None:
     found = receptive_field.windows(Sequential.of(pairs, sides), f"layer{len(pairs) - 1}")
     for axis, windows in enumerate(found):
         steps = [pair[axis] for pair in pairs]
-        n_units = len(_depends_on(sides[axis], steps))
+        n_units = functools.reduce(_n_outputs, steps, sides[axis])
         spans = [receptive_field.span(windows, unit) for unit in range(n_units)]
-        _check_clipped(sides[axis], steps, spans)
+        _check_spans(sides[axis], steps, spans)
 
 
 @settings(max_examples=500, deadline=None)
-@given(_chains(st.just(1)))
-def test_the_clipped_span_reaches_from_the_first_to_the_last_pixel_that_counts(
-    chain: tuple[int, list[Step]],
-) -> None:
-    """Chains of convolutions and pools without dilation, every unit of the last layer."""
-    _check_clipped(*chain, _spans(*chain))
-
-
-@settings(max_examples=500, deadline=None)
-@given(_chains(st.integers(1, 4)))
-def test_the_clipped_span_is_right_for_dilated_convolutions_too(
-    chain: tuple[int, list[Step]],
-) -> None:
-    """With dilation the first tap inside of the image may lie behind its edge."""
-    _check_clipped(*chain, _spans(*chain))
-
-
-@settings(max_examples=500, deadline=None)
-@given(_chains(st.integers(1, 4)))
-def test_the_whole_span_is_what_the_unit_would_see_in_an_endless_image(
-    chain: tuple[int, list[Step]],
-) -> None:
-    """Its size and stride follow the closed formulas of Araujo et al.; it holds the clipped one."""
-    n, steps = chain
-    size, jump = 1, 1
-    for step in steps:
-        size += _reach(step) * jump
-        jump *= step.stride
-    assume(_depends_on(n, steps).any(axis=1).all())
-    found = _spans(n, steps)
-    assert {span.stop - span.start for span in found} == {size}
-    assert {b.start - a.start for a, b in pairwise(found)} <= {jump}
-    for span in found:
-        assert max(span.start, 0) <= span.clipped_start
-        assert span.clipped_stop <= min(span.stop, n)
-
-
-@settings(max_examples=200, deadline=None)
 @given(_planes())
-def test_both_axes_are_kept_apart(plane: tuple[tuple[int, int], list[tuple[Step, Step]]]) -> None:
-    """Kernels, strides and dilations that differ along y and x give each axis its own windows."""
+def test_spans_are_those_of_the_pixels_that_count(plane: Plane) -> None:
+    """Every unit of the last layer, with kernels, strides and dilations that differ by axis."""
     _check_both_axes(*plane)
 
 
@@ -216,17 +165,9 @@ def test_both_axes_are_kept_apart(plane: tuple[tuple[int, int], list[tuple[Step,
 @pytest.mark.timeout(900)
 @settings(max_examples=10_000, deadline=None)
 @given(_planes())
-def test_the_clipped_span_is_right_for_ten_thousand_stacks(
-    plane: tuple[tuple[int, int], list[tuple[Step, Step]]],
-) -> None:
-    """The same once more, for many: every unit of the last layer, along both axes."""
+def test_spans_are_right_for_ten_thousand_stacks(plane: Plane) -> None:
+    """The same for many more."""
     _check_both_axes(*plane)
-
-
-@pytest.fixture(scope="module")
-def network(prepared: object) -> Any:
-    """The network of the recipe `spec`, untrained."""
-    return networks.build(recipes.SPEC, (28, 28, 1), 10, seed=0)
 
 
 @pytest.mark.parametrize(
@@ -238,44 +179,11 @@ def network(prepared: object) -> Any:
     ],
 )
 def test_this_network_sees_12_then_20_then_22_pixels(
-    network: Any, layer: str, spans: dict[int, Span]
+    prepared: object, layer: str, spans: dict[int, Span]
 ) -> None:
     """conv1: 12 pixels every 2 from 0; conv2: 20 every 2 from -4; the pool: 22 every 4."""
-    for windows in receptive_field.windows(network, layer):
+    for windows in receptive_field.windows(planted.build(), layer):
         assert {unit: receptive_field.span(windows, unit) for unit in spans} == spans
-
-
-def test_layers_without_filters_and_layers_that_are_not_there_are_refused(network: Any) -> None:
-    """The message lists those that can be asked for."""
-    listed = r"; the model's convolutions and pools are conv1, conv2, pool$"
-    for layer in ("scale", "flatten", "dense1", "logits"):
-        with pytest.raises(ConfigError, match=f"^layer {layer}: has no filters{listed}"):
-            receptive_field.windows(network, layer)
-    with pytest.raises(ConfigError, match=f"^layer conv3: is not there{listed}"):
-        receptive_field.windows(network, "conv3")
-
-
-def test_what_lies_behind_an_unknown_layer_is_refused_by_its_name(prepared: object) -> None:
-    """Its units may see anything."""
-    import keras
-
-    layers = keras.layers
-    network = keras.Sequential(
-        [keras.Input((8, 8, 1)), layers.UpSampling2D(name="up"), layers.Conv2D(1, 3, name="conv")]
-    )
-    with pytest.raises(ConfigError, match=r"not known behind up \(UpSampling2D\)"):
-        receptive_field.windows(network, "conv")
-
-
-def test_a_model_that_is_no_chain_is_refused(prepared: object) -> None:
-    """With two ways to the pixels, a list of layers says nothing of what is seen."""
-    import keras
-
-    pixels = keras.Input((8, 8, 1))
-    first = keras.layers.Conv2D(1, 3, padding="same", name="first")(pixels)
-    branched = keras.Model(pixels, keras.layers.Add()([pixels, first]))
-    with pytest.raises(ConfigError, match=r"no chain of layers, .* but a Functional"):
-        receptive_field.windows(branched, "first")
 
 
 KERAS_CHAINS = [

@@ -1,4 +1,4 @@
-"""Sums over a stream of activations give the figures that their formulas give at once."""
+"""Running sums over batches give the statistics that the formulas give for all images at once."""
 
 import pickle
 from typing import Any
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cnn.explain.activations import Batch
 from cnn.explain.statistics import ActivationStats, Correlation
+from tests.cnn.explain import oracle
 
 Values = NDArray[np.float32]
 
@@ -20,10 +21,8 @@ LEVELS = np.array([0.5, 0.9, 0.99])
 PRECISION = 1 + 1 / 128
 
 
-def _activity(
-    values: Values, labels: Any = None, lengths: list[int] | None = None
-) -> ActivationStats:
-    """Return what an Activity of three classes knows of values that come in these batches."""
+def _stats(values: Values, labels: Any = None, lengths: list[int] | None = None) -> ActivationStats:
+    """Return the statistics, over three classes, of activations in batches of these lengths."""
     labels = np.arange(len(values)) % 3 if labels is None else np.array(labels)
     found = ActivationStats(values.shape[-1], 3)
     start = 0
@@ -31,7 +30,7 @@ def _activity(
         part = values[start : start + n]
         found.add(Batch(start, part, part.max(axis=(1, 2))), labels[start : start + n])
         start += n
-    assert start == len(values), "the batches are not all of the values"
+    assert start == len(values), "the batches do not cover all values"
     return found
 
 
@@ -43,7 +42,7 @@ def values(rng: np.random.Generator) -> Values:
     return np.maximum(drawn, 0).astype(np.float32)
 
 
-# All floats that can be activations, many of them equal, tiny or huge.
+# Any float that can be an activation; many are equal, tiny or huge.
 ACTIVATIONS = st.one_of(
     st.just(np.float32(0)), st.floats(0, 2.0**100, width=32), st.sampled_from([0.5, 1.0, 1e-42])
 )
@@ -52,8 +51,8 @@ ACTIVATIONS = st.one_of(
 @settings(max_examples=200, deadline=None)
 @given(st_numpy.arrays(np.float32, (3, 2, 4, 2), elements=ACTIVATIONS))
 def test_quantiles_are_those_of_a_sort_or_up_to_a_128th_larger(drawn: Values) -> None:
-    """Of all positions, silent ones among them; never above the largest activation."""
-    found = _activity(drawn).quantiles(LEVELS)
+    """Of all positions, those that do not fire included; never above the largest activation."""
+    found = _stats(drawn).quantiles(LEVELS)
     flat = np.float64(drawn).reshape(-1, 2)
     exact = np.quantile(flat, LEVELS, axis=0, method="inverted_cdf").T
     assert (found >= exact).all()
@@ -61,18 +60,18 @@ def test_quantiles_are_those_of_a_sort_or_up_to_a_128th_larger(drawn: Values) ->
     assert (found <= flat.max(axis=0)[:, None]).all()
 
 
-def test_quantiles_need_no_more_than_the_share_they_are_named_for() -> None:
-    """Of ten positions, nine with 1 and one with 2, the ninetieth percentile is 1."""
+def test_a_quantile_is_reached_by_exactly_its_share_of_the_positions() -> None:
+    """Of ten positions, nine with 1 and one with 2, the 90th percentile is 1."""
     drawn = np.ones((10, 1, 1, 1), np.float32)
     drawn[3] = 2
-    assert _activity(drawn).quantiles(np.array([0.1, 0.9, 0.91])).tolist() == [[1, 1, 2]]
+    assert _stats(drawn).quantiles(np.array([0.1, 0.9, 0.91])).tolist() == [[1, 1, 2]]
 
 
 @settings(max_examples=200, deadline=None)
 @given(st_numpy.arrays(np.float32, (3, 2, 4, 2), elements=ACTIVATIONS), st.integers(1, 30))
 def test_the_histogram_counts_every_position_that_fires_once(drawn: Values, n_bins: int) -> None:
-    """In bins of one width up to the largest; a count is late by the precision at most."""
-    found = _activity(drawn).histogram(n_bins)
+    """In equal bins up to the largest activation; edges are exact to 1/128."""
+    found = _stats(drawn).histogram(n_bins)
     assert (found.shape, found.dtype) == ((2, n_bins), np.int64)
     for counts, of_filter in zip(found, np.float64(drawn).reshape(-1, 2).T, strict=True):
         fires = of_filter[of_filter > 0]
@@ -83,16 +82,9 @@ def test_the_histogram_counts_every_position_that_fires_once(drawn: Values, n_bi
             assert up_to <= (fires <= edge * (1 + 1e-12)).sum()
 
 
-def test_bins_of_the_histogram_have_one_width(rng: np.random.Generator) -> None:
-    """Ten activations in the middle of each of twenty bins."""
-    middles = np.repeat(np.arange(20) + 0.5, 10)
-    drawn = rng.permutation(np.append(middles, 20)).astype(np.float32).reshape(-1, 1, 1, 1)
-    assert _activity(drawn).histogram(20).tolist() == [[10] * 19 + [11]]
-
-
 def test_responses_and_sparsity_follow_their_formulas(values: Values) -> None:
     """Vinje and Gallant 2000 over images for each filter, and over filters for each image."""
-    found = _activity(values)
+    found = _stats(values)
     of_images = np.float64(values).mean(axis=(1, 2))
     for label in range(3):
         np.testing.assert_allclose(found.class_means[label], of_images[label::3].mean(axis=0))
@@ -101,74 +93,68 @@ def test_responses_and_sparsity_follow_their_formulas(values: Values) -> None:
     np.testing.assert_array_equal(found.largest, values.max(axis=(0, 1, 2)))
     assert np.isnan(found.lifetime_sparsity[0])
     for i in range(1, 5):
-        assert found.lifetime_sparsity[i] == pytest.approx(_sparseness(of_images[:, i]))
-    wanted = np.mean([_sparseness(responses) for responses in of_images])
-    assert found.population_sparsity == pytest.approx(wanted)
-
-
-def _sparseness(responses: NDArray[np.float64]) -> float:
-    """Return (1 - (sum r/n)^2 / sum(r^2/n)) / (1 - 1/n)."""
-    n = len(responses)
-    return float((1 - (responses.sum() / n) ** 2 / (responses**2 / n).sum()) / (1 - 1 / n))
+        assert found.lifetime_sparsity[i] == pytest.approx(oracle.sparseness(of_images[:, i]))
+    expected = np.mean([oracle.sparseness(responses) for responses in of_images])
+    assert found.population_sparsity == pytest.approx(expected)
 
 
 def test_images_that_no_filter_responds_to_do_not_count_as_unspecific(values: Values) -> None:
-    """The mean is over the others; without others, or with one filter, there is none."""
+    """The mean is over the others; it is NaN without others, or with a single filter."""
     half = values[:20]
     dark = np.concatenate([half, np.zeros_like(half)])
-    found = _activity(dark, np.zeros(40, int)).population_sparsity
-    assert found == pytest.approx(_activity(half, np.zeros(20, int)).population_sparsity)
-    assert np.isnan(_activity(np.zeros_like(half)).population_sparsity)
-    assert np.isnan(_activity(half[..., 3:4]).population_sparsity)
+    found = _stats(dark, np.zeros(40, int)).population_sparsity
+    assert found == pytest.approx(_stats(half, np.zeros(20, int)).population_sparsity)
+    assert np.isnan(_stats(np.zeros_like(half)).population_sparsity)
+    assert np.isnan(_stats(half[..., 3:4]).population_sparsity)
 
 
 def test_activations_below_zero_count_as_zero(values: Values) -> None:
-    """Of a layer without ReLU nothing else is known of them."""
+    """A layer without ReLU has some."""
     without = np.where(values > 0, values, -3).astype(np.float32)
-    found, wanted = _activity(without), _activity(values)
-    assert _figures(found)[1] == _figures(wanted)[1]
-    np.testing.assert_array_equal(_figures(found)[0], _figures(wanted)[0])
+    found, expected = _stats(without), _stats(values)
+    assert _values_of(found)[1] == _values_of(expected)[1]
+    np.testing.assert_array_equal(_values_of(found)[0], _values_of(expected)[0])
 
 
-def _figures(activity: ActivationStats) -> tuple[NDArray[np.float64], list[Any]]:
-    """Return what is summed in some order, and what is counted."""
+def _values_of(stats: ActivationStats) -> tuple[NDArray[np.float64], list[Any]]:
+    """Return the statistics that are sums, which depend on the order, and those that are counts."""
     summed = (
-        activity.class_means,
-        activity.mean_response,
-        activity.lifetime_sparsity,
-        np.array(activity.population_sparsity),
-        activity.correlation.correlations(),
+        stats.class_means,
+        stats.mean_response,
+        stats.lifetime_sparsity,
+        np.array(stats.population_sparsity),
+        stats.correlation.correlations(),
     )
     counted = (
-        activity.fraction_active,
-        activity.largest,
-        activity.quantiles(LEVELS),
-        activity.histogram(20),
+        stats.fraction_active,
+        stats.largest,
+        stats.quantiles(LEVELS),
+        stats.histogram(20),
     )
     return np.concatenate([part.ravel() for part in summed]), [part.tolist() for part in counted]
 
 
 @pytest.mark.parametrize("lengths", [[1] * 40, [39, 1], [1, 39], [13, 14, 13]])
-def test_any_cut_into_batches_gives_the_same(values: Values, lengths: list[int]) -> None:
-    """Counts exactly, sums up to the order in which they were added."""
-    summed, counted = _figures(_activity(values, lengths=lengths))
-    wanted_sums, wanted_counts = _figures(_activity(values))
-    assert counted == wanted_counts
-    np.testing.assert_allclose(summed, wanted_sums, rtol=1e-12)
+def test_any_batches_give_the_same(values: Values, lengths: list[int]) -> None:
+    """Counts exactly, sums up to rounding."""
+    summed, counted = _values_of(_stats(values, lengths=lengths))
+    expected_sums, expected_counts = _values_of(_stats(values))
+    assert counted == expected_counts
+    np.testing.assert_allclose(summed, expected_sums, rtol=1e-12)
 
 
-def test_what_is_kept_does_not_grow_with_the_number_of_images(rng: np.random.Generator) -> None:
-    """30 batches leave as much in memory as one."""
+def test_memory_does_not_grow_with_the_number_of_images(rng: np.random.Generator) -> None:
+    """The pickle after 30 batches is as large as after one."""
     drawn = rng.uniform(0, 1, (300, 4, 4, 3)).astype(np.float32)
-    one, many = _activity(drawn[:10]), _activity(drawn, lengths=[10] * 30)
+    one, many = _stats(drawn[:10]), _stats(drawn, lengths=[10] * 30)
     assert abs(len(pickle.dumps(many)) - len(pickle.dumps(one))) < 100
 
 
-def test_large_batches_are_taken_in_parts(rng: np.random.Generator) -> None:
-    """More activations than are counted at once: none is left out or counted twice."""
+def test_large_batches_are_split_into_chunks(rng: np.random.Generator) -> None:
+    """No activation is left out or counted twice."""
     drawn = rng.normal(0, 1, (70, 64, 64, 4)).astype(np.float32)
     assert drawn.size > 1 << 20
-    found = _activity(drawn)
+    found = _stats(drawn)
     assert found.n_positions == 70 * 64 * 64
     fires = (drawn > 0).sum(axis=(0, 1, 2))
     np.testing.assert_array_equal(found.histogram(20).sum(axis=1), fires)
@@ -178,9 +164,9 @@ def test_large_batches_are_taken_in_parts(rng: np.random.Generator) -> None:
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e30])
-def test_figures_without_a_unit_do_not_depend_on_the_scale(values: Values, scale: float) -> None:
-    """Squares of such activations are no float32; those with a unit scale along."""
-    small, large = _activity(values), _activity(values * np.float32(scale))
+def test_statistics_without_a_unit_do_not_depend_on_the_scale(values: Values, scale: float) -> None:
+    """Squares of such activations exceed float32; statistics with a unit scale along."""
+    small, large = _stats(values), _stats(values * np.float32(scale))
     np.testing.assert_allclose(large.lifetime_sparsity, small.lifetime_sparsity, rtol=1e-5)
     np.testing.assert_allclose(
         large.correlation.correlations(), small.correlation.correlations(), rtol=1e-5, atol=1e-6
@@ -190,11 +176,11 @@ def test_figures_without_a_unit_do_not_depend_on_the_scale(values: Values, scale
 
 
 def test_the_largest_and_the_smallest_floats_are_counted() -> None:
-    """A filter that fires by a denormal fires; the largest quantile of all is finite."""
+    """A filter whose activation is denormal fires; quantiles of the largest float are finite."""
     drawn = np.zeros((4, 1, 1, 2), np.float32)
     drawn[1:, 0, 0, 0] = np.float32(1e-45)
     drawn[1:, 0, 0, 1] = np.finfo(np.float32).max
-    found = _activity(drawn)
+    found = _stats(drawn)
     assert found.fraction_active.tolist() == [0.75, 0.75]
     assert found.histogram(2).tolist() == [[0, 3], [0, 3]]
     np.testing.assert_array_equal(found.quantiles(np.array([0.2, 0.9])).T, drawn[:2, 0, 0])
@@ -208,37 +194,36 @@ def _flat(rng: np.random.Generator) -> Values:
     return drawn.astype(np.float32)
 
 
+def _correlations(drawn: Values, other: Values | None = None) -> NDArray[np.float64]:
+    """Return the correlations of activations that come in unequal parts."""
+    found = Correlation()
+    for start, stop in ((0, 1), (1, 2000), (2000, len(drawn))):
+        part = drawn[start:stop]
+        found.add(part, part if other is None else other[start:stop])
+    return found.correlations()
+
+
 def test_correlations_are_pearsons(rng: np.random.Generator) -> None:
     """As numpy.corrcoef gives them for all positions at once; scaled copies have 1."""
     drawn = _flat(rng)
-    found = Correlation()
-    for part in np.array_split(drawn, 7):
-        found.add(part, part)
-    np.testing.assert_allclose(found.correlations(), np.corrcoef(np.float64(drawn).T), atol=1e-12)
-    assert found.correlations()[0, 1] == pytest.approx(1, abs=1e-7)
-    assert found.correlations().max() <= 1
+    found = _correlations(drawn)
+    np.testing.assert_allclose(found, np.corrcoef(np.float64(drawn).T), atol=1e-12)
+    assert found[0, 1] == pytest.approx(1, abs=1e-7)
+    assert found.max() <= 1
 
 
 def test_correlations_of_two_sets_are_pearsons(rng: np.random.Generator) -> None:
     """Rows are filters of the first set, columns those of the other."""
     one, other = _flat(rng)[:, :3], -_flat(rng) + 5
-    found = Correlation()
-    for start in (0, 1, 2000):
-        part = slice(start, {0: 1, 1: 2000, 2000: 5000}[start])
-        found.add(one[part], other[part])
-    wanted = np.corrcoef(np.float64(one).T, np.float64(other).T)[:3, 3:]
-    assert found.correlations().shape == (3, 4)
-    np.testing.assert_allclose(found.correlations(), wanted, atol=1e-12)
+    expected = np.corrcoef(np.float64(one).T, np.float64(other).T)[:3, 3:]
+    np.testing.assert_allclose(_correlations(one, other), expected, atol=1e-12, strict=True)
 
 
 def test_a_large_mean_costs_no_digits(rng: np.random.Generator) -> None:
     """Filters that are always on, at 1000, and vary by a hundredth; the first value is far off."""
     drawn = (1000 + 0.01 * rng.normal(0, 1, (5000, 2))).astype(np.float32)
     drawn[0] = 0
-    found = Correlation()
-    for part in np.array_split(drawn, 5):
-        found.add(part, part)
-    np.testing.assert_allclose(found.correlations(), np.corrcoef(np.float64(drawn).T), rtol=1e-6)
+    np.testing.assert_allclose(_correlations(drawn), np.corrcoef(np.float64(drawn).T), rtol=1e-6)
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 1 / 3, 1e30])
@@ -246,22 +231,17 @@ def test_a_constant_filter_correlates_with_nothing(rng: np.random.Generator, val
     """Not with itself, nor by rounding with any other."""
     drawn = _flat(rng)
     drawn[:, 3] = value
-    found = Correlation()
-    for part in np.array_split(drawn, 7):
-        found.add(part, part)
-    correlations = found.correlations()
-    assert np.isnan(correlations[3]).all()
-    assert np.isnan(correlations[:, 3]).all()
-    assert np.isfinite(correlations[:3, :3]).all()
+    found = _correlations(drawn)
+    assert np.isnan(found[3]).all()
+    assert np.isnan(found[:, 3]).all()
+    assert np.isfinite(found[:3, :3]).all()
 
 
 def test_correlations_do_not_depend_on_the_number_of_threads(rng: np.random.Generator) -> None:
-    """Two sets at the 81,000 positions of a batch: the last digit stays with more threads."""
+    """Two sets at the 81,000 positions of a batch agree to the last digit."""
     drawn = np.maximum(rng.normal(0, 1, (81_000, 64)), 0).astype(np.float32)
-    found = []
+    found = set()
     for n_threads in (1, 2):
-        correlation = Correlation()
         with threadpoolctl.threadpool_limits(n_threads, user_api="blas"):
-            correlation.add(drawn, drawn[:, ::-1])
-        found.append(correlation.correlations().tobytes())
-    assert found[0] == found[1]
+            found.add(_correlations(drawn, drawn[:, ::-1]).tobytes())
+    assert len(found) == 1

@@ -1,4 +1,4 @@
-"""The number of threads decides how long it takes, and nothing else."""
+"""The number of threads changes how long the work takes, and nothing else."""
 
 import hashlib
 import json
@@ -18,13 +18,13 @@ pytestmark = pytest.mark.slow
 
 
 def main(n_threads: int, downloads: Path) -> None:
-    """Print digests of what an untrained network does on 700 images, with so many threads."""
+    """Print digests of what an untrained network gives for the data set, with so many threads."""
     device.prepare(RuntimeConfig(threads=n_threads))
     config = DataConfig(source="digits")
     digits = sources.load(sources.identify(config, downloads), config)
     network = networks.build(recipes.SPEC, digits.image_shape, 10, seed=0)
     images = digits.splits["train"].images[:700]
-    found = {}
+    digests = {}
     for layer in ("conv1", "conv2"):
         values = b"".join(b.values.tobytes() for b in activations.stream(network, layer, images))
         mined = patches.mine(network, digits, MiningConfig(layer=layer), digits.class_names)
@@ -34,21 +34,21 @@ def main(n_threads: int, downloads: Path) -> None:
             ("patches", json.dumps(mined.rows).encode() + mined.pixels.tobytes()),
             ("projections", mined.views["projections"].tobytes()),
         ):
-            found[f"{name} of {layer}"] = hashlib.sha256(content).hexdigest()
-    sys.stdout.write(json.dumps(found))
+            digests[f"{name} of {layer}"] = hashlib.sha256(content).hexdigest()
+    sys.stdout.write(json.dumps(digests))
 
 
 def _run(n_threads: int, folder: Path) -> dict[str, str]:
     environment = os.environ | {"OPENBLAS_NUM_THREADS": str(n_threads)}
-    words = [sys.executable, "-m", __name__, str(n_threads), str(folder)]
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    found: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    command = [sys.executable, "-m", __name__, str(n_threads), str(folder)]
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    digests: dict[str, str] = json.loads(process.stdout.splitlines()[-1])
+    return digests
 
 
 def test_one_thread_and_two_give_the_same_bytes(tmp_path: Path) -> None:
-    """Activations, filters, patches and projections of both layers, TensorFlow's and NumPy's."""
+    """Activations, filters, patches and projections of both layers, in TensorFlow and in NumPy."""
     one, two = _run(1, tmp_path), _run(2, tmp_path)
     assert len(one) == 8
     assert one == two

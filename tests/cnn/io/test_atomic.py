@@ -1,4 +1,4 @@
-"""Temporary files that end with their process, and files that are replaced whole."""
+"""Temporary files that end with their process, and files and folders replaced whole."""
 
 import errno
 import os
@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -23,11 +23,10 @@ def hidden(folder: Path) -> list[str]:
 
 
 @contextmanager
-def process(code: str, *words: object) -> Iterator[subprocess.Popen[str]]:
-    """Run code in a process of its own until the block ends; it says "ready" when it is."""
-    with subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, words)], stdout=subprocess.PIPE, text=True, cwd=ROOT
-    ) as started:
+def process(code: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
+    """Run code in a new process until the block ends; it prints "ready" first."""
+    command, pipe = [sys.executable, "-c", code, *map(str, arguments)], subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, cwd=ROOT) as started:
         assert started.stdout is not None
         assert started.stdout.readline() == "ready\n"
         try:
@@ -50,63 +49,49 @@ with atomic.temporary_file(Path(sys.argv[1]) / "a.bin") as path:
 """
 
 
-def make_file(folder: Path) -> Path:
-    with atomic.temporary_file(folder / "x.bin") as path:
+@contextmanager
+def new_file(folder: Path) -> Iterator[Path]:
+    with atomic.temporary_file(folder / "x") as path:
         path.write_bytes(b"content")
-        return path
+        yield path
 
 
-def make_folder(folder: Path) -> Path:
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
     with atomic.temporary_folder(folder, "x") as path:
-        (path / "inside").write_text("content")
-        return path
+        (path / "inside").write_bytes(b"content")
+        yield path
 
 
-@pytest.mark.parametrize("make", [make_file, make_folder])
-def test_what_was_temporary_is_gone_after_the_block(
-    tmp_path: Path, make: Callable[[Path], Path]
-) -> None:
-    """Its name was hidden and ended in .part, so that no reader's glob met it."""
-    path = make(tmp_path)
-    assert path.parent == tmp_path
-    assert path.name.startswith(".x")
-    assert path.suffix == atomic.SUFFIX == ".part"
+temporary = pytest.mark.parametrize("new", [new_file, new_folder])
+New = Callable[[Path], AbstractContextManager[Path]]
+
+
+@temporary
+def test_a_temporary_path_is_removed_after_the_block(tmp_path: Path, new: New) -> None:
+    """Its name is hidden and ends in .part, so that no reader's glob finds it."""
+    with new(tmp_path) as path:
+        assert path.parent == tmp_path
+        assert path.name.startswith(".x")
+        assert path.suffix == atomic.SUFFIX == ".part"
+    assert hidden(tmp_path) == []
+    with pytest.raises(KeyError), new(tmp_path):
+        raise KeyError
     assert hidden(tmp_path) == []
 
 
-def test_what_was_renamed_stays(tmp_path: Path) -> None:
-    """A file or a folder that got its final name is no longer temporary."""
-    with atomic.temporary_file(tmp_path / "x.bin") as path:
-        path.write_bytes(b"content")
-        path.rename(tmp_path / "x.bin")
-    with atomic.temporary_folder(tmp_path, "y") as path:
-        (path / "inside").write_text("content")
-        path.rename(tmp_path / "y")
-    assert (tmp_path / "x.bin").read_bytes() == b"content"
-    assert (tmp_path / "y" / "inside").read_text() == "content"
+@temporary
+def test_a_renamed_path_stays(tmp_path: Path, new: New) -> None:
+    """A file or folder with its final name is no longer temporary."""
+    with new(tmp_path) as path:
+        path.rename(tmp_path / "x")
+    (file,) = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert file.read_bytes() == b"content"
     assert atomic.sweep(tmp_path) == []
 
 
-def test_work_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    """The error goes on as it is."""
-
-    def fail(context: Callable[[], object]) -> None:
-        with context() as path:  # type: ignore[attr-defined]
-            if path.is_dir():
-                (path / "half").touch()
-            raise KeyError("x")
-
-    for context in (
-        lambda: atomic.temporary_file(tmp_path / "x"),
-        lambda: atomic.temporary_folder(tmp_path, "x"),
-    ):
-        with pytest.raises(KeyError):
-            fail(context)
-    assert hidden(tmp_path) == []
-
-
-def test_a_sweep_leaves_what_is_being_written(tmp_path: Path) -> None:
-    """In this process and in another one, for a file and for a folder."""
+def test_a_sweep_spares_paths_that_are_being_written(tmp_path: Path) -> None:
+    """By this process or by another one, files and folders."""
     with process(HOLDER, tmp_path), atomic.temporary_file(tmp_path / "mine") as mine:
         before = hidden(tmp_path)
         assert len(before) == 3
@@ -115,8 +100,8 @@ def test_a_sweep_leaves_what_is_being_written(tmp_path: Path) -> None:
         assert mine.exists()
 
 
-def test_a_sweep_removes_what_a_killed_process_left(tmp_path: Path) -> None:
-    """SIGKILL cannot be cleaned up after; the next sweep does it, and says what it removed."""
+def test_a_sweep_removes_the_leftovers_of_a_killed_process(tmp_path: Path) -> None:
+    """It returns what it removed, and leaves other names alone."""
     (tmp_path / "kept.part").touch()
     (tmp_path / ".kept").touch()
     with process(HOLDER, tmp_path) as started:
@@ -128,8 +113,8 @@ def test_a_sweep_removes_what_a_killed_process_left(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == [".kept", "kept.part"]
 
 
-def test_a_child_that_lives_on_does_not_keep_what_its_parent_wrote(tmp_path: Path) -> None:
-    """A server that was started in between inherits no lock."""
+def test_a_surviving_child_process_does_not_keep_its_parents_locks(tmp_path: Path) -> None:
+    """A server that the process started meanwhile inherits no lock."""
     code = HOLDER.replace(
         'print("ready", flush=True)',
         "import subprocess; "
@@ -143,14 +128,14 @@ def test_a_child_that_lives_on_does_not_keep_what_its_parent_wrote(tmp_path: Pat
     os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)
 
 
-def test_where_there_is_nothing_nothing_is_swept(tmp_path: Path) -> None:
-    """A folder that does not exist yet is no error."""
+def test_there_is_nothing_to_sweep_in_an_empty_or_missing_folder(tmp_path: Path) -> None:
+    """A folder that does not exist yet is not an error."""
     assert atomic.sweep(tmp_path / "none") == []
     assert atomic.sweep(tmp_path) == []
 
 
-def test_a_sweep_follows_no_link(tmp_path: Path) -> None:
-    """What a link of that name points to is somebody else's."""
+def test_a_sweep_follows_no_links(tmp_path: Path) -> None:
+    """What a link with a temporary name points to is not ours."""
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "precious").write_text("content")
@@ -183,75 +168,54 @@ print(n)
 
 
 @pytest.mark.slow
-def test_sweeps_and_makers_race_without_a_loss(tmp_path: Path) -> None:
-    """Several processes make, rename and sweep at once: nobody loses what it is writing."""
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(tmp_path), str(i)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-        )
-        for i in range(6)
-    ]
-    for i, item in enumerate(started):
-        output, errors = item.communicate(timeout=60)
-        assert (item.returncode, errors) == (0, "")
-        assert int(output.split()[1]) > 10
-        assert (tmp_path / f"{i}.bin").read_bytes() == str(i).encode() * 1000
+def test_sweeps_and_writers_race_without_a_loss(tmp_path: Path) -> None:
+    """Several processes write, rename and sweep at once; none loses what it is writing."""
+    with ExitStack() as stack:
+        workers = [stack.enter_context(process(WORKER, tmp_path, i)) for i in range(6)]
+        for i, worker in enumerate(workers):
+            output, _ = worker.communicate(timeout=60)
+            assert worker.returncode == 0
+            assert int(output) > 10
+            assert (tmp_path / f"{i}.bin").read_bytes() == str(i).encode() * 1000
     assert hidden(tmp_path) == []
 
 
-def test_a_new_file_that_a_sweep_took_is_made_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_new_file_that_is_removed_before_it_is_locked_is_created_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replaced: bool
 ) -> None:
-    """Between making and locking a sweep may come; whoever makes then begins anew."""
-    locked, taken = atomic._locked, []
+    """A sweep may remove it in between; the lock of a file without a name protects nothing."""
+    locked, removed = atomic._locked, []
 
-    def slow(path: Path, *how: int) -> int:
-        if not taken:
-            taken.append(path)
-            path.unlink()
-        return locked(path, *how)
+    def slow(path: Path, *args: int) -> int:
+        if removed:
+            return locked(path, *args)
+        removed.append(path)
+        handle = locked(path, *args) if replaced else -1
+        path.unlink()
+        if not replaced:
+            return locked(path, *args)
+        path.touch()
+        return handle
 
     monkeypatch.setattr(atomic, "_locked", slow)
     with atomic.temporary_file(tmp_path / "x") as path:
         assert path.exists()
-        assert path != taken[0]
+        assert path != removed[0]
 
 
-def test_a_new_file_that_was_replaced_before_its_lock_is_made_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The lock of a file that has no name any more protects nothing."""
-    locked, taken = atomic._locked, []
-
-    def stolen(path: Path, *how: int) -> int:
-        handle = locked(path, *how)
-        if not taken:
-            taken.append(path)
-            path.unlink()
-            path.touch()
-        return handle
-
-    monkeypatch.setattr(atomic, "_locked", stolen)
-    with atomic.temporary_file(tmp_path / "x") as path:
-        assert path != taken[0]
-
-
-def test_a_replaced_file_is_the_old_one_or_the_new_one(tmp_path: Path) -> None:
-    """A reader that looks all the time never sees a third content, nor none."""
+def test_a_reader_sees_the_old_or_the_new_content(tmp_path: Path) -> None:
+    """A reader that reads continuously never sees partial or missing content."""
     target = tmp_path / "below" / "record.json"
     contents = [bytes([65 + i]) * 200_000 for i in range(2)]
     atomic.replace(target, contents[0])
     over, seen = threading.Event(), set()
 
-    def look() -> None:
+    def read() -> None:
         while not over.is_set():
             seen.add(target.read_bytes())
 
-    reader = threading.Thread(target=look)
+    reader = threading.Thread(target=read)
     reader.start()
     for i in range(60):
         atomic.replace(target, contents[i % 2])
@@ -261,10 +225,10 @@ def test_a_replaced_file_is_the_old_one_or_the_new_one(tmp_path: Path) -> None:
     assert hidden(target.parent) == []
 
 
-def test_a_file_that_cannot_be_replaced_stays(
+def test_a_failed_replacement_keeps_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A full disk costs the new content, not the old one."""
+    """A full disk loses the new content, not the old one."""
     target = tmp_path / "record.json"
     atomic.replace(target, b"old")
 
@@ -278,8 +242,8 @@ def test_a_file_that_cannot_be_replaced_stays(
     assert hidden(tmp_path) == []
 
 
-def test_replacing_a_link_leaves_what_it_pointed_to(tmp_path: Path) -> None:
-    """Nothing outside is written through a link."""
+def test_replacing_a_link_leaves_its_target(tmp_path: Path) -> None:
+    """Nothing is written through the link."""
     outside = tmp_path / "outside"
     outside.write_text("precious")
     (tmp_path / "link").symlink_to(outside)
@@ -288,8 +252,8 @@ def test_replacing_a_link_leaves_what_it_pointed_to(tmp_path: Path) -> None:
     assert not (tmp_path / "link").is_symlink()
 
 
-def test_many_leftovers_are_swept_soon(tmp_path: Path) -> None:
-    """A thousand killed downloads do not delay a start."""
+def test_many_leftovers_are_swept_quickly(tmp_path: Path) -> None:
+    """The leftovers of a thousand killed downloads do not delay a start."""
     for i in range(1000):
         (tmp_path / f".x.{i}.part").touch()
     started = time.monotonic()
@@ -297,39 +261,31 @@ def test_many_leftovers_are_swept_soon(tmp_path: Path) -> None:
     assert time.monotonic() - started < 2
 
 
-def test_a_folder_takes_the_place_of_one_of_before(tmp_path: Path) -> None:
-    """Complete, and nothing of the one of before is left in it or beside it."""
+def test_a_replaced_folder_holds_only_the_new_files(tmp_path: Path) -> None:
+    """Nothing of the earlier folder is left, and a block that fails changes nothing."""
     target = tmp_path / "many" / "folder"
     for name in ("one", "two"):
-        with atomic.replacing_folder(target) as made:
-            (made / name).touch()
+        with atomic.replacing_folder(target) as new:
+            (new / name).touch()
             assert not (target / name).exists()
+    with pytest.raises(ZeroDivisionError), atomic.replacing_folder(target) as new:
+        (new / "three").touch()
+        raise ZeroDivisionError
     assert [path.name for path in target.iterdir()] == ["two"]
     assert [path.name for path in target.parent.iterdir()] == ["folder"]
 
 
-def test_a_folder_that_was_not_completed_leaves_the_one_of_before(tmp_path: Path) -> None:
-    """Whatever ended the block."""
-    target = tmp_path / "folder"
-    with atomic.replacing_folder(target) as made:
-        (made / "one").touch()
-    with pytest.raises(ZeroDivisionError), atomic.replacing_folder(target) as made:
-        (made / "two").touch()
-        raise ZeroDivisionError
-    assert [path.name for path in target.iterdir()] == ["one"]
-
-
-def test_of_two_writers_of_a_folder_each_puts_a_whole_one(tmp_path: Path) -> None:
+def test_concurrent_writers_of_a_folder_each_publish_a_whole_one(tmp_path: Path) -> None:
     """Sixteen at once, four times each."""
     target = tmp_path / "folder"
 
     def write(number: int) -> None:
         for _ in range(4):
-            with atomic.replacing_folder(target) as made:
-                (made / str(number)).touch()
-                (made / "too").write_text(str(number))
+            with atomic.replacing_folder(target) as new:
+                (new / str(number)).touch()
+                (new / "number").write_text(str(number))
 
     with ThreadPoolExecutor(16) as threads:
         list(threads.map(write, range(16)))
-    (other,) = (path.name for path in target.iterdir() if path.name != "too")
-    assert (target / "too").read_text() == other
+    (other,) = (path.name for path in target.iterdir() if path.name != "number")
+    assert (target / "number").read_text() == other

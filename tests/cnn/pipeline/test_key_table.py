@@ -1,5 +1,6 @@
-"""Which setting enters which step's key: one row for each setting, written by hand."""
+"""Which setting is part of which step's key: a table with one row for each setting."""
 
+import copy
 import gzip
 import shutil
 from collections.abc import Mapping
@@ -34,11 +35,9 @@ KINDS: tuple[Kind, ...] = ("dataset", "model", "evaluation", "filters", "patches
 
 @dataclass(frozen=True)
 class Row:
-    """A setting's steps: those whose own key changes when the setting alone goes from old to new.
+    """The steps whose own key changes when a setting changes from old to new.
 
-    base: which settings stand beside it: "digits", "idx" (a folder of IDX files with two
-    columns of labels), "pictures" (a folder of pictures), "sgd" (digits, with that optimizer),
-    "processes" or "dask" (digits, mined by those).
+    base: the other settings, see BASES. A value that names a folder stands for that folder.
     """
 
     old: Any
@@ -52,8 +51,8 @@ TABLE: dict[str, Row] = {
     "data.path": Row("IDX", "COPY", (), "idx"),
     "data.label_column": Row(0, 1, (DATA,), "idx"),
     "data.transpose": Row(None, True, (DATA,), "idx"),
-    "data.image_size": Row([8, 8], [9, 8], (DATA,), "pictures"),
-    "data.channels": Row(None, 3, (DATA,), "pictures"),
+    "data.image_size": Row([8, 8], [9, 8], (DATA,), "images"),
+    "data.channels": Row(None, 3, (DATA,), "images"),
     "data.split_seed": Row(0, 1, (DATA,)),
     "data.validation_fraction": Row(0.1, 0.2, (DATA,)),
     "train.recipe": Row("fast", "spec", (TRAIN,)),
@@ -110,23 +109,14 @@ TABLE: dict[str, Row] = {
     "runtime.workers": Row(None, 3, (), "processes"),
     "runtime.dask_address": Row(None, "tcp://elsewhere:8786", (), "dask"),
 }
-# Through their inputs: whose keys change when what another step made changes.
-READERS: dict[str, set[str]] = {
-    "dataset": {TRAIN, EVALUATE, "export_filters", MINE, REPORT},
-    "model": {EVALUATE, "export_filters", MINE, REPORT},
-    "evaluation": {REPORT},
-    "filters": {REPORT},
-    "patches": {REPORT},
-    "report": set(),
-}
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A folder of IDX files, a copy of it, and a folder of pictures."""
+    """A folder of IDX files with two label columns, a copy of it, and a folder of images."""
     root = tmp_path_factory.mktemp("data")
     rng = np.random.default_rng(0)
-    idx_folder, pictures = root / "idx", root / "pictures"
+    idx_folder, image_folder = root / "idx", root / "images"
     idx_folder.mkdir()
     for part, n in (("train", 12), ("t10k", 6)):
         images, labels = rng.integers(0, 255, (n, 28, 28), np.uint8), np.arange(n) % 3
@@ -134,59 +124,59 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         idx.write(idx_folder / f"{part}-images-idx3-ubyte", images)
         idx.write(idx_folder / f"{part}-labels-idx2-ubyte", both)
     for i in range(8):
-        folder = pictures / "ab"[i % 2]
+        folder = image_folder / "ab"[i % 2]
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 255, (8, 8), np.uint8)).save(folder / f"{i}.png")
     shutil.copytree(idx_folder, root / "copy")
-    return {"IDX": idx_folder, "COPY": root / "copy", "PICTURES": pictures}
+    return {"IDX": idx_folder, "COPY": root / "copy", "IMAGES": image_folder}
+
+
+DIGITS = {"data": {"source": "digits"}}
+BASES: dict[str, dict[str, Any]] = {
+    "digits": DIGITS,
+    "idx": {"data": {"source": "folder", "path": "IDX", "label_column": 0}},
+    "images": {"data": {"source": "folder", "path": "IMAGES"}},
+    "sgd": {**DIGITS, "train": {"optimizer": "sgd"}},
+    "processes": {**DIGITS, "runtime": {"task_runner": "processes"}},
+    "dask": {**DIGITS, "runtime": {"task_runner": "dask"}},
+}
 
 
 def settings(
-    folders: Mapping[str, Path], base: str, name: str = "", value: Any = None
+    folders: Mapping[str, Path], base: str = "digits", name: str = "", value: Any = None
 ) -> RunConfig:
-    """Return the settings of a base with one of them set."""
-    values: dict[str, Any] = {
-        "digits": {"data": {"source": "digits"}},
-        "idx": {"data": {"source": "folder", "path": str(folders["IDX"]), "label_column": 0}},
-        "pictures": {"data": {"source": "folder", "path": str(folders["PICTURES"])}},
-        "sgd": {"data": {"source": "digits"}, "train": {"optimizer": "sgd"}},
-        "processes": {"data": {"source": "digits"}, "runtime": {"task_runner": "processes"}},
-        "dask": {"data": {"source": "digits"}, "runtime": {"task_runner": "dask"}},
-    }[base]
+    """Return the settings of a base, with the setting `name` set to a value."""
+    values = copy.deepcopy(BASES[base])
     if name:
         section, _, field = name.partition(".")
-        is_folder = isinstance(value, str) and value in folders
-        given = str(folders[value]) if is_folder else value
-        values.setdefault(section, {})[field] = given
+        values.setdefault(section, {})[field] = value
+    if "path" in values["data"]:
+        values["data"]["path"] = str(folders[values["data"]["path"]])
     return config.validate(values)
 
 
 def keys(values: RunConfig, changed: str = "") -> dict[str, Key]:
-    """Return the key of every step, its inputs being the same, but for one kind."""
+    """Return the key of every step for fixed inputs; the input `changed` has other content."""
     inputs = {kind: ("c" if kind == changed else "a") * 64 for kind in KINDS}
-    found = {}
+    keys = {}
     for step in STEPS:
         resolved = step.resolve(step.slice(values), Path("/nowhere"))
         refs = [Ref(kind=kind, key="b" * 64, digest=inputs[kind]) for kind in step.reads]
-        found[step.name] = step.key(resolved, refs)
-    return found
+        keys[step.name] = step.key(resolved, refs)
+    return keys
 
 
 def differing(old: Mapping[str, Key], new: Mapping[str, Key]) -> set[str]:
     return {str(name) for name in old if old[name].digest != new[name].digest}
 
 
-def test_every_setting_has_its_row() -> None:
-    """A new setting is not taken into keys, or left out of them, by accident."""
+def test_every_setting_has_a_row() -> None:
+    """No new setting is included in keys, or left out of them, by accident."""
     known = {name for name, _ in validation.fields(RunConfig)}
-    assert not known - set(TABLE), (
-        f"TABLE in {Path(__file__).name} has no row for {sorted(known - set(TABLE))}: add for each "
-        "an old value, a new one, and the steps whose own keys change; a setting that came later "
-        "is declared with Annotated[..., Neutral(value)]"
-    )
-    assert not set(TABLE) - known, (
-        f"TABLE has rows for {sorted(set(TABLE) - known)}, which are no settings any more: remove "
-        "them"
+    assert known == set(TABLE), (
+        f"TABLE in {Path(__file__).name} needs one row for each setting: an old value, a new one "
+        "and the steps whose own keys change. Declare a setting that was added later with "
+        "Annotated[..., OmitFromKeyAt(value)]."
     )
 
 
@@ -194,31 +184,34 @@ def test_every_setting_has_its_row() -> None:
 def test_a_setting_changes_the_keys_of_its_steps_and_no_others(
     folders: dict[str, Path], name: str
 ) -> None:
-    """The steps that use it, as the table says."""
+    """Those of the steps that use it, as in the table."""
     row = TABLE[name]
     old, new = (settings(folders, row.base, name, value) for value in (row.old, row.new))
     assert old != new
-    assert differing(keys(old), keys(new)) == set(row.steps), name
+    assert differing(keys(old), keys(new)) == set(row.steps)
 
 
-def test_every_step_is_in_the_table_or_has_no_settings() -> None:
-    """Only export_filters is the same whatever is set."""
+def test_only_export_filters_has_no_settings() -> None:
+    """Every other step is in the table."""
     named = {step for row in TABLE.values() for step in row.steps}
     assert {step.name for step in STEPS} - named == {"export_filters"}
 
 
-@pytest.mark.parametrize("kind", READERS)
-def test_what_a_step_made_changes_the_keys_of_those_that_read_it(
-    folders: dict[str, Path], kind: str
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_changed_input_changes_the_keys_of_the_steps_that_read_it(
+    folders: dict[str, Path], kind: Kind
 ) -> None:
-    """Keys follow the content of inputs, not the settings that led to it."""
-    values = settings(folders, "digits")
-    assert differing(keys(values), keys(values, changed=kind)) == READERS[kind]
+    """Keys depend on the content of inputs, not on the settings that led to it."""
+    values = settings(folders)
+    readers = {step.name for step in STEPS if kind in step.reads}
+    assert differing(keys(values), keys(values, changed=kind)) == readers
 
 
-def test_nothing_of_runtime_and_no_path_stands_in_a_key(folders: dict[str, Path]) -> None:
-    """Where and how is computed is recorded elsewhere."""
-    for base in ("digits", "idx", "pictures"):
+def test_a_key_holds_no_path_no_recipe_name_and_no_runtime_setting(
+    folders: dict[str, Path],
+) -> None:
+    """Where and how a step computes is recorded elsewhere."""
+    for base in ("digits", "idx", "images"):
         for key in keys(settings(folders, base)).values():
             text = repr(key.components)
             assert "runtime" not in text
@@ -226,10 +219,10 @@ def test_nothing_of_runtime_and_no_path_stands_in_a_key(folders: dict[str, Path]
             assert "recipe" not in repr(key.components["settings"])
 
 
-def test_the_content_of_a_data_folder_is_in_the_key_and_its_place_is_not(
+def test_a_key_depends_on_the_content_of_a_data_folder_and_not_on_its_path(
     folders: dict[str, Path], tmp_path: Path
 ) -> None:
-    """Copied, or compressed, it is the same data set; with one pixel changed, another."""
+    """Moved or compressed it is the same data set; with one pixel changed it is another."""
     before = keys(settings(folders, "idx"))
     copy = shutil.copytree(folders["IDX"], tmp_path / "moved")
     for path in sorted(copy.iterdir()):
@@ -244,14 +237,14 @@ def test_the_content_of_a_data_folder_is_in_the_key_and_its_place_is_not(
     assert differing(before, keys(settings(moved, "idx"))) == {DATA}
 
 
-def test_a_recipes_name_does_not_matter(folders: dict[str, Path]) -> None:
-    """Only what it resolves to does: spec is notebook with two slips mended and one habit."""
-    mended = {"conv_bias": True, "logits_activation": "none", "log_split": "validation"}
-    found = [
-        keys(config.validate({"data": {"source": "digits"}, "train": train}))
-        for train in ({"recipe": "spec"}, {"recipe": "notebook", **mended})
-    ]
-    assert differing(*found) == set()
+def test_only_the_values_of_a_recipe_count(folders: dict[str, Path]) -> None:
+    """The recipe spec equals notebook with three settings changed."""
+    changes = {"conv_bias": True, "logits_activation": "none", "log_split": "validation"}
+    spec, notebook = (
+        keys(config.validate({**DIGITS, "train": train}))
+        for train in ({"recipe": "spec"}, {"recipe": "notebook", **changes})
+    )
+    assert differing(spec, notebook) == set()
 
 
 @pytest.mark.parametrize(
@@ -267,19 +260,11 @@ def test_a_recipes_name_does_not_matter(folders: dict[str, Path]) -> None:
         ("data", "validation_fraction", (0, 0.0, "0")),
     ],
 )
-def test_however_a_number_is_written_it_is_one_number(
+def test_all_spellings_of_a_value_give_the_same_keys(
     section: str, name: str, values: tuple[Any, ...]
 ) -> None:
-    """From the command line, a file or a form: the same value gives the same keys."""
-    data = {"source": "digits"}
-    first, *others = (
-        keys(
-            config.validate(
-                {"data": data, section: {**(data if section == "data" else {}), name: value}}
-            )
-        )
-        for value in values
-    )
+    """Values may come from the command line, a settings file or a form."""
+    first, *others = (keys(settings({}, "digits", f"{section}.{name}", value)) for value in values)
     for other in others:
         assert differing(first, other) == set()
 
@@ -294,7 +279,7 @@ def _pair(value: Any) -> Any:
 
 
 class Later(EvaluateConfig):
-    """The settings of a later version."""
+    """The settings of a later version, which has added some."""
 
     whole: Annotated[Int, OmitFromKeyAt(0)] = Field(0, ge=0)
     number: Annotated[float, OmitFromKeyAt(0.5)] = 0.5
@@ -304,8 +289,8 @@ class Later(EvaluateConfig):
     word: Annotated[str, OmitFromKeyAt("none")] = "none"
 
 
-def test_a_new_setting_at_its_neutral_value_is_in_no_key() -> None:
-    """Artifacts that were made before the setting existed are still found."""
+def test_a_new_setting_at_its_neutral_value_is_not_in_the_key() -> None:
+    """Artifacts from before the setting existed are still found."""
     assert keyed(Later()) == keyed(EvaluateConfig())
     assert evaluation_key(Later()) == evaluation_key(EvaluateConfig())
 
@@ -323,7 +308,7 @@ def test_a_new_setting_at_its_neutral_value_is_in_no_key() -> None:
     ],
 )
 def test_a_new_setting_at_another_value_is_in_the_key(change: dict[str, Any]) -> None:
-    """It decides the result then; values that look like nothing count too."""
+    """It affects the result then; false-looking values count too."""
     values = Later.model_validate(change)
     (name,) = set(keyed(values)) - set(keyed(EvaluateConfig()))
     assert [name] == list(change)
@@ -331,39 +316,29 @@ def test_a_new_setting_at_another_value_is_in_the_key(change: dict[str, Any]) ->
 
 
 class Changed(EvaluateConfig):
-    """The settings of a version with another default."""
+    """The settings of a version with a different default."""
 
     calibration_bins: Int = 10
 
 
 class Moved(EvaluateConfig):
-    """The settings of a version whose default moved away from the neutral value."""
+    """The settings of a version whose default is no longer the neutral value."""
 
     whole: Annotated[Int, OmitFromKeyAt(0)] = 3
 
 
 def test_a_changed_default_changes_the_key() -> None:
-    """What is asked for by silence is another thing then; the neutral value stays what it was."""
+    """An unset value has a new meaning then; the neutral value stays the same."""
     assert evaluation_key(Changed()) != evaluation_key(EvaluateConfig())
     assert evaluation_key(Changed(calibration_bins=15)) == evaluation_key(EvaluateConfig())
     assert evaluation_key(Moved()) != evaluation_key(EvaluateConfig())
     assert evaluation_key(Moved(whole=0)) == evaluation_key(EvaluateConfig())
 
 
-def test_no_neutral_value_is_hidden_in_a_type() -> None:
-    """It is looked for at the field itself: inside of `X | None` it would do nothing."""
+def test_neutral_values_are_declared_at_the_field_itself() -> None:
+    """Inside of `X | None` a neutral value would be ignored."""
     for name, field in (*validation.fields(RunConfig), *validation.fields(config.Training)):
-        assert "Neutral(" not in repr(field.annotation), name
-
-
-def test_settings_stand_in_a_key_by_their_dotted_names() -> None:
-    """Reasons name them as the command line does."""
-    found = keys(config.validate({"data": {"source": "digits"}}))
-    names = {name for key in found.values() for name in key.components["settings"]}
-    known = {name for name, _ in validation.fields(RunConfig)}
-    own = {"data.name", "data.transposed", "data.payloads"}
-    assert names - own <= known
-    assert {"train.learning_rate", "explain.split", "data.split_seed"} <= names
+        assert "OmitFromKeyAt(" not in repr(field.annotation), name
 
 
 def comparison_key(**changes: Any) -> str:
@@ -373,8 +348,8 @@ def comparison_key(**changes: Any) -> str:
     ).digest
 
 
-def test_a_comparison_is_another_one_where_the_promoted_model_is() -> None:
-    """By what the model says, not by the run that it was promoted for, nor by its place."""
+def test_a_comparison_depends_on_the_content_of_the_promoted_model() -> None:
+    """It does not depend on the run that it was promoted from, or on its path."""
     assert comparison_key(run="two", folder=Path("/two")) == comparison_key()
     assert comparison_key(digest="b" * 64) != comparison_key()
     assert comparison_key(class_names=("b", "a")) != comparison_key()

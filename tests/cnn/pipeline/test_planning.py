@@ -1,7 +1,5 @@
-"""What a plan says: which steps are cached, which will run, and why."""
+"""A plan says which steps are cached, which will run, and why."""
 
-import subprocess
-import sys
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, get_args
@@ -12,10 +10,12 @@ from cnn.config import run as config
 from cnn.config.run import RunConfig, StepName
 from cnn.errors import DataError
 from cnn.pipeline import fingerprints, planning, steps
-from cnn.pipeline.steps import LOAD_DATASET, STEPS, TRAIN_MODEL, with_followers
+from cnn.pipeline.steps import LOAD_DATASET, STEPS, with_followers
+from cnn.store.keys import Key
 from cnn.store.manifests import Headline
 from cnn.store.refs import Kind, Ref
 from cnn.store.store import Store
+from tests import commands
 
 NAMES = [step.name for step in STEPS]
 
@@ -24,19 +24,23 @@ def settings(**sections: Any) -> RunConfig:
     return config.validate({"data": {"source": "digits"}, **sections})
 
 
+def publish(store: Store, key: Key, reads: tuple[Ref, ...] = (), content: str = "") -> Ref:
+    """Publish an artifact of one file; its content is the key's digest by default."""
+
+    def produce(folder: Path) -> Headline:
+        (folder / "result.txt").write_text(content or key.digest)
+        return {}
+
+    return store.publish(key, reads, produce).ref
+
+
 def run(store: Store, values: RunConfig) -> dict[Kind, Ref]:
-    """Publish an artifact for every step, its content a function of its key."""
+    """Publish an artifact for every step."""
     refs: dict[Kind, Ref] = {}
     for step in STEPS:
-        key = step.key(
-            step.resolve(step.slice(values), Path()), [refs[kind] for kind in step.reads]
-        )
-
-        def produce(folder: Path, content: str = key.digest) -> Headline:
-            (folder / "result.txt").write_text(content)
-            return {}
-
-        refs[step.makes] = store.publish(key, tuple(refs[kind] for kind in step.reads), produce).ref
+        reads = tuple(refs[kind] for kind in step.reads)
+        key = step.key(step.resolve(step.slice(values), Path()), reads)
+        refs[step.makes] = publish(store, key, reads)
     return refs
 
 
@@ -46,6 +50,14 @@ def planned(
     return {
         item.step.name: (item.state, item.why) for item in planning.plan(store, values, refresh)
     }
+
+
+def assert_runs(plan: dict[str, tuple[str, str]], running: dict[str, str]) -> None:
+    """Assert that these steps run for these reasons; the rest is cached or depends on them."""
+    assert {name: why for name, (state, why) in plan.items() if state == "run"} == running
+    followers = with_followers(running) - set(running)
+    assert {name for name, (state, _) in plan.items() if state == "depends"} == followers
+    assert {plan[name][1] for name in followers} <= {f"depends on {name}" for name in NAMES}
 
 
 @pytest.fixture
@@ -61,8 +73,8 @@ def full(store: Store) -> Store:
     return store
 
 
-def test_in_an_empty_store_the_first_step_runs_and_the_rest_depends(store: Store) -> None:
-    """Behind a step that must run, a step is neither cached nor due."""
+def test_in_an_empty_store_the_first_step_runs_and_the_others_depend_on_it(store: Store) -> None:
+    """Planning writes nothing."""
     plan = planned(store, settings())
     assert list(plan) == NAMES
     assert plan["load_dataset"] == ("run", "no dataset in the store yet")
@@ -73,72 +85,53 @@ def test_in_an_empty_store_the_first_step_runs_and_the_rest_depends(store: Store
 
 
 def test_after_a_run_everything_is_cached(full: Store) -> None:
-    """The reason says when it was made and that it was verified."""
+    """The reason gives the time, and that the artifact was verified."""
     plan = planned(full, settings())
     assert {state for state, _ in plan.values()} == {"cached"}
-    assert all(why.endswith("UTC, verified") for _, why in plan.values())
+    assert all(
+        why.startswith("made 2") and why.endswith(" UTC, verified") for _, why in plan.values()
+    )
 
 
-CHANGES: list[tuple[dict[str, Any], dict[str, str], str]] = [
-    ({"train": {"seed": 1}}, {"train_model": "train.seed 0 -> 1"}, "train_model"),
+CHANGES: list[tuple[dict[str, Any], dict[str, str]]] = [
     (
         {"train": {"learning_rate": 0.01, "steps": 7}},
         {"train_model": "train.learning_rate 0.008 -> 0.01; train.steps 160 -> 7"},
-        "train_model",
     ),
     (
-        {"data": {"source": "digits", "split_seed": 4}},
-        {"load_dataset": "data.split_seed 0 -> 4"},
-        "load_dataset",
+        {"train": {"conv_bias": False, "log_split": "test"}},
+        {"train_model": "train.conv_bias true -> false; train.log_split validation -> test"},
     ),
-    (
-        {"explain": {"split": "train"}},
-        {"mine_patches": "explain.split test -> train"},
-        "mine_patches",
-    ),
+    ({"data": {"source": "digits", "split_seed": 4}}, {"load_dataset": "data.split_seed 0 -> 4"}),
     (
         {"evaluate": {"calibration_bins": 9}, "explain": {"patches_per_filter": 3}},
         {
             "evaluate_model": "evaluate.calibration_bins 15 -> 9",
             "mine_patches": "explain.patches_per_filter 12 -> 3",
         },
-        "evaluate_model",
     ),
-    ({"report": {"mistakes": 9}}, {"write_report": "report.mistakes 24 -> 9"}, ""),
-    ({"runtime": {"device": "cpu", "threads": 1}}, {}, ""),
-    ({"train": {"recipe": "fast", "steps": 160, "schedule": "linear"}}, {}, ""),
+    ({"report": {"mistakes": 9}}, {"write_report": "report.mistakes 24 -> 9"}),
+    ({"runtime": {"device": "cpu", "threads": 1}}, {}),
+    ({"train": {"recipe": "fast", "steps": 160, "schedule": "linear"}}, {}),
 ]
 
 
-@pytest.mark.parametrize(("sections", "running", "depended"), CHANGES)
-def test_the_reason_names_what_differs(
-    full: Store, sections: dict[str, Any], running: dict[str, str], depended: str
+@pytest.mark.parametrize(("sections", "running"), CHANGES)
+def test_a_changed_setting_runs_the_steps_that_use_it(
+    full: Store, sections: dict[str, Any], running: dict[str, str]
 ) -> None:
-    """A changed setting runs the steps that use it, and nothing else anew."""
+    """The reason gives the old and the new value; a step depends on the first that must run."""
     plan = planned(full, settings(**sections))
-    followers = with_followers(set(running)) - set(running)
-    for name in NAMES:
-        if name in running:
-            assert plan[name] == ("run", running[name])
-        elif name in followers:
-            assert plan[name] == ("depends", f"depends on {depended}")
-        else:
-            assert plan[name][0] == "cached"
+    assert_runs(plan, running)
+    if running and plan["write_report"][0] == "depends":
+        first = next(
+            s.name for s in STEPS if s.makes in STEPS[-1].reads and plan[s.name][0] != "cached"
+        )
+        assert plan["write_report"][1] == f"depends on {first}"
 
 
-def test_a_recipe_is_its_numbers(full: Store) -> None:
-    """Another recipe with every number overridden to the first one's asks for the same."""
-    fast = {
-        **{"steps": 160, "batch_size": 64, "learning_rate": 8e-3, "schedule": "linear"},
-        **{"warmup_fraction": 0.2, "beta1": 0.8, "beta2": 0.98, "dropout": 0.0},
-        **{"label_smoothing": 0.1, "precision": "auto"},
-    }
-    plan = planned(full, settings(train={"recipe": "spec", **fast}))
-    assert plan["train_model"][0] == "cached"
-
-
-def test_the_nearest_earlier_artifact_is_compared_with(full: Store) -> None:
-    """Of all that was made, the one that differs least is named; of two, the newer."""
+def test_the_reason_compares_with_the_most_similar_artifact(full: Store) -> None:
+    """However old it is; a tie goes to the newest."""
     run(full, settings(train={"seed": 5, "steps": 9, "dropout": 0.1}))
     run(full, settings(train={"seed": 2}))
     plan = planned(full, settings(train={"seed": 5, "steps": 9, "dropout": 0.2}))
@@ -147,83 +140,89 @@ def test_the_nearest_earlier_artifact_is_compared_with(full: Store) -> None:
     assert plan["train_model"] == ("run", "train.seed 2 -> 3")
 
 
-def test_many_differences_are_cut_short(full: Store) -> None:
-    """A reason stays one readable line."""
-    plan = planned(full, settings(train={"recipe": "best", "seed": 4}))
-    assert plan["train_model"][1].endswith("; ...")
-    assert plan["train_model"][1].count(";") == 6
+def test_a_reason_names_at_most_six_differences(full: Store) -> None:
+    """It stays one readable line."""
+    _, why = planned(full, settings(train={"recipe": "best", "seed": 4}))["train_model"]
+    assert why.count("; ") == 6
+    assert why.endswith("; ...")
+    assert "\n" not in why
 
 
-def test_changed_code_and_versions_are_named(full: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An edit of the training loop retrains; a new Keras runs what computes with it."""
-    of = fingerprints.of
+def test_changed_code_is_named_after_the_settings(
+    full: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Settings first, then every module, in one line."""
+    changed, of = {"cnn.train.loop", "cnn.train.schedule"}, fingerprints.of
+
+    def edited(*modules: str) -> dict[str, str]:
+        return {name: digest + "x" * (name in changed) for name, digest in of(*modules).items()}
+
+    monkeypatch.setattr(fingerprints, "of", edited)
+    code = "code cnn/train/loop.py changed; code cnn/train/schedule.py changed"
+    assert_runs(planned(full, settings()), {"train_model": code})
+    plan = planned(full, settings(train={"learning_rate": 0.002}))
+    assert_runs(plan, {"train_model": f"train.learning_rate 0.008 -> 0.002; {code}"})
+
+
+def test_changed_versions_and_tables_are_named(
+    full: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only major and minor versions count, and only for steps that compute with TensorFlow."""
+    version = steps.version
     monkeypatch.setattr(
-        fingerprints,
-        "of",
-        lambda *names: {k: v + "x" * (k == "cnn.train.loop") for k, v in of(*names).items()},
+        steps, "version", lambda name: "99.1.3" if name == "keras" else version(name)
     )
-    plan = planned(full, settings())
-    assert plan["load_dataset"][0] == "cached"
-    assert plan["train_model"] == ("run", "code cnn/train/loop.py changed")
+    keras = ".".join(version("keras").split(".")[:2])
+    assert_runs(planned(full, settings()), {"train_model": f"keras {keras} -> 99.1"})
     monkeypatch.undo()
-    monkeypatch.setattr(steps, "version", lambda name: "99.1.3")
-    plan = planned(full, settings())
-    assert plan["load_dataset"][0] == "cached"
-    assert "-> 99.1" in plan["train_model"][1]
-    assert "99.1.3" not in plan["train_model"][1]
-
-
-def test_a_changed_schema_is_named(full: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A table with other columns is written anew."""
     monkeypatch.setattr(steps.schemas, "digest", lambda name: f"new {name}")
-    assert planned(full, settings())["train_model"] == ("run", "table history changed")
+    assert_runs(planned(full, settings()), {"train_model": "table history changed"})
 
 
-def test_damage_is_the_reason_and_stays_where_it_is(full: Store) -> None:
-    """A plan names the damage, and leaves setting it aside to the run."""
-    ref = next(full.manifests("model")).ref
+def test_a_changed_input_is_named(full: Store) -> None:
+    """A step runs if the step before it now has another result under the same key."""
+    (dataset,) = full.manifests("dataset")
+    (full.open(dataset.ref) / "result.txt").write_text("damaged")
+    publish(full, Key("dataset", dataset.components), content="other images")
+    assert_runs(planned(full, settings()), {"train_model": "input dataset changed"})
+
+
+def test_the_same_result_leaves_the_following_steps_cached(full: Store) -> None:
+    """Keys hold the digests of inputs, not the settings that led to them."""
+    other = settings(data={"source": "digits", "split_seed": 7})
+    (dataset,) = full.manifests("dataset")
+    key = LOAD_DATASET.key(LOAD_DATASET.resolve(other.data, Path()), [])
+    publish(full, key, content=dataset.key)
+    assert_runs(planned(full, other), {})
+
+
+@pytest.mark.parametrize("step", STEPS, ids=NAMES)
+def test_damage_is_the_reason_and_is_left_to_the_run(full: Store, step: steps.Step) -> None:
+    """A plan names the damaged file and does not move the artifact to quarantine."""
+    ref = next(full.manifests(step.makes)).ref
     (full.open(ref) / "result.txt").write_text("x" * 64)
     before = sorted(full.root.rglob("*"))
     plan = planned(full, settings())
-    assert plan["train_model"] == ("run", "artifact result.txt was changed")
-    assert plan["write_report"] == ("depends", "depends on train_model")
+    assert_runs(plan, {step.name: "artifact result.txt was changed"})
     assert sorted(full.root.rglob("*")) == before
 
 
-def test_a_refresh_runs_a_step_and_what_follows(full: Store) -> None:
-    """What was asked for runs although it is cached; what does not follow stays cached."""
+def test_a_refresh_runs_a_step_and_those_that_follow(full: Store) -> None:
+    """The requested step runs although it is cached; steps that do not follow stay cached."""
     plan = planned(full, settings(), refresh=["evaluate_model"])
-    assert plan["evaluate_model"] == ("run", "asked for with --refresh")
+    assert_runs(plan, {"evaluate_model": "asked for with --refresh"})
     assert plan["write_report"] == ("depends", "depends on evaluate_model")
-    others = set(NAMES) - {"evaluate_model", "write_report"}
-    assert {plan[name][0] for name in others} == {"cached"}
 
 
-def test_data_that_cannot_be_read_end_the_plan(store: Store, tmp_path: Path) -> None:
-    """There is no plan for a folder that is not there."""
+def test_there_is_no_plan_for_data_that_cannot_be_read(store: Store, tmp_path: Path) -> None:
+    """The error is the same as that of a run."""
     values = config.validate({"data": {"source": "folder", "path": str(tmp_path / "none")}})
-    with pytest.raises(DataError, match="there is no such folder"):
+    with pytest.raises(DataError, match="no such folder"):
         planning.plan(store, values)
 
 
-def test_the_same_result_leaves_what_follows_cached(full: Store) -> None:
-    """Keys are made of digests: a step that makes the same again runs nothing else."""
-    other = settings(data={"source": "digits", "split_seed": 7})
-    first, second = (
-        LOAD_DATASET.key(LOAD_DATASET.resolve(values.data, Path()), [])
-        for values in (settings(), other)
-    )
-
-    def produce(folder: Path) -> Headline:
-        (folder / "result.txt").write_text(first.digest)
-        return {}
-
-    full.publish(second, (), produce)
-    assert {state for state, _ in planned(full, other).values()} == {"cached"}
-
-
 @pytest.mark.parametrize(
-    ("names", "wanted"),
+    ("names", "expected"),
     [
         ([], set()),
         (["load_dataset"], set(NAMES)),
@@ -233,15 +232,13 @@ def test_the_same_result_leaves_what_follows_cached(full: Store) -> None:
         (["write_report"], {"write_report"}),
     ],
 )
-def test_followers_are_all_that_read_what_a_step_makes(
-    names: list[StepName], wanted: set[str]
-) -> None:
+def test_followers_read_what_a_step_makes(names: list[StepName], expected: set[str]) -> None:
     """Directly or through another step."""
-    assert with_followers(names) == wanted
+    assert with_followers(names) == expected
 
 
-def test_every_step_is_declared_once_and_after_what_it_reads() -> None:
-    """The order of the steps is one in which they can run."""
+def test_every_step_is_declared_once_and_after_the_steps_that_it_reads() -> None:
+    """The steps can run in the order in which they are declared."""
     assert list(get_args(StepName)) == NAMES
     made: set[str] = set()
     for step in STEPS:
@@ -251,19 +248,8 @@ def test_every_step_is_declared_once_and_after_what_it_reads() -> None:
         assert fingerprints.of(step.code), step.code
 
 
-def test_a_key_holds_the_settings_of_its_step_only() -> None:
-    """What a step is not given cannot change its key; nothing of runtime is in any."""
-    key = TRAIN_MODEL.key(TRAIN_MODEL.resolve(settings().train, Path()), [])
-    assert {name.split(".")[0] for name in key.components["settings"]} == {"train"}
-    assert "train.recipe" not in key.components["settings"]
-    assert set(key.components["versions"]) == {"tensorflow", "keras"}
-    load = LOAD_DATASET.key(LOAD_DATASET.resolve(settings().data, Path()), [])
-    assert load.components["versions"] == {}
-    assert "data.path" not in load.components["settings"]
-
-
 def test_planning_imports_neither_tensorflow_nor_prefect(full: Store) -> None:
-    """A plan costs no more than reading the store."""
+    """A plan takes no longer than reading the store."""
     code = f"""
 import sys
 from pathlib import Path
@@ -274,5 +260,4 @@ values = config.validate({{"data": {{"source": "digits"}}}})
 states = [item.state for item in planning.plan(Store(Path({str(full.root)!r})), values)]
 print(states, [name for name in ("tensorflow", "keras", "prefect") if name in sys.modules])
 """
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert done.stdout.strip() == f"{['cached'] * len(STEPS)} []"
+    assert commands.run_python(code).stdout.strip() == f"{['cached'] * len(STEPS)} []"

@@ -1,4 +1,4 @@
-"""What is in force on a track, and how it changes: all at once or not at all."""
+"""The promoted run of a track, which changes in one step or not at all."""
 
 import errno
 import json
@@ -10,6 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,7 +45,7 @@ def dataset(tmp_path: Path) -> Path:
 
 
 def run_folder(root: Path, name: str) -> Path:
-    """Return the folder of a run whose files say its name."""
+    """Return a run's folder whose files contain its name."""
     folder = root / "runs" / name
     for path in ("model/model.keras", "tables/metrics.parquet", "report.html", "run.json"):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -58,66 +59,58 @@ def promote(root: Path, name: str, dataset: Path, track: str = TRACK) -> Path:
         return registry.promote(root, track, folder, dataset, Promotion(run=name, model=f"m{name}"))
 
 
-def whole(track: Path) -> str:
-    """Return the run that a track's folder is of; everything in it must be of that run."""
-    names = {
+def only_run(track: Path) -> str:
+    """Return the run that all files of a track's folder belong to."""
+    (name,) = {
         *(path.read_text() for path in (track / "model/model.keras", track / "report.html")),
         json.loads((track / "promoted.json").read_text())[-1]["run"],
     }
-    (name,) = names
     return name
 
 
-def test_a_promoted_run_lies_in_a_stable_place(tmp_path: Path, dataset: Path) -> None:
-    """With everything of its folder, the history, and what it was trained on."""
+def temporaries(root: Path) -> list[Path]:
+    return list((root / "promoted").glob(".*.part"))
+
+
+def test_a_track_has_the_files_and_the_history_of_its_promoted_run(
+    tmp_path: Path, dataset: Path
+) -> None:
+    """And the hashes of the images it was trained on; an earlier run can be promoted again."""
     root = tmp_path / "artifacts"
     assert registry.current(root, TRACK) is None
-    track = promote(root, "one", dataset)
+    for name in ("one", "two", "one", "two"):
+        track = promote(root, name, dataset)
+        assert only_run(track) == name
     assert track == root / "promoted" / TRACK
-    assert whole(track) == "one"
-    promote(root, "two", dataset)
-    assert whole(track) == "two"
-    assert registry.runs_named(track) == ["one", "two"]
+    assert registry.runs_named(track) == ["one", "two", "one", "two"]
+    assert list(registry.tracks(root)) == [track]
     current = registry.current(root, TRACK)
     assert current is not None
     assert (current.run, current.model) == ("two", "mtwo")
-    images = datasets.read(dataset).splits["train"].images
-    assert np.array_equal(current.image_hashes("train"), image_hashes.of(images))
+    expected = image_hashes.of(datasets.read(dataset).splits["train"].images)
+    assert np.array_equal(current.image_hashes("train"), expected)
     arrays = current.folder / "arrays"
     (arrays / "train-image-hashes.npy").rename(arrays / "train-imprints.npy")  # an older store
-    assert np.array_equal(current.image_hashes("train"), image_hashes.of(images))
-    assert list(registry.tracks(root)) == [track]
+    assert np.array_equal(current.image_hashes("train"), expected)
 
 
-def test_going_back_is_a_promotion_like_any_other(tmp_path: Path, dataset: Path) -> None:
-    """The history says so."""
-    for name in ("one", "two", "one"):
-        track = promote(tmp_path, name, dataset)
-    assert whole(track) == "one"
-    assert registry.runs_named(track) == ["one", "two", "one"]
-
-
-def test_tracks_know_nothing_of_each_other(tmp_path: Path, dataset: Path) -> None:
-    """Though the name of one begins with another's."""
+def test_tracks_are_independent_and_keep_the_version_before_for_its_readers(
+    tmp_path: Path, dataset: Path
+) -> None:
+    """Even if the name of one track begins with another's."""
     for n in range(4):
         promote(tmp_path, f"a{n}", dataset, "a")
         promote(tmp_path, f"b{n}", dataset, "a.b")
-    assert whole(tmp_path / "promoted/a") == "a3"
-    assert whole(tmp_path / "promoted/a.b") == "b3"
+    assert only_run(tmp_path / "promoted/a") == "a3"
+    assert only_run(tmp_path / "promoted/a.b") == "b3"
     assert len(registry.runs_named(tmp_path / "promoted/a.b")) == 4
+    versions = (tmp_path / "promoted/.versions").iterdir()
+    assert {only_run(path) for path in versions} == {"a2", "a3", "b2", "b3"}
+    assert not temporaries(tmp_path)
 
 
-def test_the_version_before_stays_for_those_who_read_it(tmp_path: Path, dataset: Path) -> None:
-    """And no more than that."""
-    for n in range(5):
-        promote(tmp_path, f"run{n}", dataset)
-    versions = sorted((tmp_path / "promoted/.versions").iterdir())
-    assert [whole(path) for path in versions] == ["run3", "run4"]
-    assert not list((tmp_path / "promoted").glob(".*.part"))
-
-
-def test_a_plain_folder_in_a_track_s_place_counts(tmp_path: Path, dataset: Path) -> None:
-    """Copies of a store without its links have them; the next promotion puts a link there."""
+def test_a_plain_folder_in_place_of_the_link_counts(tmp_path: Path, dataset: Path) -> None:
+    """A copy of a store may have one; the next promotion replaces it by a link."""
     track = promote(tmp_path, "one", dataset)
     copy = tmp_path / "copy"
     shutil.copytree(track, copy)
@@ -132,48 +125,42 @@ def test_a_plain_folder_in_a_track_s_place_counts(tmp_path: Path, dataset: Path)
     assert registry.runs_named(track) == ["one", "two"]
 
 
-def test_a_run_without_a_model_is_not_promoted(tmp_path: Path, dataset: Path) -> None:
-    """What was in force stays."""
-    track = promote(tmp_path, "one", dataset)
-    folder = run_folder(tmp_path, "two")
-    (folder / "model/model.keras").unlink()
-    with pytest.raises(ArtifactError, match="has no model"):
-        registry.promote(tmp_path, TRACK, folder, dataset, Promotion(run="two"))
-    assert whole(track) == "one"
-
-
-@pytest.mark.parametrize("call", ["copytree", "flush", "rename", "replace"])
-def test_a_full_disk_leaves_what_was_in_force(
-    tmp_path: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch, call: str
+@pytest.mark.parametrize("fault", ["copytree", "flush", "rename", "replace", "no model"])
+def test_a_promotion_that_fails_changes_nothing(
+    tmp_path: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
-    """Whichever step it stops; nothing half-written stays."""
+    """A run without a model, or a disk that is full at any step; no temporaries are left."""
     track = promote(tmp_path, "one", dataset)
     folder = run_folder(tmp_path, "two")
+    expected: Any = (StoreUnwritableError, "the promoted run could not be written")
 
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        place = {"copytree": shutil, "flush": atomic}.get(call, Path)
-        patch.setattr(place, call, full)
-        with pytest.raises(StoreUnwritableError, match="what is promoted could not be written"):
+        if fault == "no model":
+            (folder / "model/model.keras").unlink()
+            expected = (ArtifactError, "has no model")
+        else:
+            patch.setattr({"copytree": shutil, "flush": atomic}.get(fault, Path), fault, full)
+        with pytest.raises(expected[0], match=expected[1]):
             registry.promote(tmp_path, TRACK, folder, dataset, Promotion(run="two"))
-    assert whole(track) == "one"
-    assert not list((tmp_path / "promoted").glob(".*.part"))
+    assert only_run(track) == "one"
+    assert not temporaries(tmp_path)
 
 
-def test_two_at_once_are_both_in_the_history(tmp_path: Path, dataset: Path) -> None:
-    """One after the other, and readers always see one whole run."""
+def test_promotions_at_once_are_all_in_the_history(tmp_path: Path, dataset: Path) -> None:
+    """They wait for each other, and a reader always sees one complete run."""
     track = promote(tmp_path, "first", dataset)
     names = [f"run{n}" for n in range(12)]
     with ThreadPoolExecutor(4) as pool:
-        made = [pool.submit(promote, tmp_path, name, dataset) for name in names]
-        while not all(future.done() for future in made):
+        promotions = [pool.submit(promote, tmp_path, name, dataset) for name in names]
+        while not all(future.done() for future in promotions):
             current = registry.current(tmp_path, TRACK)
             assert current is not None
             with suppress(FileNotFoundError):  # two promotions later, it is removed
-                assert whole(current.folder) == current.run
-    for future in made:
+                assert only_run(current.folder) == current.run
+    for future in promotions:
         future.result()
     assert sorted(registry.runs_named(track)[1:]) == sorted(names)
 
@@ -189,11 +176,13 @@ for n in range(100000):
 """
 
 
-def test_killed_at_any_moment_a_whole_run_is_in_force(tmp_path: Path, dataset: Path) -> None:
-    """And the history has each run that was in force, however often it happens."""
-    root, here = tmp_path / "artifacts", str(ROOT)
+def test_a_complete_run_is_promoted_whenever_a_process_is_killed(
+    tmp_path: Path, dataset: Path
+) -> None:
+    """And no earlier promotion is lost from the history."""
+    root = tmp_path / "artifacts"
     track = promote(root, "first", dataset)
-    script = _FOREVER.format(here=here, root=str(root), dataset=str(dataset))
+    script = _FOREVER.format(here=str(ROOT), root=str(root), dataset=str(dataset))
     rng = np.random.default_rng(0)
     n_before = 1
     for _ in range(6):
@@ -207,28 +196,28 @@ def test_killed_at_any_moment_a_whole_run_is_in_force(tmp_path: Path, dataset: P
         process.wait()
         process.stdout.close()
         named = registry.runs_named(track)
-        assert whole(track) == named[-1]
+        assert only_run(track) == named[-1]
         assert len(named) > n_before
         n_before = len(named)
     promote(root, "last", dataset)
-    assert whole(track) == "last"
-    assert not list((root / "promoted").glob(".*.part"))
+    assert only_run(track) == "last"
+    assert not temporaries(root)
 
 
 @pytest.mark.parametrize(
     ("name", "track"),
     [("mnist", "mnist"), ("Fashion MNIST", "fashion-mnist"), ("../..", "data"), ("", "data")],
 )
-def test_a_data_set_s_name_becomes_a_track(name: str, track: str) -> None:
-    """Which never is a path."""
+def test_the_name_of_a_data_set_becomes_a_track_name(name: str, track: str) -> None:
+    """It never leads to another folder."""
     assert registry.track_name(name) == track
 
 
 @pytest.mark.parametrize("content", ["", "[1]", '{"run": "x"}', '[{"run": 3}]'])
-def test_a_history_that_cannot_be_read_is_named(
+def test_nothing_is_promoted_over_a_history_that_cannot_be_read(
     tmp_path: Path, dataset: Path, content: str
 ) -> None:
-    """Nothing is promoted over it."""
+    """The message names the file."""
     track = promote(tmp_path, "one", dataset)
     (track / "promoted.json").write_text(content)
     with pytest.raises(ArtifactError, match=r"promoted\.json cannot be read"):

@@ -1,4 +1,4 @@
-"""Dead, duplicate, specialist: the rule, on planted filters and at its edges."""
+"""The rule for dead, duplicate and specialist filters, at its thresholds and on a real layer."""
 
 from typing import Any
 
@@ -46,28 +46,22 @@ UNKNOWN = dict.fromkeys(("selectivity", "preferred_label", "correlated_filter", 
         ({**UNKNOWN, "nearest_filter": None, "nearest_cosine": None}, ""),
     ],
 )
-def test_the_first_that_holds_is_the_verdict(changes: dict[str, Any], words: str) -> None:
-    """Each threshold belongs to the verdict; what is not known makes none."""
+def test_the_status_is_the_first_that_applies(changes: dict[str, Any], words: str) -> None:
+    """A value at the threshold gives the status; an unknown value never does."""
     assert filter_status.of({**PLAIN, **changes}).words(NAMES) == words
 
 
-def test_rows_are_ordered_by_verdict_and_then_by_number() -> None:
-    """The dead, the duplicates, the specialists, the others."""
-    changes: list[dict[str, Any]] = [
-        {},
-        {"selectivity": 0.9},
-        {"nearest_cosine": 0.99},
-        {"dead": True},
-        {},
-        {"dead": True},
-    ]
+def test_rows_are_ordered_by_status_and_then_by_number() -> None:
+    """Dead filters, duplicates, specialists, then the others."""
+    dead: dict[str, Any] = {"dead": True}
+    changes = [{}, {"selectivity": 0.9}, {"nearest_cosine": 0.99}, dead, {}, dead]
     rows = [{**PLAIN, **change, "filter": f} for f, change in enumerate(changes)]
     assert [row["filter"] for row in filter_status.ordered(rows)] == [3, 5, 2, 1, 0, 4]
     assert filter_status.counted(rows) == "2 dead, 1 duplicate, 1 specialist"
 
 
 def _stripes(rng: np.random.Generator, n: int) -> Split:
-    """Return noise; images of class 1 have a bright bar that is upright, of class 2 that lies."""
+    """Return noisy images, with a vertical bar in class 1 and a horizontal one in class 2."""
     images = rng.integers(0, 40, (n, 28, 28, 1), dtype=np.uint8)
     labels = np.arange(n, dtype=np.int64) % 3
     images[labels == 1, :, 10:16] = 255
@@ -75,8 +69,8 @@ def _stripes(rng: np.random.Generator, n: int) -> Split:
     return Split(images, labels, np.arange(n))
 
 
-def test_planted_filters_get_their_verdicts(rng: np.random.Generator, prepared: object) -> None:
-    """A dead one, two that are alike but for their strength, one for upright bars alone."""
+def test_planted_filters_get_their_status(rng: np.random.Generator, prepared: object) -> None:
+    """A dead one, two that differ only in strength, one that detects vertical bars."""
     splits = {name: _stripes(rng, 96) for name in ("train", "validation", "test")}
     data = Dataset("folder", NAMES, splits, {})
     model = train_briefly(data, steps=1, log_every=1).model
@@ -87,9 +81,9 @@ def test_planted_filters_get_their_verdicts(rng: np.random.Generator, prepared: 
     kernels[..., 5], biases[5] = -1 / 72, -0.3
     kernels[:, 3:9, :, 5] = 1 / 72
     model.get_layer("conv1").set_weights([kernels, biases])
-    found = [filter_status.of(row) for row in filters.describe(model, "conv1", data).rows]
-    assert found[0] == FilterStatus("dead")
-    assert found[2] == FilterStatus("duplicate", other=4)
-    assert found[4] == FilterStatus("duplicate", other=2)
-    assert found[5] == FilterStatus("specialist", label=1)
-    assert [found[f].kind for f in (1, 3)] == ["", ""]
+    statuses = [filter_status.of(row) for row in filters.describe(model, "conv1", data).rows]
+    assert statuses[0] == FilterStatus("dead")
+    assert statuses[2] == FilterStatus("duplicate", other=4)
+    assert statuses[4] == FilterStatus("duplicate", other=2)
+    assert statuses[5] == FilterStatus("specialist", label=1)
+    assert [statuses[f].kind for f in (1, 3)] == ["", ""]

@@ -1,4 +1,4 @@
-"""What files say: two that say the same have one digest."""
+"""Content digests: two files with the same content have the same digest."""
 
 import hashlib
 import io
@@ -19,7 +19,7 @@ CONFIG = {"class_name": "Functional", "layers": [{"name": "conv1", "shared_objec
 def keras_file(
     path: Path, config: dict[str, Any], year: int = 2020, name: str = "conv1", **weights: Any
 ) -> str:
-    """Write a .keras archive as Keras does; return the digest of what it says."""
+    """Write a .keras archive as Keras does; return its content digest."""
     stream = io.BytesIO()
     with h5py.File(stream, "w") as file:
         file.attrs["written"] = year
@@ -37,7 +37,7 @@ def keras_file(
 
 @pytest.fixture
 def model(tmp_path: Path) -> str:
-    """The digest of the model that the others are compared with."""
+    """The content digest of the model that others are compared with."""
     return keras_file(tmp_path / "model.keras", CONFIG)
 
 
@@ -51,10 +51,10 @@ def model(tmp_path: Path) -> str:
         {**CONFIG, "layers": [{"name": "conv1", "n": 25}]},
     ],
 )
-def test_a_model_saved_again_says_the_same(
+def test_a_model_saved_again_has_the_same_digest(
     tmp_path: Path, model: str, config: dict[str, Any]
 ) -> None:
-    """Dates, the order of names and memory addresses are no content."""
+    """Dates, the order of names and memory addresses do not count."""
     again = tmp_path / "again.keras"
     assert keras_file(again, config, year=2024) == model
     assert digests.file_digest(again) != digests.file_digest(tmp_path / "model.keras")
@@ -72,16 +72,16 @@ def test_a_model_saved_again_says_the_same(
     ],
     ids=["config", "weight", "type", "shape", "bias", "layer"],
 )
-def test_another_model_says_something_else(
+def test_a_different_model_has_a_different_digest(
     tmp_path: Path, model: str, change: dict[str, Any]
 ) -> None:
-    """Every weight, its place, type and shape, and the config count."""
+    """Every weight with its name, dtype and shape counts, and so does the config."""
     assert keras_file(tmp_path / "other.keras", **{"config": CONFIG, **change}) != model
 
 
-def test_any_other_file_says_its_bytes(tmp_path: Path) -> None:
-    """For tables, pictures and arrays both digests are SHA-256 of the file."""
+def test_the_content_of_any_other_file_is_its_bytes(tmp_path: Path) -> None:
+    """For tables, figures and arrays both digests are the SHA-256 of the file."""
     path = tmp_path / "table.parquet"
     path.write_bytes(b"PAR1" * 1_000_000)
-    wanted = hashlib.sha256(b"PAR1" * 1_000_000).hexdigest()
-    assert digests.file_digest(path) == digests.content_digest(path) == wanted
+    expected = hashlib.sha256(b"PAR1" * 1_000_000).hexdigest()
+    assert digests.file_digest(path) == digests.content_digest(path) == expected

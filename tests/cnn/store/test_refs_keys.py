@@ -1,4 +1,4 @@
-"""Refs and keys: how artifacts are named, and how two askings differ."""
+"""Refs and keys: how artifacts are named, and how two keys differ."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ components = st.dictionaries(words, values, max_size=5)
 
 
 def test_a_ref_survives_json_and_is_frozen() -> None:
-    """What one step hands on, another reads unchanged."""
+    """A step reads the same ref that another one returned."""
     ref = Ref(kind="model", key=A, digest=B)
     assert Ref.model_validate_json(ref.model_dump_json()) == ref
     assert str(ref) == f"model {A[:12]}"
@@ -42,34 +42,36 @@ def test_a_ref_survives_json_and_is_frozen() -> None:
     ],
 )
 def test_a_ref_that_names_no_artifact_is_refused(change: dict[str, Any]) -> None:
-    """A ref cannot point outside of the store."""
+    """In particular, a ref cannot point outside of the store."""
     with pytest.raises(ValidationError):
         Ref.model_validate({"kind": "model", "key": A, "digest": B} | change)
 
 
 @given(components)
 def test_the_order_of_components_does_not_matter(parts: dict[str, Any]) -> None:
-    """A key is what was asked for, in whatever order."""
+    """Only names and values count."""
     backwards = dict(reversed(parts.items()))
     assert Key("model", parts).digest == Key("model", backwards).digest
 
 
 @given(components, words, leaves | words, leaves | words)
-def test_another_value_is_another_key(parts: dict[str, Any], name: str, x: Any, y: Any) -> None:
-    """Two askings share a key only if they are the same to the bit: 1, 1.0 and true are three."""
+def test_a_different_value_gives_a_different_key(
+    parts: dict[str, Any], name: str, x: Any, y: Any
+) -> None:
+    """1, 1.0 and true are three different values."""
     one, other = Key("model", {**parts, name: x}), Key("model", {**parts, name: y})
     assert (one.digest == other.digest) == (repr(x) == repr(y))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_a_key_holds_no_value_that_json_lacks(value: float) -> None:
-    """NaN differs from itself: nothing asked for with it could be found again."""
+def test_a_key_with_nan_or_infinity_is_refused(value: float) -> None:
+    """NaN differs from itself, so no artifact with it in its key could be found again."""
     with pytest.raises(ValueError, match="JSON"):
         _ = Key("model", {"settings": {"x": value}}).digest
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "wanted"),
+    ("old", "new", "expected"),
     [
         ({"settings": {"train.seed": 0}}, {"settings": {"train.seed": 1}}, ["train.seed 0 -> 1"]),
         (
@@ -78,8 +80,8 @@ def test_a_key_holds_no_value_that_json_lacks(value: float) -> None:
             ["train.schedule linear -> cosine"],
         ),
         ({"settings": {"a": None}}, {"settings": {"a": True}}, ["a null -> true"]),
-        ({"settings": {}}, {"settings": {"a": 0.5}}, ["a is new, 0.5"]),
-        ({"settings": {"a": None}}, {"settings": {}}, ["a null is gone"]),
+        ({"settings": {}}, {"settings": {"a": 0.5}}, ["a added (0.5)"]),
+        ({"settings": {"a": None}}, {"settings": {}}, ["a removed (was null)"]),
         ({"settings": {"d": {"x": 1}}}, {"settings": {"d": {"x": 2}}}, ["d changed"]),
         ({"inputs": {"dataset": A}}, {"inputs": {"dataset": B}}, ["input dataset changed"]),
         (
@@ -101,8 +103,8 @@ def test_a_key_holds_no_value_that_json_lacks(value: float) -> None:
         ),
     ],
 )
-def test_what_differs_is_said_in_words(
-    old: dict[str, Any], new: dict[str, Any], wanted: list[str]
+def test_differences_are_named_in_phrases(
+    old: dict[str, Any], new: dict[str, Any], expected: list[str]
 ) -> None:
-    """Every component that differs is named, settings first, with both values."""
-    assert keys.differences(old, new) == wanted
+    """Settings come first, with both values."""
+    assert keys.differences(old, new) == expected

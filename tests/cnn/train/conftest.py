@@ -1,4 +1,4 @@
-"""What tests of the training share: a small network's settings."""
+"""Shared by tests of training: settings of a small network."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from cnn.train import recipes
 
 @pytest.fixture(scope="session")
 def small() -> Training:
-    """The recipe `spec` with few units and few steps: every part is there, each is cheap."""
+    """The recipe `spec` with few units and few steps: complete but cheap."""
     return recipes.SPEC.model_copy(
         update={
             "steps": 6,

@@ -1,4 +1,4 @@
-"""Where a training computes: what `runtime.device` chooses, and what a full memory says."""
+"""The device of a training: what `runtime.device` chooses, and the error for a full memory."""
 
 import json
 import subprocess
@@ -19,11 +19,7 @@ import numpy as np
 from cnn.config.run import RuntimeConfig
 from cnn.data.dataset import Dataset, Split
 from cnn.errors import TrainingError
-from cnn.train import device
-from cnn.train import fit
-from cnn.train import loop
-from cnn.train import networks
-from cnn.train import recipes
+from cnn.train import device, fit, loop, networks, recipes
 
 rng = np.random.default_rng(0)
 images = rng.integers(0, 256, (200, 28, 28, 1), np.uint8)
@@ -38,7 +34,7 @@ device.prepare(RuntimeConfig(device="cpu", threads=1))
 settings = recipes.SPEC.model_copy(
     update={"batch_size": 8, "dense1_units": 16, "augment_shift": 2.0, "ema_decay": 0.5}
 )
-found = []
+results = []
 for name in ("CPU:0", "CPU:1"):
     with tf.device(name):
         network = networks.build(settings, (28, 28, 1), 10, 0)
@@ -46,8 +42,9 @@ for name in ("CPU:0", "CPU:1"):
         losses = training.run(0, 3).losses.tolist()
         held = loop.hold(images, labels)
         values = [*training._variables, *held, training._images]
-        found.append([{v.device[-5:] for v in values} == {name}, losses, training.evaluate(*held)])
-print(json.dumps(found))
+        on_device = {v.device[-5:] for v in values} == {name}
+        results.append([on_device, losses, training.evaluate(*held)])
+print(json.dumps(results))
 """
 
 _WITH_LITTLE_MEMORY = """
@@ -69,15 +66,15 @@ except TrainingError as error:
 
 
 def _printed(code: str) -> Any:
-    """Return what a process of its own printed last: TensorFlow's devices are set only once."""
+    """Return the last line of a fresh process: TensorFlow's devices can be set only once."""
     command = [sys.executable, "-c", _START + code]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_a_training_lies_whole_on_its_device_and_is_the_same_on_each() -> None:
-    """Weights, slots, averages, images: of two logical devices nothing strays to the first."""
+def test_a_training_stays_on_its_device_and_is_the_same_on_each() -> None:
+    """Weights, slots, averages and images are all on the second of two logical devices."""
     on_first, on_second = _printed(_ON_BOTH)
     assert on_first[0]
     assert on_first == on_second
@@ -85,12 +82,10 @@ def test_a_training_lies_whole_on_its_device_and_is_the_same_on_each() -> None:
 
 @pytest.mark.slow
 def test_a_full_memory_names_the_batch_size() -> None:
-    """A step that the memory does not hold ends in words, not in a traceback of TensorFlow's."""
+    """A batch that exceeds the memory ends in a TrainingError, not in one of TensorFlow's."""
     message = _printed(_WITH_LITTLE_MEMORY)
-    assert message.startswith(
-        "train.batch_size: the device's memory does not hold the images and a step with"
-    )
-    assert "65536 of them; lower it (OOM when allocating tensor with shape[" in message
+    assert message.startswith("train.batch_size: the device's memory is too small for the training")
+    assert "batch of 65536; lower the batch size (OOM when allocating tensor with" in message
 
 
 class _Gpu:
@@ -98,7 +93,7 @@ class _Gpu:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "gpus", "expected"),
+    ("setting", "n_gpus", "expected"),
     [
         ("auto", 0, "cpu"),
         ("cpu", 0, "cpu"),
@@ -107,35 +102,35 @@ class _Gpu:
         ("gpu", 1, "gpu"),
     ],
 )
-def test_auto_takes_a_gpu_where_there_is_one(
-    monkeypatch: pytest.MonkeyPatch, wanted: Any, gpus: int, expected: str
+def test_auto_takes_a_gpu_if_there_is_one(
+    monkeypatch: pytest.MonkeyPatch, setting: Any, n_gpus: int, expected: str
 ) -> None:
-    """Its memory grows as needed; with `cpu` it is left alone, out of TensorFlow's sight."""
+    """Its memory grows as needed; with `cpu` it is hidden from TensorFlow."""
     import tensorflow as tf
 
-    visible, growing = [_Gpu()] * gpus, []
+    visible, growing = [_Gpu()] * n_gpus, []
     experimental = tf.config.experimental
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [_Gpu()] * gpus)
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [_Gpu()] * n_gpus)
     monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: visible)
     monkeypatch.setattr(tf.config, "set_visible_devices", lambda devices, kind: visible.clear())
     monkeypatch.setattr(experimental, "get_memory_growth", lambda gpu: False)
     monkeypatch.setattr(experimental, "set_memory_growth", lambda gpu, on: growing.append(on))
     monkeypatch.setattr(experimental, "get_device_details", lambda gpu: {"device_name": "A GPU"})
-    chosen = device.prepare(RuntimeConfig(device=wanted))
+    chosen = device.prepare(RuntimeConfig(device=setting))
     assert chosen.kind == expected
     assert chosen.name == ("A GPU" if expected == "gpu" else device.cpu_name())
     assert bool(visible) == (expected == "gpu")
-    assert growing == [True] * gpus
+    assert growing == [True] * n_gpus
 
 
-def test_a_gpu_that_is_not_there_is_refused() -> None:
-    """By the setting's name, with what to do."""
+def test_a_missing_gpu_is_refused() -> None:
+    """The message names the setting and what to do."""
     with pytest.raises(ConfigError, match=r"runtime\.device: gpu is refused.*use cpu or auto"):
         device.prepare(RuntimeConfig(device="gpu"))
 
 
 def test_float32_is_float32_on_a_gpu_too(prepared: device.Device) -> None:
-    """What a GPU multiplies is not rounded to 10 bits."""
+    """TensorFloat-32, which rounds factors to 10 bits, is off."""
     import tensorflow as tf
 
     assert not tf.config.experimental.tensor_float_32_execution_enabled()

@@ -1,4 +1,4 @@
-"""The training's forward pass and the saved model are one network."""
+"""The forward pass of training computes the same as the saved Keras model."""
 
 from typing import Any
 
@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from cnn.config.training import Training
-from cnn.train import forward, loop, networks, recipes
+from cnn.explain import activations
+from cnn.train import forward, loop, networks
 
 pytestmark = pytest.mark.usefixtures("prepared")
 
 
 def _both(settings: Training, shape: tuple[int, int, int]) -> tuple[Any, Any]:
-    """Return the logits of random images from the Keras model and from the plain operations."""
+    """Return the logits of random images by the Keras model and by the plain operations."""
     import keras
 
     rng = np.random.default_rng(0)
@@ -44,40 +45,54 @@ def test_logits_are_those_of_the_keras_model(
 
 
 def test_in_bfloat16_logits_are_rounded_and_float32(small: Training) -> None:
-    """They come near, are not the same, and go on as float32."""
+    """They come near those of float32 without being equal, and come back as float32."""
     expected, found = _both(small.model_copy(update={"precision": "bfloat16"}), (28, 28, 1))
     assert found.dtype == np.float32
     assert (found != expected).any()
     assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.999
 
 
-def test_a_precision_still_to_be_chosen_is_refused(small: Training) -> None:
-    """Who forgets to resolve `auto` must not train in float32 under another name."""
+def test_an_unresolved_precision_is_refused(small: Training) -> None:
+    """Training with `auto` by mistake must not silently use float32."""
     with pytest.raises(TypeError, match="'auto'"):
         _both(small.model_copy(update={"precision": "auto"}), (28, 28, 1))
 
 
 @pytest.mark.parametrize("shape", [(2, 4, 6, 3), (2, 5, 7, 3)])
 def test_the_pool_for_xla_is_the_stock_one(shape: tuple[int, ...]) -> None:
-    """Its values and gradients are equal, those of ties too; an odd side's last line is left."""
+    """Values and gradients are equal, with ties too; the last line of an odd side is dropped."""
     import tensorflow as tf
 
     values = tf.constant(np.random.default_rng(0).integers(0, 3, shape), tf.float32)
-    found, gradients = [], []
+    outputs, gradients = [], []
     for pool in (lambda x: tf.nn.max_pool2d(x, 2, 2, "VALID"), forward.pooled):
         with tf.GradientTape() as tape:
             tape.watch(values)
             pooled = pool(values)
             loss = tf.reduce_sum((1 + pooled) ** 2)
-        found.append(pooled.numpy())
+        outputs.append(pooled.numpy())
         gradients.append(tape.gradient(loss, values).numpy())
-    np.testing.assert_array_equal(*found)
+    np.testing.assert_array_equal(*outputs)
     np.testing.assert_array_equal(*gradients)
 
 
-def test_the_recipes_are_covered() -> None:
-    """Every layer of the whole network has its weights under the names used here."""
-    network = networks.build(recipes.SPEC, (28, 28, 1), 10, seed=0)
-    names = ("conv1", "conv2", "dense1", "logits")
-    wanted = {f"{layer}/{name}" for layer in names for name in ("kernel", "bias")}
-    assert set(loop.by_name(network)) == wanted
+def test_a_third_convolution_is_trained_and_explained_like_the_others(small: Training) -> None:
+    """Nothing but the list of layers knows how many convolutions there are."""
+    import keras
+
+    built = networks.build(small, (28, 28, 1), 10, seed=0)
+    third = keras.layers.Conv2D(4, 3, padding="same", activation="relu", name="conv3")
+    network = keras.Sequential(
+        [keras.Input((28, 28, 1)), *built.layers[:3], third, *built.layers[3:]]
+    )
+    assert activations.explained_layers(network) == ["conv1", "conv2", "conv3"]
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (40, 28, 28, 1), np.uint8), rng.integers(0, 10, 40)
+    before = third.get_weights()[0]
+    loop.Loop(network, small, 0, images, labels).run(0, 2)
+    assert (third.get_weights()[0] != before).mean() > 0.5
+    head = keras.Model(network.inputs[0], network.get_layer("logits").output)
+    found = forward.logits(
+        forward.layers_of(network), loop.by_name(network), images, small.precision
+    )
+    np.testing.assert_allclose(found, head(images.astype(np.float32)), rtol=1e-4, atol=1e-4)

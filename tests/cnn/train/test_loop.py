@@ -1,4 +1,4 @@
-"""The in-graph loop: plain steps of every optimizer, whatever the blocks it is run in."""
+"""The training loop: exact steps of every optimizer, in blocks of any length."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from cnn.config.training import Training
 from cnn.data.dataset import Dataset, Split
-from cnn.train import loop, networks, optimizers, order, recipes, schedule
+from cnn.train import loop, networks, optimizers, recipes, schedule
 
 pytestmark = pytest.mark.usefixtures("prepared")
 
@@ -22,7 +22,7 @@ def _network(settings: Training, n_classes: int = 10) -> Any:
 def _run(
     settings: Training, split: Split, lengths: list[int], xla: bool = False
 ) -> tuple[list[Any], loop.Block]:
-    """Return the weights, and what was measured, after blocks of these lengths."""
+    """Return weights and measurements after blocks of these lengths."""
     network = _network(settings)
     training = loop.Loop(network, settings, SEED, split.images, split.labels, xla)
     starts = np.cumsum([0, *lengths[:-1]]).tolist()
@@ -36,7 +36,7 @@ def _run(
 
 
 def _reference(settings: Training, split: Split, n_steps: int) -> tuple[list[Any], loop.Block]:
-    """Return the same from an eager loop: Keras for the gradients, NumPy for the steps."""
+    """Return the same from an eager loop: gradients by Keras, steps by NumPy."""
     import keras
     import tensorflow as tf
 
@@ -47,7 +47,7 @@ def _reference(settings: Training, split: Split, n_steps: int) -> tuple[list[Any
     averages = [np.float64(weight) for weight in head.get_weights()]
     rates = schedule.learning_rates(settings, 0, n_steps)
     losses, hits = [], []
-    drawn = order.batches(SEED, len(split), settings.batch_size, 0, n_steps)
+    drawn = schedule.batches(SEED, len(split), settings.batch_size, 0, n_steps)
     for t, indices in enumerate(drawn, start=1):
         labels = split.labels[indices]
         with tf.GradientTape() as tape:
@@ -77,6 +77,16 @@ def _reference(settings: Training, split: Split, n_steps: int) -> tuple[list[Any
         ]
     result = averages if settings.ema_decay else head.get_weights()
     return result, loop.Block(np.float32(losses), np.int32(hits))
+
+
+def _assert_equal(
+    actual: tuple[list[Any], loop.Block], expected: tuple[list[Any], loop.Block]
+) -> None:
+    """Assert that weights and measurements are equal, up to the rounding of float32."""
+    for weight, other in zip(actual[0], expected[0], strict=True):
+        np.testing.assert_allclose(weight, other, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(actual[1].losses, expected[1].losses, rtol=1e-5)
+    np.testing.assert_array_equal(actual[1].n_correct, expected[1].n_correct)
 
 
 def _adam(settings: Training, slots: Any, gradient: Any, rate: Any, t: int) -> Any:
@@ -124,30 +134,21 @@ def test_without_dropout_the_loop_equals_a_plain_implementation(
     """Weights, losses and hits of 5 steps equal those of eager Keras and an optimizer in NumPy."""
     settings = small.model_copy(update={"dropout": 0.0, "steps": 5, **changes})
     weights, measured = _run(settings, digits.splits["train"], [5])
-    expected, reference = _reference(settings, digits.splits["train"], 5)
-    for found, wanted in zip(weights, expected, strict=True):
-        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
-    np.testing.assert_allclose(measured.losses, reference.losses, rtol=1e-5)
-    np.testing.assert_array_equal(measured.n_correct, reference.n_correct)
-    started = _network(settings).get_weights()
-    assert all((found != start).any() for found, start in zip(weights, started, strict=True))
+    _assert_equal((weights, measured), _reference(settings, digits.splits["train"], 5))
+    initial = _network(settings).get_weights()
+    assert all((weight != start).any() for weight, start in zip(weights, initial, strict=True))
 
 
-def test_the_whole_architecture_equals_a_plain_implementation(digits: Dataset) -> None:
+def test_the_full_architecture_equals_a_plain_implementation(digits: Dataset) -> None:
     """The same for the notebook's sizes and its learning rate, 3 steps."""
     settings = recipes.SPEC.model_copy(update={"dropout": 0.0, "steps": 3})
-    weights, measured = _run(settings, digits.splits["train"], [3])
-    expected, reference = _reference(settings, digits.splits["train"], 3)
-    for found, wanted in zip(weights, expected, strict=True):
-        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
-    np.testing.assert_array_equal(measured.n_correct, reference.n_correct)
+    train = digits.splits["train"]
+    _assert_equal(_run(settings, train, [3]), _reference(settings, train, 3))
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd", "rmsprop"])
-def test_compiled_by_xla_the_steps_are_the_same(
-    digits: Dataset, small: Training, optimizer: str
-) -> None:
-    """What GPUs run differs in rounding alone; XLA draws its own dropout, which is left out."""
+def test_xla_computes_the_same_steps(digits: Dataset, small: Training, optimizer: str) -> None:
+    """Only rounding differs; dropout is off, because XLA draws its own."""
     settings = small.model_copy(
         update={
             "dropout": 0.0,
@@ -155,16 +156,12 @@ def test_compiled_by_xla_the_steps_are_the_same(
             **{"label_smoothing": 0.1, "augment_shift": 2.0, "augment_rotation": 10.0},
         }
     )
-    weights, measured = _run(settings, digits.splits["train"], [4])
-    compiled, again = _run(settings, digits.splits["train"], [3, 1], xla=True)
-    for found, wanted in zip(compiled, weights, strict=True):
-        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
-    np.testing.assert_allclose(again.losses, measured.losses, rtol=1e-5)
-    np.testing.assert_array_equal(again.n_correct, measured.n_correct)
+    train = digits.splits["train"]
+    _assert_equal(_run(settings, train, [4], xla=True), _run(settings, train, [4]))
 
 
-def test_compiled_by_xla_units_are_dropped(digits: Dataset, small: Training) -> None:
-    """By chance, that of seed and step: two runs are equal, and no run without is."""
+def test_xla_drops_units_by_seed_and_step(digits: Dataset, small: Training) -> None:
+    """Two runs with dropout are equal, and a run without it differs."""
     train = digits.splits["train"]
     _, dropped = _run(small.model_copy(update={"dropout": 0.5}), train, [3], xla=True)
     _, again = _run(small.model_copy(update={"dropout": 0.5}), train, [1, 2], xla=True)
@@ -193,10 +190,10 @@ def test_blocks_of_any_length_give_the_same_bytes(digits: Dataset, small: Traini
         *(("augment_shear", 20.0), ("dropout", 0.5)),
     ],
 )
-def test_every_kind_of_chance_reaches_the_training(
+def test_dropout_and_each_augmentation_reach_the_training(
     digits: Dataset, small: Training, name: str, value: float
 ) -> None:
-    """Dropout and each augmentation change the loss of the very first step."""
+    """Each of them changes the loss of the very first step."""
     plain = small.model_copy(update={"dropout": 0.0})
     _, without = _run(plain, digits.splits["train"], [1])
     _, measured = _run(plain.model_copy(update={name: value}), digits.splits["train"], [1])
@@ -204,17 +201,10 @@ def test_every_kind_of_chance_reaches_the_training(
 
 
 def _kept_units(small: Training, dropout: float, seed: int) -> NDArray[Any]:
-    """Return how many of dense1's 50 units 40 steps kept, from a network whose loss tells."""
+    """Return how many of dense1's 50 units each of 40 steps kept, computed from the loss."""
     n_units, n_steps = 50, 40
-    settings = small.model_copy(
-        update={
-            "dropout": dropout,
-            "dense1_units": n_units,
-            "learning_rate": 0.0,
-            "batch_size": 1,
-            "steps": n_steps,
-        }
-    )
+    changes = {"dropout": dropout, "dense1_units": n_units, "learning_rate": 0.0}
+    settings = small.model_copy(update={**changes, "batch_size": 1, "steps": n_steps})
     network = _network(settings, n_classes=2)
     # dense1 is 1 everywhere; the logits are (mean of its units after dropout, 0).
     dense1, logits = network.get_layer("dense1"), network.get_layer("logits")
@@ -228,8 +218,8 @@ def _kept_units(small: Training, dropout: float, seed: int) -> NDArray[Any]:
 
 
 @pytest.mark.parametrize("dropout", [0.2, 0.5])
-def test_dropout_drops_its_share_and_scales_what_stays(small: Training, dropout: float) -> None:
-    """The units kept are whole numbers around their share, and others at each step."""
+def test_dropout_drops_its_share_and_scales_the_rest(small: Training, dropout: float) -> None:
+    """The numbers of units kept are whole, around their share, and differ between steps."""
     kept = _kept_units(small, dropout, 0)
     np.testing.assert_allclose(kept, np.rint(kept), atol=1e-3)
     assert kept.mean() == pytest.approx(50 * (1 - dropout), abs=2.5)
@@ -252,10 +242,8 @@ def test_evaluation_counts_every_image_without_dropout(digits: Dataset, small: T
     assert loss == pytest.approx(float(np.mean(expected, dtype=np.float64)), rel=1e-4)
 
 
-def test_the_average_is_what_is_evaluated_and_what_the_model_gets(
-    digits: Dataset, small: Training
-) -> None:
-    """The history's figures are those of the model that comes out, not of the weights before."""
+def test_the_moving_average_is_evaluated_and_saved(digits: Dataset, small: Training) -> None:
+    """The history describes the final model, with averaged weights, not the weights in training."""
     train = digits.splits["train"]
     settings = small.model_copy(update={"ema_decay": 0.9, "learning_rate": 0.01})
     network = _network(settings)
@@ -269,10 +257,10 @@ def test_the_average_is_what_is_evaluated_and_what_the_model_gets(
     assert plain.evaluate(*held) == before
 
 
-def test_bfloat16_trains_with_other_numbers_and_leaves_a_float32_model(
+def test_bfloat16_trains_with_rounding_and_leaves_a_float32_model(
     digits: Dataset, small: Training
 ) -> None:
-    """Losses differ from float32's by its rounding, weights are float32, and evaluation too."""
+    """Losses differ from float32's only by rounding; weights and evaluation are float32."""
     train = digits.splits["train"]
     _, exact = _run(small, train, [6])
     settings = small.model_copy(update={"precision": "bfloat16"})
@@ -290,10 +278,10 @@ def test_bfloat16_trains_with_other_numbers_and_leaves_a_float32_model(
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd", "rmsprop"])
-def test_an_optimizer_uses_the_settings_that_are_said_to_be_its_own(
+def test_an_optimizer_uses_the_settings_listed_for_it(
     digits: Dataset, small: Training, optimizer: str
 ) -> None:
-    """Each of them changes the weights, and none that is another's does."""
+    """Each of them changes the weights, and no other setting does."""
     split = digits.splits["train"]
     settings = small.model_copy(update={"optimizer": optimizer, "momentum": 0.5, "dropout": 0.0})
     plain, _ = _run(settings, split, [3])

@@ -1,21 +1,18 @@
-"""Which precision a training gets here, and what is said of one that is slow."""
+"""Which precision a training gets on this processor, and the warning for a slow one."""
 
 from pathlib import Path
 
 import pytest
 
-from cnn.config.training import Training
 from cnn.train import precision, recipes
 
 
-def _cpuinfo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str) -> None:
-    """Have the processor be one whose description has this text."""
+def _cpuinfo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str | None) -> None:
+    """Describe the processor by this text, or not at all, as on macOS."""
     path = tmp_path / "cpuinfo"
-    path.write_text(text)
+    if text is not None:
+        path.write_text(text)
     monkeypatch.setattr(precision, "_CPUINFO", path)
-
-
-AUTO = recipes.SPEC.model_copy(update={"precision": "auto"})
 
 
 @pytest.mark.parametrize(
@@ -28,36 +25,22 @@ AUTO = recipes.SPEC.model_copy(update={"precision": "auto"})
         ("flags\t\t: fpu xavx512_bf16\n", "float32"),
         ("bugs\t\t: avx512_bf16\n", "float32"),
         ("", "float32"),
+        (None, "float32"),
     ],
 )
-def test_auto_takes_what_the_processor_has_instructions_for(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, expected: str
+def test_auto_takes_what_the_processor_supports(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str | None, expected: str
 ) -> None:
-    """On x86 and on Arm, by the names that Linux gives."""
+    """On x86 and on Arm, by the names in /proc/cpuinfo; a precision by name stays."""
     _cpuinfo(monkeypatch, tmp_path, text)
-    assert precision.resolved(AUTO).precision == expected
-
-
-def test_where_the_processor_is_not_described_auto_is_float32(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """As on macOS."""
-    monkeypatch.setattr(precision, "_CPUINFO", tmp_path / "missing")
-    assert precision.resolved(AUTO).precision == "float32"
-
-
-@pytest.mark.parametrize("wanted", ["float32", "bfloat16"])
-def test_what_is_asked_for_stays(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wanted: str
-) -> None:
-    """A precision by name is taken whatever the processor has."""
-    _cpuinfo(monkeypatch, tmp_path, "flags : avx512_bf16")
-    training = recipes.SPEC.model_copy(update={"precision": wanted})
-    assert precision.resolved(training) == training
+    for name in ("auto", "float32", "bfloat16"):
+        training = recipes.SPEC.model_copy(update={"precision": name})
+        resolved = training.model_copy(update={"precision": expected if name == "auto" else name})
+        assert precision.resolved(training) == resolved
 
 
 @pytest.mark.parametrize(
-    ("text", "wanted", "kind", "said"),
+    ("text", "name", "kind", "warned"),
     [
         ("flags : avx2", "bfloat16", "cpu", True),
         ("flags : avx512_bf16", "bfloat16", "cpu", False),
@@ -65,17 +48,16 @@ def test_what_is_asked_for_stays(
         ("flags : avx2", "float32", "cpu", False),
     ],
 )
-def test_emulation_is_said(
+def test_emulation_is_warned_of(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     text: str,
-    wanted: str,
+    name: str,
     kind: str,
-    said: bool,
+    warned: bool,
 ) -> None:
-    """Where bfloat16 is asked for and a processor without it computes."""
+    """Only where bfloat16 is chosen and a processor without it computes."""
     _cpuinfo(monkeypatch, tmp_path, text)
-    training: Training = recipes.SPEC.model_copy(update={"precision": wanted})
-    precision.warn_of_emulation(training, kind)
-    assert ("train.precision: this processor emulates bfloat16" in caplog.text) == said
+    precision.warn_of_emulation(recipes.SPEC.model_copy(update={"precision": name}), kind)
+    assert ("train.precision: this processor emulates bfloat16" in caplog.text) == warned
