@@ -1,1 +1,1 @@
-"""Running filterscope unattended: Prefect's server, a worker, schedules, messages."""
+"""Runs filterscope unattended, with a Prefect server, a worker, schedules and messages."""

@@ -1,4 +1,4 @@
-"""Asks Prefect's API; a request that it refuses because its database is busy is made again."""
+"""Sends requests to Prefect's API, and repeats those refused because the database is busy."""
 
 import time
 
@@ -6,16 +6,16 @@ import httpx
 
 from deployments.settings import Settings
 
-_PAUSE = 0.5  # seconds until the same is asked again
+_PAUSE = 0.5  # seconds between two attempts
 
 
 def ask(
     settings: Settings, method: str, path: str, body: object = None, seconds: float = 30.0
 ) -> httpx.Response:
-    """Return the API's answer, whatever its status.
+    """Send a request and return the API's response, whatever its status.
 
-    A busy SQLite makes the server answer 503; that is asked again for so many seconds, as Prefect's
-    own client does. Raises httpx.HTTPError where no answer comes.
+    A busy SQLite makes the server respond 503; such a request is repeated for `seconds`, as
+    Prefect's own client does. Raises httpx.HTTPError if there is no response.
     """
     deadline = time.monotonic() + seconds
     while True:

@@ -1,6 +1,6 @@
-"""Which events lead to which message: Prefect automations, declared here.
+"""Declares the Prefect automations: which event sends which message.
 
-The address of the webhook stands in one secret block only, never in a definition.
+The webhook's address is kept in a secret block only, never in a definition.
 """
 
 from collections.abc import Mapping
@@ -14,9 +14,9 @@ from prefect.events.schemas.automations import AutomationCore, EventTrigger, Pos
 
 PREFIX = "filterscope: "
 FLOW = "train-and-explain"
-# Seconds without a heartbeat (they come every 30) until a run is taken for dead.
+# Seconds without a heartbeat (one is sent every 30) after which a run counts as dead.
 STUCK_SECONDS = 120
-# Hours after which the last success of a scheduled deployment is too long ago.
+# Hours without a success after which a scheduled deployment is reported.
 HOURS = {"nightly-mnist": 26.0, "nightly-folder": 26.0, "weekly-best": 7 * 24 + 8.0}
 _OF_FLOW = {"prefect.resource.role": "flow", "prefect.resource.name": FLOW}
 _RUNS = {"prefect.resource.id": "prefect.flow-run.*"}
@@ -30,7 +30,7 @@ _GATE_FIELDS = (
 
 
 def stuck() -> AutomationCore:
-    """Return what marks a run Crashed whose process sends no heartbeats any more."""
+    """Return the automation that marks a run Crashed when its heartbeats stop."""
     return AutomationCore(
         name=f"{PREFIX}a run that is stuck is marked Crashed",
         description=f"No heartbeat for {STUCK_SECONDS} s: its process or machine is gone.",
@@ -57,9 +57,9 @@ def stuck() -> AutomationCore:
 def messages(
     webhook: UUID, deployments: Mapping[str, UUID], hours: Mapping[str, float] = HOURS
 ) -> list[AutomationCore]:
-    """Return what sends messages to a webhook block.
+    """Return the automations that send messages to a webhook block.
 
-    deployments: ids by name, of those that run on a schedule.
+    deployments: ids of the deployments with a schedule, by name.
     """
     silent = [
         _silent(webhook, name, deployments[name], n)
@@ -95,7 +95,7 @@ def _failed(webhook: UUID) -> AutomationCore:
 
 
 def _gate(webhook: UUID, outcome: str) -> AutomationCore:
-    told = {name: f"event.payload.{name}|default(none)" for name in _GATE_FIELDS}
+    fields = {name: f"event.payload.{name}|default(none)" for name in _GATE_FIELDS}
     text = (
         f"event.payload.run ~ ' {outcome} (' ~ event.payload.track ~ '): ' ~ "
         "event.payload.because ~ '; validation accuracy ' ~ event.payload.validation_accuracy ~ "
@@ -107,16 +107,16 @@ def _gate(webhook: UUID, outcome: str) -> AutomationCore:
         trigger=_each(
             {f"filterscope.{outcome}"}, {"prefect.resource.id": "filterscope.track.*"}, {}
         ),
-        actions=[_call(webhook, text=text, event=f"'{outcome}'", **told)],
+        actions=[_call(webhook, text=text, event=f"'{outcome}'", **fields)],
     )
 
 
 def _silent(webhook: UUID, name: str, deployment: UUID, hours: float) -> AutomationCore:
-    """Return what says that a deployment had no success for so many hours.
+    """Return the automation that reports a deployment without a success for so many hours.
 
-    They are counted from the last success, or from the first run that was due.
+    The hours count from the last success, or from the first run that was due.
     """
-    text = f"{name}: no run was completed for {hours:g} hours"
+    text = f"{name}: no run has completed for {hours:g} hours"
     due = {f"prefect.flow-run.{state}" for state in ("Late", "Pending", "Running")}
     completed = "prefect.flow-run.Completed"
     return AutomationCore(
@@ -150,6 +150,6 @@ def _each(events: set[str], match: dict[str, str], related: dict[str, str]) -> E
 
 
 def _call(webhook: UUID, **fields: str) -> Any:
-    """Return the action that sends a JSON object; the fields are template expressions."""
+    """Return the action that sends a JSON object; the values of its fields are templates."""
     body = ", ".join(f'"{name}": {{{{ ({value})|tojson }}}}' for name, value in fields.items())
     return CallWebhook(block_document_id=webhook, payload="{" + body + "}")

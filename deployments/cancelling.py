@@ -1,4 +1,4 @@
-"""Ends the runs that a worker has under way, as a cancel in the UI would."""
+"""Cancels the runs in progress on a worker, as the UI's cancel button would."""
 
 import time
 from collections.abc import Callable
@@ -16,15 +16,15 @@ _OVER = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 
 def cancel_runs(settings: Settings, worker: Process, tell: Callable[[str], object]) -> None:
-    """Cancel the runs of a worker and wait until they are; some are left to be killed."""
+    """Cancel the runs of a worker and wait for their end; the caller kills those still running."""
     for run in sorted(_runs_of(worker)):
         try:
             _cancel(settings, run)
             tell(f"run {run}: {_end_of(settings, run)}")
         except httpx.HTTPError as error:
             tell(
-                f"run {run}: Prefect's API does not answer ({error}); it is ended all the same, "
-                "and stands as Running until its heartbeat is missed"
+                f"run {run}: Prefect's API does not answer ({error}); the run is stopped anyway, "
+                "but stays in state Running until its heartbeats are missed"
             )
 
 
@@ -39,7 +39,7 @@ def _cancel(settings: Settings, run: str) -> None:
 
 
 def _end_of(settings: Settings, run: str) -> str:
-    """Return how a run ended, or what it is in when it did not in time."""
+    """Return the name of a run's final state, or of its current one if it does not end in time."""
     deadline = time.monotonic() + _SECONDS
     while True:
         answer = ask(settings, "GET", f"/flow_runs/{run}", seconds=10)

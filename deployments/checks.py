@@ -1,4 +1,4 @@
-"""What must hold before a part starts; each failure is said with what to do."""
+"""Checks before a part starts; every error says what to do."""
 
 import asyncio
 import os
@@ -18,12 +18,12 @@ _SECONDS = 10.0
 
 
 def store(root: Path) -> None:
-    """Raise StoreUnwritableError where artifacts could not be written."""
+    """Raise StoreUnwritableError if artifacts cannot be written."""
     Store(root).ensure_writable()
 
 
 def state(folder: Path) -> None:
-    """Make the folder of logs and process ids; raises ConfigError."""
+    """Create the folder of logs and process ids; raises ConfigError if it is not writable."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK | os.X_OK):
@@ -31,28 +31,28 @@ def state(folder: Path) -> None:
     except OSError as error:
         raise ConfigError(
             f"{folder}: logs and process ids cannot be written there ({error.strerror}); "
-            "set PREFECT_HOME to a folder of your own"
+            "set PREFECT_HOME to a folder that you own"
         ) from None
 
 
 def port(host: str, number: str, setting: str) -> None:
-    """Raise ConfigError where something else listens, or nothing can."""
+    """Raise ConfigError if the port is in use or cannot be bound."""
     try:
         family, kind, protocol, _, where = socket.getaddrinfo(
             host, int(number), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        with socket.socket(family, kind, protocol) as tried:
-            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            tried.bind(where)
+        with socket.socket(family, kind, protocol) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(where)
     except OSError as error:
         raise ConfigError(
-            f"port {number} of {host} cannot be listened on ({error.strerror}); "
-            f"stop the program that holds it, or set {setting} to another port"
+            f"port {number} of {host} is not available ({error.strerror}); "
+            f"stop the program that uses it, or set {setting} to another port"
         ) from None
 
 
 def database(settings: Settings) -> None:
-    """Raise ServerError where the PostgreSQL server that is set does not let us in."""
+    """Raise ServerError if the configured PostgreSQL server does not accept a connection."""
     if not settings[_DATABASE].startswith("postgresql"):
         return
     from sqlalchemy.engine import make_url
@@ -60,7 +60,7 @@ def database(settings: Settings) -> None:
 
     try:
         url = make_url(settings[_DATABASE])
-    except (ArgumentError, ValueError):  # whose text has the password in it
+    except (ArgumentError, ValueError):  # its text contains the password
         raise ConfigError(
             f"{_DATABASE} is refused; expected postgresql+asyncpg://user:password@host:5432/name"
         ) from None
@@ -69,9 +69,9 @@ def database(settings: Settings) -> None:
         asyncio.run(_connect(dsn))
     except Exception as error:
         raise ServerError(
-            f"database: PostgreSQL at {url.host}:{url.port or 5432}, database {url.database!r}, "
-            f"user {url.username!r}, does not let us in ({error or type(error).__name__}); "
-            f"is it started? is {_DATABASE} right?"
+            f"database: cannot connect to PostgreSQL at {url.host}:{url.port or 5432}, database "
+            f"{url.database!r}, user {url.username!r} ({error or type(error).__name__}); "
+            f"is it running? is {_DATABASE} right?"
         ) from None
 
 
@@ -83,35 +83,35 @@ async def _connect(dsn: str) -> None:
 
 
 def api(settings: Settings) -> None:
-    """Raise ServerError where the API cannot be reached, lets nobody in, or is of another version.
+    """Raise ServerError if the API cannot be reached, needs a password, or has another version.
 
-    Client and server must be of one minor version.
+    Client and server must have the same minor version.
     """
     try:
         answer = ask(settings, "GET", "/admin/version", seconds=_SECONDS)
     except httpx.HTTPError as error:
         raise ServerError(
             f"Prefect's API at {settings.api} cannot be reached ({error}); "
-            "is the server started? is PREFECT_API_URL right?"
+            "is the server running? is PREFECT_API_URL right?"
         ) from None
     if answer.status_code in (401, 403):
         raise ServerError(
-            f"Prefect's API at {settings.api} lets only those in who know its password; "
-            "set PREFECT_API_AUTH_STRING, or PREFECT_SERVER_API_AUTH_STRING where the server runs"
+            f"Prefect's API at {settings.api} requires the right password; set "
+            "PREFECT_API_AUTH_STRING, or PREFECT_SERVER_API_AUTH_STRING on the server's machine"
         )
-    found = _version(answer)
-    if found.split(".")[:2] != prefect_version.split(".")[:2]:
+    version = _version(answer)
+    if version.split(".")[:2] != prefect_version.split(".")[:2]:
         raise ServerError(
-            f"Prefect's API at {settings.api} is of version {found or 'unknown'}; this "
-            f"installation has {prefect_version}: bring both to one version, or set "
+            f"Prefect's API at {settings.api} has version {version or 'unknown'}, this "
+            f"installation has {prefect_version}; install the same version on both, or set "
             "PREFECT_API_URL to another server"
         )
 
 
 def _version(answer: httpx.Response) -> str:
-    """Return the version that an API answers with, "" where it is no such API."""
+    """Return the version in an API's response; "" if it is not Prefect's API."""
     try:
-        found = answer.json() if answer.is_success else ""
+        version = answer.json() if answer.is_success else ""
     except ValueError:
         return ""
-    return found if isinstance(found, str) else ""
+    return version if isinstance(version, str) else ""

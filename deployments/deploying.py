@@ -1,4 +1,4 @@
-"""Brings the work pool and the deployments of prefect.yaml to the server."""
+"""Registers the work pool and the deployments of prefect.yaml with the server."""
 
 import subprocess
 import sys
@@ -14,8 +14,8 @@ FILE = "deployments/prefect.yaml"
 
 
 def deploy(settings: Settings) -> None:
-    """Make the work pool unless it is there, and bring all deployments up to date."""
-    _make_pool(settings)
+    """Create the work pool if it is missing, and update all deployments."""
+    _create_pool(settings)
     prefect = str(Path(sys.executable).with_name("prefect"))
     words = (prefect, "--no-prompt", "deploy", "--all", "--prefect-file", FILE)
     done = subprocess.run(
@@ -32,13 +32,13 @@ def deploy(settings: Settings) -> None:
         raise ServerError(f"prefect deploy failed:\n{done.stdout}")
 
 
-def _make_pool(settings: Settings) -> None:
-    """Make the process work pool; one that is there is left as the operator has it."""
+def _create_pool(settings: Settings) -> None:
+    """Create the process work pool; an existing one is left as the operator configured it."""
     pool = {"name": POOL, "type": "process", "base_job_template": _job_template()}
     answer = ask(settings, "POST", "/work_pools/", pool)
     if not answer.is_success and answer.status_code != httpx.codes.CONFLICT:
         raise ServerError(
-            f"work pool {POOL} could not be made: {answer.status_code} {answer.text[:500]}"
+            f"work pool {POOL} could not be created: {answer.status_code} {answer.text[:500]}"
         )
 
 

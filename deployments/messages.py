@@ -1,4 +1,4 @@
-"""Brings the automations to the server, and the webhook's address into its secret block."""
+"""Registers the automations with the server, and stores the webhook's address in a secret block."""
 
 import socket
 from collections.abc import Callable, Iterable
@@ -22,25 +22,25 @@ _OURS = {"name", "description", "trigger", "actions", "enabled"}
 
 
 def apply(settings: Settings, tell: Callable[[str], object]) -> None:
-    """Make the automations what they are declared to be; nothing is sent to what is so already.
+    """Bring the server's automations in line with their declarations; leave equal ones alone.
 
-    Without a webhook's address those that send messages are left as they are.
+    Without a webhook address, automations that send messages are left as they are.
     """
     url = settings[_SETTING]
     with get_client(sync_client=True) as client:
-        wanted = [automations.stuck()]
+        declared = [automations.stuck()]
         if url:
             _check(url, tell)
-            wanted += automations.messages(_save_block(client, url), _scheduled(client))
+            declared += automations.messages(_save_block(client, url), _scheduled(client))
         else:
             tell(f"no messages are sent: {_SETTING} is not set")
-        _bring(client, wanted, tell, remove=bool(url))
+        _synchronize(client, declared, tell, remove=bool(url))
 
 
 def _check(url: str, tell: Callable[[str], object]) -> None:
-    """Raise ConfigError for what is no address; say so where nothing answers there.
+    """Raise ConfigError for an invalid address; warn if nothing answers there.
 
-    The address itself is secret: no message has it.
+    The address is secret: no message contains it.
     """
     parts = urlsplit(url)
     try:
@@ -53,48 +53,48 @@ def _check(url: str, tell: Callable[[str], object]) -> None:
         socket.create_connection((parts.hostname, port), timeout=5).close()
     except OSError as error:
         tell(
-            f"{_SETTING}: nothing answers there ({error.strerror or error}); until something does "
-            "messages are lost, runs go on"
+            f"{_SETTING}: nothing answers there ({error.strerror or error}); messages are lost "
+            "until something does, but runs continue"
         )
 
 
 def _save_block(client: SyncPrefectClient, url: str) -> UUID:
-    """Keep the address in the secret block; return the block's id."""
+    """Store the address in the secret block; return the block's id."""
     try:
-        there = client.read_block_document_by_name(BLOCK, "webhook", include_secrets=True)
+        block = client.read_block_document_by_name(BLOCK, "webhook", include_secrets=True)
     except ObjectNotFound:
-        there = None
-    if there is None or there.data.get("url") != url:
+        block = None
+    if block is None or block.data.get("url") != url:
         headers = {"Content-Type": "application/json"}
         Webhook(method="POST", url=SecretStr(url), headers=headers).save(BLOCK, overwrite=True)
-        there = client.read_block_document_by_name(BLOCK, "webhook", include_secrets=False)
-    return there.id
+        block = client.read_block_document_by_name(BLOCK, "webhook", include_secrets=False)
+    return block.id
 
 
 def _scheduled(client: SyncPrefectClient) -> dict[str, UUID]:
-    """Return the ids of the deployments that run on a schedule, by name."""
+    """Return the ids of the deployments with an active schedule, by name."""
     names = DeploymentFilter(name=DeploymentFilterName(any_=list(automations.HOURS)))
     found = client.read_deployments(deployment_filter=names)
     return {item.name: item.id for item in found if any(one.active for one in item.schedules)}
 
 
-def _bring(
+def _synchronize(
     client: SyncPrefectClient,
-    wanted: Iterable[AutomationCore],
+    declared: Iterable[AutomationCore],
     tell: Callable[[str], object],
     remove: bool,
 ) -> None:
-    """Create, update and, if `remove`, delete; one that was paused in the UI stays paused."""
-    there = {a.name: a for a in client.read_automations() if a.name.startswith(automations.PREFIX)}
-    for automation in wanted:
-        old = there.pop(automation.name, None)
+    """Create, update and, if `remove`, delete automations; one paused in the UI stays paused."""
+    found = {a.name: a for a in client.read_automations() if a.name.startswith(automations.PREFIX)}
+    for automation in declared:
+        old = found.pop(automation.name, None)
         if old is None:
             client.create_automation(automation)
-            tell(f"automation made: {automation.name}")
+            tell(f"automation created: {automation.name}")
         elif not _same(old, automation):
             client.update_automation(old.id, automation.model_copy(update={"enabled": old.enabled}))
             tell(f"automation changed: {automation.name}")
-    for old in there.values() if remove else ():
+    for old in found.values() if remove else ():
         client.delete_automation(old.id)
         tell(f"automation removed: {old.name}")
 

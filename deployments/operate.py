@@ -1,4 +1,4 @@
-"""The operator's commands, behind `make up`, `down`, `status`, `deploy` and `automations`."""
+"""The operator's commands: `make up`, `down`, `status`, `deploy` and `automations` call them."""
 
 import os
 import sys
@@ -16,11 +16,11 @@ from deployments.settings import ROOT, Settings
 
 _START_SECONDS = 240.0  # a server on a busy machine takes a minute to migrate its database
 _END_SECONDS = 20.0
-_NOT_RUNNING = 3  # as init scripts have it
+_NOT_RUNNING = 3  # the exit code that init scripts use for this
 
 
 def up(settings: Settings, names: Sequence[str]) -> int:
-    """Start the parts that do not run, bring the deployments to the server, say where all is."""
+    """Start the parts that are not running, register the deployments, and print the status."""
     from deployments import checks
 
     parts = _named(all_parts(settings), names)
@@ -37,7 +37,7 @@ def up(settings: Settings, names: Sequence[str]) -> int:
 
 
 def down(settings: Settings, names: Sequence[str]) -> int:
-    """End the parts, whatever they started with them; runs under way are cancelled first."""
+    """Stop the parts and every process that they started; runs in progress are cancelled first."""
     from deployments import cancelling
 
     if not settings.state.is_dir():
@@ -48,29 +48,29 @@ def down(settings: Settings, names: Sequence[str]) -> int:
                 cancelling.cancel_runs(settings, part.process, _tell)
             if part.process.tree() or part.process.pid():
                 part.process.end(_END_SECONDS)
-                _tell(f"{part.name}: ended")
+                _tell(f"{part.name}: stopped")
             else:
                 _tell(f"{part.name}: was not running")
     return 0
 
 
 def status(settings: Settings, names: Sequence[str]) -> int:
-    """Say of each part whether it runs and works, and where it and its log are."""
-    rows, works = [("part", "state", "pid", "address", "log")], True
+    """Print for each part whether it is running and answers, its address and its log."""
+    rows, all_ready = [("part", "state", "pid", "address", "log")], True
     for part in _named(all_parts(settings), names):
         pid = part.process.pid()
         ready = pid is not None and part.ready()
         state = "running" if ready else "running, but does not answer" if pid else "not running"
         rows.append((part.name, state, str(pid or "-"), part.address, str(part.process.log)))
-        works = works and ready
+        all_ready = all_ready and ready
     for row in rows:
         widths = (max(len(other[i]) for other in rows) for i in range(len(row)))
         _tell("  ".join(map(str.ljust, row, widths)).rstrip())
-    return 0 if works else _NOT_RUNNING
+    return 0 if all_ready else _NOT_RUNNING
 
 
 def deploy(settings: Settings, names: Sequence[str]) -> int:
-    """Bring work pool and deployments to the server, as deployments/prefect.yaml has them."""
+    """Register the work pool and the deployments of deployments/prefect.yaml with the server."""
     from deployments import checks, deploying
 
     server = _named(all_parts(settings), ["server"])[0]
@@ -82,7 +82,7 @@ def deploy(settings: Settings, names: Sequence[str]) -> int:
 
 
 def automations(settings: Settings, names: Sequence[str]) -> int:
-    """Bring the automations to the server, and the webhook's address into its secret block."""
+    """Register the automations with the server, and store the webhook's address there."""
     from deployments import checks, messages
 
     checks.api(settings)
@@ -91,13 +91,13 @@ def automations(settings: Settings, names: Sequence[str]) -> int:
 
 
 def foreground(settings: Settings, names: Sequence[str]) -> int:
-    """Become one part, for whoever supervises it, systemd for example."""
+    """Replace this process by one part, for a supervisor such as systemd."""
     from deployments import checks
 
     part = _only(_named(all_parts(settings), names))
     checks.state(settings.state)
     if part.process.pid():
-        raise ConfigError(f"{part.name} runs already; make down ends it")
+        raise ConfigError(f"{part.name} is already running; make down stops it")
     _check_ports(settings, [part])
     if part.name == "server":
         checks.database(settings)
@@ -119,12 +119,12 @@ COMMANDS: dict[str, Callable[[Settings, Sequence[str]], int]] = {
 
 
 def main(words: Sequence[str]) -> int:
-    """Do one command; errors end it with a line, not with a traceback."""
+    """Run one command and return its exit code; errors print one line without a traceback."""
     try:
         if not words or words[0] not in COMMANDS:
             raise ConfigError(f"expected one of {', '.join(COMMANDS)}, then names of parts")
         settings = operator.read()
-        os.environ.update(settings.for_part("worker"))  # what Prefect reads when it is imported
+        os.environ.update(settings.for_part("worker"))  # before Prefect is imported and reads it
         return COMMANDS[words[0]](settings, words[1:])
     except FilterscopeError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -143,22 +143,22 @@ def _tell(line: str) -> None:
 
 
 def _named(parts: Sequence[Part], names: Sequence[str]) -> list[Part]:
-    """Return the parts that are named, all where none is."""
+    """Return the parts with these names; all parts if there are no names."""
     known = [part.name for part in parts]
     for name in names:
         if name not in known:
-            raise ConfigError(f"{name}: there is no such part; parts are {', '.join(known)}")
+            raise ConfigError(f"{name}: no such part; the parts are {', '.join(known)}")
     return [part for part in parts if part.name in (names or known)]
 
 
 def _only(parts: Sequence[Part]) -> Part:
     if len(parts) != 1:
-        raise ConfigError("foreground: the name of one part is expected: server, worker or pages")
+        raise ConfigError("foreground: expected the name of one part: server, worker or pages")
     return parts[0]
 
 
 def _check_ports(settings: Settings, parts: Sequence[Part]) -> None:
-    """Raise ConfigError where a part could not listen, before anything is started."""
+    """Raise ConfigError, before anything is started, if a part could not listen on its port."""
     from deployments import checks
 
     for part in parts:
@@ -168,7 +168,7 @@ def _check_ports(settings: Settings, parts: Sequence[Part]) -> None:
 
 
 def _start_server(settings: Settings, part: Part) -> None:
-    """Start the server, and bring it deployments and automations."""
+    """Start the server, and register deployments and automations with it."""
     from deployments import checks
 
     if not part.process.pid():
@@ -179,9 +179,9 @@ def _start_server(settings: Settings, part: Part) -> None:
 
 
 def _start(settings: Settings, part: Part) -> None:
-    """Start a part unless it runs, and wait until it works."""
+    """Start a part unless it is running, and wait until it is ready."""
     if not part.process.pid():
-        if part.process.tree():  # what a part that was killed left behind
+        if part.process.tree():  # left over from a part that was killed
             part.process.end(_END_SECONDS)
         _tell(f"{part.name}: starting")
         part.process.start(part.command, ROOT, settings.for_part(part.name))
@@ -189,20 +189,20 @@ def _start(settings: Settings, part: Part) -> None:
 
 
 def _wait_for(part: Part) -> None:
-    """Wait until a part that was started works; raises ServerError."""
+    """Wait until a part is ready; raises ServerError if it ends or takes too long."""
     deadline = time.monotonic() + _START_SECONDS
     while not part.ready():
         if not part.process.pid():
-            raise ServerError(f"{part.name} ended at once; its log says:\n{_end_of(part)}")
+            raise ServerError(f"{part.name} ended before it was ready; log:\n{_last_lines(part)}")
         if time.monotonic() > deadline:
             raise ServerError(
                 f"{part.name} does not answer at {part.address} after {_START_SECONDS:.0f} s; "
-                f"its log {part.process.log} says:\n{_end_of(part)}"
+                f"end of its log {part.process.log}:\n{_last_lines(part)}"
             )
         time.sleep(0.5)
 
 
-def _end_of(part: Part) -> str:
+def _last_lines(part: Part) -> str:
     path: Path = part.process.log
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     return "\n".join(lines[-15:])

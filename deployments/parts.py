@@ -1,4 +1,4 @@
-"""What runs: Prefect's server, the worker, the page server; how each is started and looked at."""
+"""The parts of an installation (server, worker, report server): how to start and check each."""
 
 import socket
 import sys
@@ -18,12 +18,12 @@ _SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Part:
-    """One of the processes: what starts it, where it listens, how to tell that it works."""
+    """One part: its process, its command, its address, and a check that it is ready."""
 
     process: Process
     command: tuple[str, ...]
     address: str
-    port_setting: str  # "" where it listens nowhere
+    port_setting: str  # "" if it does not listen
     ready: Callable[[], bool]
 
     @property
@@ -38,7 +38,7 @@ def all_parts(settings: Settings) -> list[Part]:
 
 
 def worker_name() -> str:
-    """Return the name under which the server knows this machine's worker."""
+    """Return the name of this machine's worker on the server."""
     return f"{POOL}-{socket.gethostname()}"
 
 
@@ -82,7 +82,7 @@ def _answers(url: str, credentials: tuple[str, str] | None = None) -> bool:
 
 
 def _is_online(settings: Settings) -> bool:
-    """Return whether the server has heard of this machine's worker lately."""
+    """Return whether the server lists this machine's worker as online."""
     try:
         answer = ask(
             settings,

@@ -1,1 +1,1 @@
-"""The flows: what runs, in which order, and the command."""
+"""The flows, which compose the tasks, and the command that starts them."""

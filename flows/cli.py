@@ -30,9 +30,7 @@ app = App(
     "look at.",
 )
 
-ConfigFile = Annotated[
-    Path | None, Parameter(help="JSON file of settings; options given here rule over it")
-]
+ConfigFile = Annotated[Path | None, Parameter(help="JSON file of settings; options override it")]
 StoreRoot = Annotated[
     Path | None,
     Parameter(help="root of the artifact store; default FILTERSCOPE_STORE or ./artifacts"),
@@ -40,14 +38,14 @@ StoreRoot = Annotated[
 Refresh = Annotated[
     tuple[str, ...],
     Parameter(
-        help=f"step to run although it is cached: {', '.join(get_args(StepName))}",
+        help=f"step to run even if it is cached: {', '.join(get_args(StepName))}",
         negative=(),
         consume_multiple=False,
     ),
 ]
 AsJson = Annotated[bool, Parameter(name="--json", negative=(), help="print JSON")]
 Apply = Annotated[
-    bool, Parameter(negative=(), help="remove it; without this, gc only says what it would do")
+    bool, Parameter(negative=(), help="remove them; without this, gc only lists them")
 ]
 AllWords = Annotated[RunWords, Parameter(name="*", show_default=False)]
 MineWordsGiven = Annotated[MineWords, Parameter(name="*", show_default=False)]
@@ -62,23 +60,23 @@ def run(
     json: AsJson = False,
     words: AllWords = RunWords(),
 ) -> None:
-    """Train, measure and explain; what is in the store already is not done again."""
-    wanted, names, root = _read(config, words), _steps(refresh), Store(store or default_root())
+    """Train, evaluate and explain; steps whose results are in the store do not run again."""
+    given, names, root = _read(config, words), _steps(refresh), Store(store or default_root())
     root.ensure_writable()
-    preflight.refuse_missing_gpu(wanted.runtime)
-    data, note = preflight.resolve_auto(wanted.data, root)
-    chosen = wanted.model_copy(update={"data": data})
-    planned = planning.plan(root, chosen, names)
+    preflight.refuse_missing_gpu(given.runtime)
+    data, note = preflight.resolve_auto(given.data, root)
+    resolved = given.model_copy(update={"data": data})
+    planned = planning.plan(root, resolved, names)
     with preflight.without_warnings():  # the run repeats them in its log
-        preflight.refuse_bad_data(chosen, planned, root)
-    there = preflight.nothing_to_do(root, chosen, planned)
-    if there:
-        console.tell("nothing to do: every step is in the store, verified, as this run made it")
-        record, folder = there
+        preflight.refuse_bad_data(resolved, planned, root)
+    earlier = preflight.nothing_to_do(root, resolved, planned)
+    if earlier:
+        console.tell("nothing to do: every step is in the store, verified, from this run:")
+        record, folder = earlier
     else:
         from flows import local_run
 
-        folder = local_run.train_and_explain(chosen, root.root, names, note)
+        folder = local_run.train_and_explain(resolved, root.root, names, note)
         record = records.read(folder)
     if json:
         console.as_json(record.model_dump(mode="json"))
@@ -95,12 +93,12 @@ def plan(
     json: AsJson = False,
     words: AllWords = RunWords(),
 ) -> None:
-    """Say which steps are cached, which would run, and why; nothing is run or changed."""
-    wanted, names, root = _read(config, words), _steps(refresh), Store(store or default_root())
-    chosen, note = sources.guess_auto(wanted.data, root.downloads)
-    settled = wanted.model_copy(update={"data": chosen})
-    planned = planning.plan(root, settled, names)
-    preflight.refuse_bad_data(settled, planned, root)
+    """Show which steps are cached, which would run, and why; this changes nothing."""
+    given, names, root = _read(config, words), _steps(refresh), Store(store or default_root())
+    data, note = sources.guess_auto(given.data, root.downloads)
+    resolved = given.model_copy(update={"data": data})
+    planned = planning.plan(root, resolved, names)
+    preflight.refuse_bad_data(resolved, planned, root)
     rows = [(item.step.name, item.state, item.why) for item in planned]
     if json:
         console.as_json([dict(zip(("step", "state", "why"), row, strict=True)) for row in rows])
@@ -118,17 +116,17 @@ def mine(
 ) -> None:
     """Show which patches most activate the filters of one layer, in any images."""
     values = settings.read_file(config) if config else {}
-    wanted = settings.validated(merged(values, words), MineConfig)
+    search = settings.validated(merged(values, words), MineConfig)
     root = Store(store or default_root())
     root.ensure_writable()
-    records.find(root.runs, wanted.run)
-    if wanted.data:
-        data, _ = preflight.resolve_auto(wanted.data, root)
-        wanted = wanted.model_copy(update={"data": data})
-    preflight.refuse_missing_gpu(wanted.runtime)
+    records.find(root.runs, search.run)
+    if search.data:
+        data, _ = preflight.resolve_auto(search.data, root)
+        search = search.model_copy(update={"data": data})
+    preflight.refuse_missing_gpu(search.runtime)
     from flows import local_run
 
-    folder = local_run.mine(wanted, root.root)
+    folder = local_run.mine(search, root.root)
     if json:
         console.as_json(searches.read(folder).model_dump(mode="json"))
     else:
@@ -137,7 +135,7 @@ def mine(
 
 @app.command
 def verify(*, store: StoreRoot = None, json: AsJson = False) -> None:
-    """Hash everything in the store anew and say what is broken; ends with 1 if anything is."""
+    """Hash every file in the store and list what is broken; the exit code is 1 if anything is."""
     with console.progress("verify") as report:
         found = verifying.verify(Store(store or default_root()), report)
     if json:
@@ -151,15 +149,15 @@ def verify(*, store: StoreRoot = None, json: AsJson = False) -> None:
 def gc(
     *,
     apply: Apply = False,
-    keep: Annotated[str, Parameter(help="how many of the last runs are kept")] = "10",
+    keep: Annotated[str, Parameter(help="how many of the last runs to keep")] = "10",
     store: StoreRoot = None,
     json: AsJson = False,
 ) -> None:
-    """Say what no run needs any more, and why; with --apply, remove it.
+    """List files that no run needs any more, and why; with --apply, remove them.
 
-    Kept are promoted and pinned runs, the last ones, completed and failed, and what they
-    were made from; also what a run or a training under way needs, and what is younger
-    than an hour. Downloads stay.
+    Promoted runs, pinned runs and the last runs, completed and failed, are kept with
+    everything they were made from. So are files that a run or a training in progress
+    needs, files younger than an hour, and downloads.
     """
     root, n_last = Store(store or default_root()), _count(keep)
     free = atomic.free_bytes(root.root)
@@ -179,14 +177,14 @@ def gc(
 
 @app.command
 def pin(run: str = "latest", /, *, store: StoreRoot = None) -> None:
-    """Have gc keep a run, with what it was made from; RUN is named as for show."""
+    """Make gc keep a run and everything it was made from; RUN is named as for show."""
     folder = folders.pin(Store(store or default_root()).runs, run)
     console.tell(f"{folder.name} is pinned: gc keeps it and what it was made from")
 
 
 @app.command
 def unpin(run: str, /, *, store: StoreRoot = None) -> None:
-    """Let gc free a run again."""
+    """Let gc remove a run again."""
     folder = folders.unpin(Store(store or default_root()).runs, run)
     console.tell(f"{folder.name} is not pinned")
 
@@ -196,13 +194,13 @@ def promote(
     run: str,
     /,
     *,
-    because: Annotated[str, Parameter(help="why; it stands in the history")],
+    because: Annotated[str, Parameter(help="the reason, for the history of promotions")],
     track: Annotated[
-        str | None, Parameter(help="where to promote it; default the one it was judged on")
+        str | None, Parameter(help="track to promote it on; default the one its gate used")
     ] = None,
     store: StoreRoot = None,
 ) -> None:
-    """Put a run in force whatever the gate said of it: a better one, or an earlier one again."""
+    """Promote a run whatever its gate decided: a better one, or an earlier one again."""
     from cnn.commands import promote as by_hand
 
     chosen = settings.validate({"gate": {"track": track}}).gate.track
@@ -223,7 +221,7 @@ def list_runs(*, store: StoreRoot = None, json: AsJson = False) -> None:
 
 @app.command
 def show(run: str = "latest", /, *, store: StoreRoot = None, json: AsJson = False) -> None:
-    """Show one run: its full name, the beginning or end of it, or "latest"."""
+    """Show one run, given its full name, the beginning or end of its name, or "latest"."""
     record, folder = records.find(Store(store or default_root()).runs, run)
     if json:
         pinned = folders.is_pinned(folder)
@@ -234,39 +232,39 @@ def show(run: str = "latest", /, *, store: StoreRoot = None, json: AsJson = Fals
 
 @app.command
 def compare(before: str, after: str, /, *, store: StoreRoot = None, json: AsJson = False) -> None:
-    """Say what became of the filters and the predictions of one run in another.
+    """Compare the filters and the predictions of two runs.
 
-    Runs are named as for show. Both models are asked about the second run's test images;
-    tables and pictures of the filters side by side are put in the store's folder `compared`.
+    Runs are named as for show. Both models predict the second run's test images. Tables and
+    figures of the matched filters are written to the store's folder `compared`.
     """
     from cnn.commands import compare as comparing
 
     with console.progress("compare") as report:
         root = Store(store or default_root())
-        folder, told = comparing.compare(root, (before, after), report)
+        folder, comparison = comparing.compare(root, (before, after), report)
     if json:
-        console.as_json({**told, "folder": folder})
+        console.as_json({**comparison, "folder": folder})
     else:
-        console.comparison(folder, told)
+        console.comparison(folder, comparison)
 
 
 @app.command
 def doctor(*, store: StoreRoot = None, json: AsJson = False) -> None:
-    """Look at versions, device, data sources, Prefect's API and the store."""
-    from cnn.commands import doctor as looking
+    """Check versions, device, data sources, Prefect's API and the store."""
+    from cnn.commands import doctor as checking
 
     prefect_settings.apply()
-    api = looking.Check("prefect api", *prefect_settings.api_state())
-    found = [*looking.checks(Store(store or default_root())), api]
+    api = checking.Check("prefect api", *prefect_settings.api_state())
+    checks = [*checking.checks(Store(store or default_root())), api]
     if json:
-        console.as_json([vars(check) for check in found])
+        console.as_json([vars(check) for check in checks])
     else:
-        rows = [("ok" if check.ok else "look", check.name, check.detail) for check in found]
+        rows = [("ok" if check.ok else "check", check.name, check.detail) for check in checks]
         console.table(("", "what", "found"), rows)
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Run the command; errors end it with a line and an exit code, not with a traceback."""
+    """Run the command; on an error, print one line without a traceback and set the exit code."""
     try:
         app(sys.argv[1:] if words is None else words, exit_on_error=False, print_error=False)
     except CycloptsError as error:
@@ -284,8 +282,8 @@ def _end(message: str, exit_code: int) -> None:
 
 def _read(file: Path | None, words: object) -> RunConfig:
     values = settings.read_file(file) if file else {}
-    asked = settings.validate(merged(values, words))  # type: ignore[arg-type]
-    return settings.dated(asked, datetime.now(UTC))
+    config = settings.validate(merged(values, words))  # type: ignore[arg-type]
+    return settings.dated(config, datetime.now(UTC))
 
 
 def _steps(names: tuple[str, ...]) -> list[StepName]:

@@ -1,6 +1,6 @@
-"""Collects the settings on a command line as plain words, one option for each setting.
+"""Collects the settings from a command line as strings, with one option for each setting.
 
-Nothing is converted here: cnn.config.run reads the words, as it reads files and forms.
+Nothing is converted here: cnn.config.run validates the strings like values of files and forms.
 """
 
 from typing import Annotated, Any
@@ -22,12 +22,12 @@ def _option(name: str, field: Any, group: str) -> Any:
 
 
 def _word(value: object) -> str:
-    """Return a default as one would give it: true, not True."""
+    """Return a default as a user would type it: true, not True."""
     return value if isinstance(value, str) else values.shown(value)
 
 
 def _model(settings: type[BaseModel], group: str) -> type[BaseModel]:
-    """Return a model like `settings` in which every setting is a word or missing."""
+    """Return a model like `settings` in which every setting is a string or None."""
     fields: dict[str, Any] = {}
     for name, field in settings.model_fields.items():
         inner = validation.section_of(field)
@@ -44,12 +44,12 @@ MineWords: Any = _model(run.MineConfig, "the search")
 
 
 def merged(file: dict[str, Any], words: BaseModel) -> dict[str, Any]:
-    """Return the nested values of a settings file with the words put over them."""
+    """Return the nested values of a settings file, overridden by the options given."""
     result = dict(file)
     for section, given in words.model_dump(exclude_none=True).items():
-        there = result.get(section) or {}
+        values_of_file = result.get(section) or {}
         if not isinstance(given, dict):
             result[section] = given
-        elif given and isinstance(there, dict):  # anything else is refused where it is validated
-            result[section] = {**there, **given}
+        elif given and isinstance(values_of_file, dict):  # validation refuses anything else
+            result[section] = {**values_of_file, **given}
     return result

@@ -1,4 +1,4 @@
-"""What the command prints: tables for people, JSON for machines."""
+"""Prints the command's output: tables for people, JSON for machines."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,17 +24,17 @@ console = Console()
 
 
 def tell(message: str) -> None:
-    """Say something while work goes on, where it does not mix with results."""
+    """Print a message to stderr, where it does not mix with results."""
     Console(stderr=True).print(Text(message))
 
 
 def as_json(value: Any) -> None:
-    """Print a value as JSON; NaN and infinity are refused by then."""
+    """Print a value as JSON; raises ValueError for NaN and infinity."""
     print(json.dumps(value, indent=2, allow_nan=False, default=str))
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
-    """Print a table; names, in the first column, stay whole, other long cells are folded."""
+    """Print a table; long cells are folded, except in the first column, which holds names."""
     shown = Table(title=title or None, title_justify="left", title_style="bold")
     for i, column in enumerate(columns):
         shown.add_column(column, overflow="fold", no_wrap=i == 0)
@@ -44,7 +44,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = ""
 
 
 def run(record: RunRecord, folder: Path) -> None:
-    """Print what a run was, how good its model is, what each step took, and where the report is."""
+    """Print a run: its settings, steps and their times, accuracy, gate decision and report."""
     accuracy = formatting.percent(record.headline.get("test_accuracy"))
     low, high = (
         formatting.percent(record.headline.get(f"test_accuracy_ci_{end}"))
@@ -63,56 +63,56 @@ def run(record: RunRecord, folder: Path) -> None:
         console.print(Text(f"Failed: {record.error}", style="bold red"))
     console.print(Text(f"test accuracy  {accuracy} (95 % interval {low} to {high})", style="bold"))
     if record.gate:
-        said = f"{record.gate.outcome} on track {record.gate.track}: {record.gate.because}"
-        console.print(Text(f"gate           {said}"), soft_wrap=True)
+        decision = f"{record.gate.outcome} on track {record.gate.track}: {record.gate.because}"
+        console.print(Text(f"gate           {decision}"), soft_wrap=True)
     console.print(Text(f"time           {formatting.seconds(record.seconds)}"))
     if (folder / records.REPORT_NAME).exists():
         console.print(Text(f"report         {folder / records.REPORT_NAME}"), soft_wrap=True)
 
 
 def found(record: SearchRecord, folder: Path) -> None:
-    """Print what a search found, and where it lies."""
+    """Print how many patches a search found, and where its figures and table are."""
     console.print(Text(f"{record.n_patches:,} patches of {record.layer}", style="bold"))
-    for label, path in [("pictures", f"{folder}/*.png"), ("table", folder / "patches.parquet")]:
+    for label, path in [("figures", f"{folder}/*.png"), ("table", folder / "patches.parquet")]:
         console.print(Text(f"{label:<9} {path}"), soft_wrap=True)
 
 
-def comparison(folder: Path, told: Mapping[str, Any]) -> None:
-    """Print what differs between two runs: metrics, filters, predictions; and where it lies."""
-    if told["note"]:
-        console.print(Text(f"Note: {told['note']}", style="bold yellow"))
-    title = f"before: {told['before']}\nafter:  {told['after']}"
-    table(("metric", "before", "after", "change"), map(_metric, told["metrics"]), title)
-    counted = [
+def comparison(folder: Path, result: Mapping[str, Any]) -> None:
+    """Print how metrics, filters and predictions of two runs differ, and where the files are."""
+    if result["note"]:
+        console.print(Text(f"Note: {result['note']}", style="bold yellow"))
+    title = f"before: {result['before']}\nafter:  {result['after']}"
+    table(("metric", "before", "after", "change"), map(_metric, result["metrics"]), title)
+    rows = [
         (
             item["layer"],
             *(str(item[name]) for name in summary.STATUSES),
             f"{item['null_correlation']:.2f}",
         )
-        for item in told["layers"]
+        for item in result["layers"]
     ]
-    table(("filters of", *summary.STATUSES, "unrelated ones correlate up to"), counted)
-    for layer, why in told["left_out"].items():
+    table(("filters of", *summary.STATUSES, "unrelated filters correlate up to"), rows)
+    for layer, why in result["left_out"].items():
         console.print(Text(f"{layer} could not be compared: {why}"), soft_wrap=True)
-    named = ", ".join(f"#{image_id}" for image_id in told["first_changed"])
-    console.print(Text(summary.prediction_words(told)), soft_wrap=True)
-    if named:
-        console.print(Text(f"first of them: {named}"), soft_wrap=True)
-    console.print(Text(f"pictures and tables  {folder}"), soft_wrap=True)
+    console.print(Text(summary.prediction_words(result)), soft_wrap=True)
+    ids = ", ".join(f"#{image_id}" for image_id in result["first_changed"])
+    if ids:
+        console.print(Text(f"first of them: {ids}"), soft_wrap=True)
+    console.print(Text(f"figures and tables  {folder}"), soft_wrap=True)
 
 
 def _metric(row: Mapping[str, Any]) -> list[str]:
-    """Return a metric of two runs and its change in words, with its interval if there is one."""
+    """Return the row of a metric: both values and the change, of accuracy with its interval."""
     name = f"{row['split']} {row['metric'].replace('_', ' ')}"
     if row["metric"] != "accuracy":
         return [name, f"{row['before']:.4f}", f"{row['after']:.4f}", f"{row['change']:+.4f}"]
     change, low, high = (f"{100 * row[part]:+.2f}" for part in ("change", "ci_low", "ci_high"))
-    told = f"{change} points ({low} to {high}), {row['n']:,} images"
-    return [name, formatting.percent(row["before"]), formatting.percent(row["after"]), told]
+    points = f"{change} points ({low} to {high}), {row['n']:,} images"
+    return [name, formatting.percent(row["before"]), formatting.percent(row["after"]), points]
 
 
 def all_runs(found: Sequence[tuple[RunRecord, bool]]) -> None:
-    """Print one line a run: how it ended, or what the gate decided; the newest last."""
+    """Print one line per run, the newest last, with the gate's decision or else the status."""
     rows = []
     for record, pinned in found:
         outcome = record.gate.outcome if record.gate else record.status
@@ -124,44 +124,45 @@ def all_runs(found: Sequence[tuple[RunRecord, bool]]) -> None:
 
 @contextmanager
 def progress(name: str) -> Iterator[Report]:
-    """Yield the callback that shows a bar on a terminal while the block runs."""
-    with Progress(console=(there := Console(stderr=True)), disable=not there.is_terminal) as bars:
+    """Yield a callback that shows a progress bar on a terminal while the block runs."""
+    terminal = Console(stderr=True)
+    with Progress(console=terminal, disable=not terminal.is_terminal) as bars:
         task = bars.add_task(name, total=None)
         yield lambda now: bars.update(task, completed=now.done, total=now.total)
 
 
 def verified(found: Findings) -> None:
-    """Print a line for each broken thing, and what was looked at."""
+    """Print a line for each broken file or folder, and how much was verified."""
     for item in found.broken:
         print(f"{item.path}: {item.what}")
     if found.broken:
-        print("A run makes broken artifacts anew, and the index; gc frees what no run needs.")
-        print("Copies in a run's folder are not made again: take them from the artifact.")
-    looked_at = (
+        print("Run again to rebuild broken artifacts and the index; gc removes what is not needed.")
+        print("Copies in a run's folder are not rebuilt: copy them from the artifact.")
+    scope = (
         f"{_counted(found.n_artifacts, 'artifact')}, {_counted(found.n_runs, 'run')}, "
         f"{_counted(found.n_files, 'file')}, {found.n_bytes:,} bytes"
     )
-    n_broken = _counted(len(found.broken), "broken thing") if found.broken else "nothing is broken"
-    print(f"{n_broken} in {looked_at}")
+    n_broken = _counted(len(found.broken), "broken item") if found.broken else "nothing is broken"
+    print(f"{n_broken} in {scope}")
 
 
 def collected(found: Survey, applied: bool, free_before: int, free_now: int) -> None:
-    """Print what goes and why, how much is kept, and what was left alone."""
+    """Print what is removed and why, what was left alone, and the totals."""
     for item in found.freed:
         print(f"{item.n_bytes:>15,}  {item.what:<10}  {item.path}  ({item.why})")
     for path, what in found.left:
         print(f"left alone: {path} {what}")
-    verb = "freed" if applied else "would be freed; gc --apply does it"
+    verb = "freed" if applied else "can be freed with gc --apply"
     print(f"{_total(found.freed)} {verb}")
     print(f"{_total(found.kept)} kept")
     if applied:
-        print(f"{free_now:,} bytes are free on the disk; before, {free_before:,} were")
+        print(f"{free_now:,} bytes are free on the disk, {free_before:,} before")
 
 
 def _total(items: Sequence[Item]) -> str:
     n_bytes = sum(item.n_bytes for item in items)
-    return f"{_counted(len(items), 'thing')}, {n_bytes:,} bytes"
+    return f"{_counted(len(items), 'item')}, {n_bytes:,} bytes"
 
 
-def _counted(n: int, thing: str) -> str:
-    return f"{n:,} {thing}" if n == 1 else f"{n:,} {thing}s"
+def _counted(n: int, noun: str) -> str:
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"

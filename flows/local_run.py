@@ -1,4 +1,4 @@
-"""Starts a flow from the command line, in this process."""
+"""Starts a flow in the process of the command, with a Prefect server if none is configured."""
 
 import logging
 import os
@@ -18,10 +18,10 @@ from cnn.errors import ServerError, StoreUnwritableError
 from cnn.io import atomic
 from flows import prefect_settings
 
-_ROOM = 8 << 20  # bytes; a run's records take one or two, the database's log some more
-_LAST_EVENTS = 10.0  # seconds; if they take longer, Prefect says so when the command ends
+_ROOM = 8 << 20  # bytes; a run's records take 1 or 2 MB, the database's log some more
+_LAST_EVENTS = 10.0  # seconds; if sending takes longer, Prefect warns when the command ends
 
-# Ends a server when the process that holds the other end of standard input is gone.
+# Ends a server when the process at the other end of standard input has ended.
 _WATCH = """
 import signal, sys
 sys.stdin.read()
@@ -43,7 +43,7 @@ def train_and_explain(config: RunConfig, store: Path, refresh: list[StepName], n
 
 
 def mine(config: MineConfig, store: Path) -> Path:
-    """Run the search in one layer and return the folder of what it found."""
+    """Run the search in one layer and return its folder."""
     with _prefect():
         from flows.mine import mine as job
 
@@ -52,22 +52,22 @@ def mine(config: MineConfig, store: Path) -> Path:
 
 @contextmanager
 def _prefect() -> Iterator[None]:
-    """Have a server while the block runs a flow; Prefect is imported here, with our defaults."""
+    """Provide a server while the block runs a flow; Prefect is imported here, with our defaults."""
     prefect_settings.apply()
     _reach_server()
     try:
         yield
     except httpx.HTTPError as error:  # Prefect's own errors are among them
         raise ServerError(
-            f"Prefect's API failed while the run was under way: {error}; "
-            "what was finished is in the store: run again"
+            f"Prefect's API failed during the run: {error}; "
+            "finished steps are in the store: run again"
         ) from None
     finally:
         _send_last_events()
 
 
 def _send_last_events() -> None:
-    """Have Prefect's events sent, so that it does not warn of them behind the result."""
+    """Send Prefect's remaining events, so that it does not warn of them after the result."""
     from prefect.events.worker import EventsWorker
 
     log = logging.getLogger("EventsWorker")
@@ -77,10 +77,10 @@ def _send_last_events() -> None:
 
 
 def _reach_server() -> None:
-    """Check the API that is configured, or start the server that Prefect would start itself.
+    """Check the configured API, or start the temporary server that Prefect would start itself.
 
-    That server inherits a blocked SIGINT: Ctrl-C then ends the run but not the server, to which the
-    run still has to say that it ended. It does not outlive a run that is killed.
+    The server inherits a blocked SIGINT: Ctrl-C ends the run but not the server, to which the
+    run still reports its final state. If the run is killed, the server ends too.
     """
     from prefect.settings import get_current_settings
 
@@ -91,7 +91,7 @@ def _reach_server() -> None:
             raise ServerError(f"Prefect's API cannot be reached: {detail}")
         return
     _check_home(settings.home)
-    from prefect.server.api.server import SubprocessASGIServer  # a second and a half
+    from prefect.server.api.server import SubprocessASGIServer  # takes 1.5 s
 
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     server = SubprocessASGIServer()
@@ -105,10 +105,10 @@ def _reach_server() -> None:
 
 
 def _check_home(home: Path) -> None:
-    """Raise StoreUnwritableError where the temporary server could not keep its records.
+    """Raise StoreUnwritableError if the temporary server could not write its records.
 
-    It would try for minutes, and say why in tracebacks only. The room is asked for beyond
-    the end of the database that is there, so that a limit on the size of files counts.
+    The server itself would try for minutes and only print tracebacks. The space is allocated
+    beyond the end of the existing database, so that a limit on the file size counts too.
     """
     database = home / "prefect.db"
     try:
@@ -119,20 +119,20 @@ def _check_home(home: Path) -> None:
                 os.posix_fallocate(stream.fileno(), n_bytes, _ROOM)
     except StoreUnwritableError as error:
         raise StoreUnwritableError(
-            f"{error}; {_ROOM:,} are needed. Set PREFECT_HOME to another folder, or "
+            f"{error}; {_ROOM:,} bytes are needed. Set PREFECT_HOME to another folder, or "
             "PREFECT_API_URL to a server"
         ) from None
 
 
 def _end_with_this_process(server: Popen[Any] | None) -> None:
-    """Start a process that ends the server when this one is gone, even by SIGKILL."""
+    """Start a process that ends the server when this process ends, even by SIGKILL."""
     if server is None or not hasattr(os, "pidfd_open"):
         return
     try:
         watched = os.pidfd_open(server.pid)
     except OSError:  # a kernel before Linux 5.3
         return
-    ours, _ = os.pipe()  # the end that is written to closes with this process
+    ours, _ = os.pipe()  # the write end closes with this process
     command = [sys.executable, "-I", "-S", "-c", _WATCH]
     actions = [(os.POSIX_SPAWN_DUP2, ours, 0), (os.POSIX_SPAWN_DUP2, watched, 3)]
     os.posix_spawn(sys.executable, command, os.environ, file_actions=actions, setsid=True)

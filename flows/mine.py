@@ -1,4 +1,4 @@
-"""The search in one layer of a run's model: the patches of any images that most activate it."""
+"""The search in one layer of a run's model: the patches, of any images, that most activate it."""
 
 from pathlib import Path
 
@@ -21,16 +21,16 @@ from tasks.runtime.context import RunContext
 def mine(config: MineConfig, store: Path | None = None) -> Path:
     """Show which patches of any images most activate the filters of one layer.
 
-    Returns the folder with the table, the arrays and the pictures.
+    Returns the folder with the table, the arrays and the figures.
 
     Args:
-        config: the run, the layer, the images, what is looked for.
+        config: the run, the layer, the images and the options of the search.
         store: root of the artifact store; FILTERSCOPE_STORE or ./artifacts by default.
 
     """
     deployment.prepare(config.of_run, store)
     with RunContext(config.of_run, store) as run:
-        made = find_run(run, config.run, config.layer)
-        dataset = load_dataset(run, settings=config.data) if config.data else made.dataset
-        patches = mine_layer(run, made.model, dataset, settings=config.search)
-        return publish_search(run, config, made, dataset, patches)
+        earlier = find_run(run, config.run, config.layer)
+        dataset = load_dataset(run, settings=config.data) if config.data else earlier.dataset
+        patches = mine_layer(run, earlier.model, dataset, settings=config.search)
+        return publish_search(run, config, earlier, dataset, patches)

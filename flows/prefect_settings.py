@@ -1,4 +1,4 @@
-"""The Prefect settings that a first run needs, where environment and profile are silent."""
+"""Defaults for Prefect's settings, for what neither environment nor profile sets."""
 
 import os
 import tomllib
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 DEFAULTS = {
-    # The temporary server needs more than its 20 s on a small or busy machine.
+    # Prefect's default of 20 s is too short for the temporary server on a small or busy machine.
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_LOGGING_EXTRA_LOGGERS": "cnn",
@@ -14,10 +14,10 @@ DEFAULTS = {
 
 
 def apply() -> None:
-    """Set the defaults in the environment, and have Prefect read its settings again.
+    """Set the defaults in the environment, and make Prefect read its settings again.
 
-    Looking at the profile already makes Prefect read them, so that the environment alone
-    would reach the server but not this process.
+    Reading the profile already loads Prefect's settings, so without the second reading the
+    defaults would reach the server but not this process.
     """
     from prefect.context import refresh_global_settings_context
     from prefect.logging.configuration import setup_logging
@@ -33,12 +33,12 @@ def apply() -> None:
 
 
 def api_is_configured() -> bool:
-    """Return whether runs are recorded at an API that environment, profile or a file name.
+    """Return whether environment, profile or a settings file configures an API.
 
-    Prefect is asked, which takes a second to import, only where something speaks of it.
+    Prefect takes a second to import, so it is asked only if one of these mentions it.
     """
-    named = ("PREFECT_API_URL", "PREFECT_PROFILE", "PREFECT_PROFILES_PATH")
-    if not any(name.upper() in named for name in os.environ) and not any(_mentions()):
+    variables = ("PREFECT_API_URL", "PREFECT_PROFILE", "PREFECT_PROFILES_PATH")
+    if not any(name.upper() in variables for name in os.environ) and not any(_mentions()):
         return False
     from prefect.settings import get_current_settings
 
@@ -46,7 +46,7 @@ def api_is_configured() -> bool:
 
 
 def _mentions() -> Iterator[bool]:
-    """Yield for each file that may hold Prefect's settings whether it speaks of them."""
+    """Yield for each file that may hold Prefect's settings whether it mentions them."""
     home = Path(os.environ.get("PREFECT_HOME") or Path.home() / ".prefect")
     yield "prefect_api_url" in _text(home / "profiles.toml")
     yield "prefect_" in _text(Path(".env"))
@@ -62,7 +62,7 @@ def _mentions() -> Iterator[bool]:
 
 
 def _text(path: Path) -> str:
-    """Return a file's text in small letters, to Prefect all one; "" where there is none."""
+    """Return a file's text in lower case, as Prefect ignores case; "" if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace").lower()
     except OSError:
@@ -70,7 +70,7 @@ def _text(path: Path) -> str:
 
 
 def api_state() -> tuple[bool, str]:
-    """Return whether Prefect's API can be reached, and what there is to know of it."""
+    """Return whether Prefect's API can be reached, and its address or what is wrong."""
     import httpx
     from prefect.settings import get_current_settings
 
@@ -78,8 +78,7 @@ def api_state() -> tuple[bool, str]:
     if not url:
         return True, "none configured; each run starts a temporary server"
     try:
-        answer = httpx.get(f"{url}/health", timeout=5)
-        answer.raise_for_status()
+        httpx.get(f"{url}/health", timeout=5).raise_for_status()
     except httpx.HTTPError as error:
-        return False, f"{url}: {str(error) or type(error).__name__}; is the server started?"
+        return False, f"{url}: {str(error) or type(error).__name__}; is the server running?"
     return True, url

@@ -1,7 +1,7 @@
-"""A read-only server for run folders: links to reports open in the browser.
+"""A read-only web server for run folders, so that links to reports open in the browser.
 
-It serves what lies in the store's `runs` folder and nothing above it. HTML in there is
-harmless: no script runs, nothing is loaded, no form is sent.
+It serves files in the store's `runs` folder and nothing outside it. HTML files are harmless: the
+response headers forbid scripts, external resources and forms.
 """
 
 import base64
@@ -54,7 +54,7 @@ _PAGE = jinja2.Environment(
 def app(folder: Path, password: str = "") -> Starlette:
     """Return the server of a `runs` folder.
 
-    password: as user:password, asked for before anything else is looked at; "" lets all in.
+    password: user:password, checked before anything else; "" lets everyone in.
     """
 
     async def index(_: Request) -> Response:
@@ -77,12 +77,13 @@ def app(folder: Path, password: str = "") -> Starlette:
     )
 
 
-def find(folder: Path, asked: str) -> Path | None:
-    """Return the file that is asked for below a folder; None where there is none to be shown.
+def find(folder: Path, requested: str) -> Path | None:
+    """Return the requested file below a folder; None if there is none to serve.
 
-    Hidden names, among them temporary ones, and links are not there; "<run>/" is its report.
+    Hidden files, including temporary ones, and symbolic links are not served; "<run>/" means
+    the run's report.
     """
-    names = asked.split("/")
+    names = requested.split("/")
     if len(names) == 2 and not names[1]:
         names[1] = records.REPORT_NAME
     if any(not name or name.startswith(".") or "\0" in name for name in names):
@@ -94,7 +95,7 @@ def find(folder: Path, asked: str) -> Path | None:
             if path.is_symlink():
                 return None
         return path if path.is_file() else None
-    except OSError:  # a name that is too long, a folder that is not ours to look into
+    except OSError:  # a name that is too long, or a folder that cannot be read
         return None
 
 
@@ -107,7 +108,7 @@ def listing(folder: Path) -> str:
 
 
 def _row(folder: Path) -> dict[str, Any]:
-    """Return what the page says of a run; of one that cannot be read, its name and why."""
+    """Return a run's row in the list; name and error if its record cannot be read."""
     try:
         record = records.read(folder)
     except ArtifactError as error:
@@ -126,7 +127,7 @@ def _row(folder: Path) -> dict[str, Any]:
 
 
 class _Guard:
-    """Lets in who knows the password, and puts the same safe headers on every answer."""
+    """Checks the password, and adds the security headers to every response."""
 
     def __init__(self, app: ASGIApp, password: str) -> None:
         self._app, self._expected = app, password.encode()
@@ -148,16 +149,16 @@ class _Guard:
             await self._app(scope, receive, send_guarded)
 
     def _knows(self, header: str) -> bool:
-        scheme, _, told = header.partition(" ")
+        scheme, _, encoded = header.partition(" ")
         try:
-            given = base64.b64decode(told, validate=True)
+            given = base64.b64decode(encoded, validate=True)
         except ValueError:
             return False
         return scheme.lower() == "basic" and hmac.compare_digest(given, self._expected)
 
 
 def main() -> None:
-    """Serve until ended; where and what is set in the environment."""
+    """Serve until stopped; address, store and password come from the environment."""
     import uvicorn
 
     uvicorn.run(

@@ -17,7 +17,7 @@ from tasks.runtime import deployment, flow_run
 from tasks.runtime.context import RunContext
 from tasks.train import train_model
 
-# Prefect knows no limit of a single deployment's: nothing that ends well takes half as long.
+# Prefect has no time limit per deployment. A run that completes takes less than half of this.
 TIMEOUT_SECONDS = 12 * 3600
 
 
@@ -26,7 +26,7 @@ TIMEOUT_SECONDS = 12 * 3600
     timeout_seconds=TIMEOUT_SECONDS,
     flow_run_name=flow_run.flow_run_name,
     persist_result=False,
-    result_serializer="json",  # of a failure, which Prefect stores all the same: never a pickle
+    result_serializer="json",  # Prefect stores failures in any case; never as a pickle
 )
 def train_and_explain(
     config: RunConfig = RunConfig(),
@@ -34,19 +34,19 @@ def train_and_explain(
     refresh: list[StepName] | None = None,
     note: str = "",
 ) -> Path | State[None]:
-    """Train a small convolutional network, measure it, show what its filters look at.
+    """Train a small convolutional network, measure it, and show what its filters look at.
 
-    Returns the run's folder; a scheduled run that a later one overtook is Cancelled.
+    Returns the run's folder; a scheduled run that a later one supersedes ends as Cancelled.
 
     Args:
         config: all settings of the run.
         store: root of the artifact store; FILTERSCOPE_STORE or ./artifacts by default.
-        refresh: steps to run although they are cached, with all that follow from them.
+        refresh: steps to run even if they are cached, with every step that depends on them.
         note: what a reader of the report should know about this run.
 
     """
-    if overtaken := deployment.superseded():
-        return overtaken
+    if cancelled := deployment.superseded():
+        return cancelled
     deployment.prepare(config, store)
     config = flow_run.dated(config)
     with RunContext(config, store, refresh, note) as run:
@@ -55,7 +55,7 @@ def train_and_explain(
         evaluation = evaluate_model.submit(run, model, dataset, settings=config.evaluate)
         filters = export_filters.submit(run, model, dataset)
         patches = mine_patches.submit(run, model, dataset, settings=config.explain)
-        made = (dataset, model, evaluation.result(), filters.result(), patches.result())
-        report = write_report(run, *made, settings=config.report)
+        refs = (dataset, model, evaluation.result(), filters.result(), patches.result())
+        report = write_report(run, *refs, settings=config.report)
         comparison = compare_with_promoted(run, model, dataset)
-        return publish_run(run, *made, report, *comparison)
+        return publish_run(run, *refs, report, *comparison)

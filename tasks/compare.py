@@ -20,46 +20,46 @@ log = logging.getLogger("cnn.run")
 
 @step_task(COMPARE_MODELS)
 def compare_models(work: Work) -> Headline:
-    """Write which filters are new, lost and changed, and the predictions that are others now."""
+    """Write how the filters of two models match, and which predictions changed."""
     from cnn.compare import comparison
     from cnn.compare.comparison import ModelOnData
     from cnn.report import comparison as report
 
-    other: Baseline = work.settings
-    before = ModelOnData(exports.load_model(other.folder), other.class_names)
+    promoted: Baseline = work.settings
+    before = ModelOnData(exports.load_model(promoted.folder), promoted.class_names)
     names = exports.class_names(work.inputs["model"])
     after = ModelOnData(exports.load_model(work.inputs["model"]), names)
     dataset = datasets.read(work.inputs["dataset"])
-    found = comparison.compare(before, after, dataset, work.report)
-    report.write(work.folder, found, dataset.splits[comparison.SPLIT])
-    return {name: found.summary()[name] for name in ("n_images", "n_changed_predictions")}
+    compared = comparison.compare(before, after, dataset, work.report)
+    report.write(work.folder, compared, dataset.splits[comparison.SPLIT])
+    return {name: compared.summary()[name] for name in ("n_images", "n_changed_predictions")}
 
 
 def compare_with_promoted(run: RunContext, model: Ref, dataset: Ref) -> tuple[Ref, ...]:
-    """Return the comparison with the promoted model, if there is one and it is another.
+    """Return the ref of the comparison with the promoted model; () if there is nothing to compare.
 
-    Whatever is wrong with it is noted in the run and does not fail it.
+    If the promoted model cannot be compared, the run records the reason and goes on.
     """
     data = str(run.store.manifest(dataset).headline["name"])
     track = registry.track_of(run.config.gate, data)
     try:
         current = registry.current(run.store.root, track)
         if current is None or current.model == model.digest:
-            said = "nothing is" if current is None else "this very model is"
-            log.info("%s promoted on track %s: no comparison", said, track)
+            promoted = "no model" if current is None else "this same model"
+            log.info("no comparison: %s is promoted on track %s", promoted, track)
             return ()
         run.compared = ComparedWith(run=current.run)
-        return (compare_models(run, model, dataset, settings=_other(current)),)
+        return (compare_models(run, model, dataset, settings=_baseline(current)),)
     except FilterscopeError as error:
-        log.warning("not compared with the promoted model of track %s: %s", track, error)
+        log.warning("cannot compare with the promoted model of track %s: %s", track, error)
         run.compared = ComparedWith(
             run=run.compared.run if run.compared else "", problem=str(error)
         )
         return ()
 
 
-def _other(current: Incumbent) -> Baseline:
-    """Return the promoted model as its copy is now; raises ArtifactError."""
+def _baseline(current: Incumbent) -> Baseline:
+    """Return the promoted model from its copy in `promoted`; raises ArtifactError."""
     return Baseline(
         run=current.run,
         folder=current.model_folder,

@@ -1,4 +1,4 @@
-"""Task: fetch or read the images, check and split them."""
+"""Task: fetch or read the images, check them and split them."""
 
 from cnn.data import dataset as datasets
 from cnn.data import sources
@@ -15,7 +15,7 @@ from tasks.runtime.step_task import Work, step_task
     retry_condition_fn=deployment.should_fetch_again,
 )
 def load_dataset(work: Work) -> Headline:
-    """Write the data set as arrays that memory-map."""
+    """Write the data set as arrays that can be memory-mapped."""
     source, config = work.settings
     dataset = sources.load(source, config)
     datasets.write(work.folder, dataset)

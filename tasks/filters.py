@@ -1,4 +1,4 @@
-"""Task: export the filters and what they do."""
+"""Task: export the filters and their statistics."""
 
 from cnn.data import dataset as datasets
 from cnn.model_io import exports

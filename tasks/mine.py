@@ -1,4 +1,4 @@
-"""Task: put what a search found into a folder for people, and show it in the Prefect UI."""
+"""Task: publish a search's results in a folder for people and show them in the Prefect UI."""
 
 import shutil
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from cnn.config.run import MineConfig
 from cnn.errors import ConfigError
 from cnn.explain import receptive_field
 from cnn.model_io import exports
-from cnn.report.figures import search as pictures
+from cnn.report.figures import search as figures
 from cnn.runs import records, searches
 from cnn.store.keys import Key
 from cnn.store.refs import Ref
@@ -25,7 +25,7 @@ from tasks.runtime.context import RunContext
 
 @dataclass(frozen=True)
 class EarlierRun:
-    """An earlier run: its name, its folder, the model and the data set that it made."""
+    """An earlier run: its name, its folder, and the refs of its model and its data set."""
 
     run: str
     folder: Path
@@ -34,15 +34,15 @@ class EarlierRun:
 
 
 def find_run(run: RunContext, name: str, layer: str) -> EarlierRun:
-    """Return what an earlier run made, whose model has that layer.
+    """Return an earlier run whose model has the given layer.
 
-    Raises ConfigError where there is no such run, it came to no model, or the layer is none of
-    its convolutions and pools.
+    Raises ConfigError if there is no such run, if the run has no model, or if the layer is not
+    one of the model's convolution or pooling layers.
     """
     record, folder = records.find(run.store.runs, name)
     refs = {step.ref.kind: step.ref for step in record.steps if step.ref}
     if "model" not in refs or "dataset" not in refs:
-        raise ConfigError(f"run {record.run}: it failed before there was a model; name another")
+        raise ConfigError(f"run {record.run}: it failed before it had a model; name another run")
     for ref in (refs["model"], refs["dataset"]):
         run.uses(Key(ref.kind, run.store.manifest(ref).components))
     receptive_field.refuse_unknown(layer, exports.layer_kinds(run.store.open(refs["model"])))
@@ -50,10 +50,10 @@ def find_run(run: RunContext, name: str, layer: str) -> EarlierRun:
 
 
 def publish_search(
-    run: RunContext, config: MineConfig, made: EarlierRun, dataset: Ref, patches: Ref
+    run: RunContext, config: MineConfig, earlier: EarlierRun, dataset: Ref, patches: Ref
 ) -> Path:
-    """Return the folder of a search, in place, with its pictures in the UI."""
-    state: Any = _publish(run, config, made, dataset, patches, return_state=True)
+    """Publish the folder of a search, show its figures in the UI, and return the folder."""
+    state: Any = _publish(run, config, earlier, dataset, patches, return_state=True)
     folder: Path = state.result()
     return folder
 
@@ -62,25 +62,25 @@ def publish_search(
     name="publish_mined", task_run_name="publish_mined", cache_policy=NO_CACHE, persist_result=False
 )
 def _publish(
-    run: RunContext, config: MineConfig, made: EarlierRun, dataset: Ref, patches: Ref
+    run: RunContext, config: MineConfig, earlier: EarlierRun, dataset: Ref, patches: Ref
 ) -> State[Path]:
-    found = run.store.open(patches)
+    artifact = run.store.open(patches)
     record = searches.record_of(
-        run=made.run,
+        run=earlier.run,
         layer=config.layer,
         data=run.store.manifest(dataset).headline["name"],
         config=config.model_dump(mode="json"),
-        model=made.model,
+        model=earlier.model,
         dataset=dataset,
         patches=patches,
         n_patches=run.store.manifest(patches).headline["n_patches"],
     )
 
     def fill(folder: Path) -> None:
-        for path in (*found.glob("*.parquet"), *found.glob("*.npy")):
+        for path in (*artifact.glob("*.parquet"), *artifact.glob("*.npy")):
             shutil.copyfile(path, folder / path.name)
-        kernels = made.folder / "arrays" / f"filters-{config.layer}.npy"
-        pictures.draw(folder, config.layer, config.filters, kernels)
+        kernels = earlier.folder / "arrays" / f"filters-{config.layer}.npy"
+        figures.draw(folder, config.layer, config.filters, kernels)
 
     folder = searches.publish(run.store.root, record, fill)
     ui_artifacts.show_search(record, folder)

@@ -14,7 +14,7 @@ from tasks.runtime.step_task import Work, step_task
 
 @step_task(MINE_PATCHES)
 def mine_patches(work: Work) -> Headline:
-    """Write the patches and projections of every layer that the main job explains."""
+    """Write the patches and projections of every explained layer."""
     from cnn.explain import activations
 
     model, options = exports.load_model(work.inputs["model"]), work.settings.model_dump()
@@ -30,15 +30,16 @@ def mine_layer(work: Work) -> Headline:
     return _mine(work, exports.load_model(work.inputs["model"]), [work.settings], "")
 
 
-def _mine(work: Work, model: Model, wanted: Sequence[MiningConfig], section: str) -> Headline:
+def _mine(work: Work, model: Model, layers: Sequence[MiningConfig], section: str) -> Headline:
+    """Check all layers, then mine each; section: prefix of setting names in error messages."""
     from cnn.explain import activations, patches
 
     names = exports.class_names(work.inputs["model"])
     dataset = datasets.read(work.inputs["dataset"])
-    for settings in wanted:
+    for settings in layers:
         patches.check(model, dataset.splits[settings.split], settings, section)
     mined = []
-    for settings in wanted:
+    for settings in layers:
         n_images = len(dataset.splits[settings.split])
         n_at_once = activations.batch_size(model, settings.layer)
         best = shards.search(work, settings, n_images, n_at_once)

@@ -1,4 +1,4 @@
-"""Task: let the gate decide, put a run's folder in place, and show the run in the Prefect UI."""
+"""Task: let the gate decide, publish a run's folder, and show the run in the Prefect UI."""
 
 import time
 from collections.abc import Callable
@@ -25,10 +25,10 @@ from tasks.runtime.context import RunContext
 
 
 def publish_run(run: RunContext, *refs: Ref) -> Path:
-    """Return the run's folder, in place, with the run's pages in the UI.
+    """Publish the run's folder, show the run in the UI, and return the folder.
 
-    The model is promoted if it passes the gate. Raises GateError where it does not and the
-    settings say that a rejection fails the run.
+    The model is promoted if it passes the gate. Raises GateError if it does not pass and the
+    settings make a rejection fail the run.
     """
     state: Any = _publish(run, refs, return_state=True)
     folder: Path = state.result()
@@ -44,30 +44,30 @@ def _publish(run: RunContext, refs: tuple[Ref, ...]) -> State[Path]:
     )
     track = registry.track_of(run.config.gate, started.data)
     candidate = Candidate(artifacts, by_kind["model"], started.data, started.headline)
-    text = (artifacts["report"] / html.BODY_NAME).read_text(encoding="utf-8")
+    body = (artifacts["report"] / html.BODY_NAME).read_text(encoding="utf-8")
     section = (
         page.comparison_section(artifacts["comparison"]) if "comparison" in artifacts else None
     )
 
     def accept(record: RunRecord, folder: Path) -> None:
-        if verdict.outcome == "promoted":
-            line = registry.promotion_of(record, verdict.because, candidate.model.digest)
+        if decision.outcome == "promoted":
+            line = registry.promotion_of(record, decision.because, candidate.model.digest)
             registry.promote(run.store.root, track, folder, artifacts["dataset"], line)
 
     with registry.locked(run.store.root, track):
-        verdict = _verdict(run, candidate, track)
-        record = started.model_copy(update={"gate": verdict})
-        composed = page.compose(record, text, artifacts, section)
+        decision = _decide(run, candidate, track)
+        record = started.model_copy(update={"gate": decision})
+        composed = page.compose(record, body, artifacts, section)
         record, folder = folders.publish(run.store.runs, record, artifacts, composed, accept)
     ui_artifacts.show_run(record, folder, artifacts["report"], section)
     ui_artifacts.emit_decision(record, folder)
-    return _said(run, record, folder)
+    return _final_state(run, record, folder)
 
 
 def keep_failed(
     run: RunContext, write_history: Callable[[Path], None], error: Exception, started: float
 ) -> None:
-    """Put a folder in place for a run whose training diverged, with its history."""
+    """Publish a folder with the history of a run whose training diverged."""
     seconds = time.monotonic() - started
     run.add(StepOutcome(step="train_model", state="failed", why=str(error), seconds=seconds))
     record = run.record(
@@ -76,11 +76,12 @@ def keep_failed(
     with run.scratch() as folder:
         write_history(folder)
         _, kept = folders.publish(run.store.runs, record, {"model": folder})
-    get_run_logger().info("history up to there: %s", kept / "tables" / "history.parquet")
+    history = kept / "tables" / "history.parquet"
+    get_run_logger().info("history of the diverged training: %s", history)
 
 
-def _verdict(run: RunContext, candidate: Candidate, track: str) -> GateDecision:
-    """Return what the gate decides; a history that cannot be read promotes nothing."""
+def _decide(run: RunContext, candidate: Candidate, track: str) -> GateDecision:
+    """Return the gate's decision: a rejection if the history of promotions cannot be read."""
     try:
         incumbent = registry.current(run.store.root, track)
     except ArtifactError as error:
@@ -88,16 +89,18 @@ def _verdict(run: RunContext, candidate: Candidate, track: str) -> GateDecision:
     return candidates.judge(candidate, incumbent, track, run.config.gate)
 
 
-def _said(run: RunContext, record: RunRecord, folder: Path) -> State[Path]:
-    """Return the state that says how the run went; raises GateError if it is to fail."""
-    log, verdict = get_run_logger(), record.gate
+def _final_state(run: RunContext, record: RunRecord, folder: Path) -> State[Path]:
+    """Log the outcome and return the final state; raises GateError if a rejection fails the run."""
+    log, decision = get_run_logger(), record.gate
     accuracy = formatting.percent(record.headline["test_accuracy"])
     log.info("test accuracy %s; report: %s", accuracy, folder / records.REPORT_NAME)
-    words = f"{verdict.outcome} on track {verdict.track}: {verdict.because}" if verdict else ""
-    if verdict and verdict.outcome == "rejected":
+    message = (
+        f"{decision.outcome} on track {decision.track}: {decision.because}" if decision else ""
+    )
+    if decision and decision.outcome == "rejected":
         if run.config.gate.fail:
-            raise GateError(f"{words}; report: {folder / records.REPORT_NAME}")
-        log.warning("%s", words)
+            raise GateError(f"{message}; report: {folder / records.REPORT_NAME}")
+        log.warning("%s", message)
     else:
-        log.info("%s", words)
-    return Completed(message=words, data=folder)
+        log.info("%s", message)
+    return Completed(message=message, data=folder)

@@ -11,7 +11,7 @@ from tasks.runtime.step_task import Work, step_task
 
 @step_task(TRAIN_MODEL)
 def train_model(work: Work) -> Headline:
-    """Write the trained model, its settings and its history; a diverged one's history is kept."""
+    """Write the model, its settings and its history; of a diverged training, only the history."""
     from cnn.explain import patches
     from cnn.train import checkpoints, fit, networks, precision, trained
 

@@ -1,4 +1,4 @@
-"""What every test may use: small data sets, the real one where it is, and quiet surroundings."""
+"""Fixtures for all tests: a small data set, the real MNIST if it is there, a random generator."""
 
 import os
 import signal
@@ -13,9 +13,9 @@ from cnn.data import sources
 from cnn.data.dataset import Dataset
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-hypothesis.settings.register_profile("filterscope", deadline=None)  # machines may be busy
+hypothesis.settings.register_profile("filterscope", deadline=None)  # the machine may be busy
 hypothesis.settings.load_profile("filterscope")
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores SIGINT
 MNIST_DIR = os.environ.get("FILTERSCOPE_MNIST_DIR")
 
 
@@ -29,11 +29,11 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 @pytest.fixture(scope="session")
 def mnist_dir() -> Path:
-    """The folder of the real MNIST files; its tests are skipped where none is named."""
+    """The folder of the real MNIST files; without one, the tests that need it are skipped."""
     if MNIST_DIR is None:
         pytest.skip("FILTERSCOPE_MNIST_DIR does not name a folder with the MNIST files")
     folder = Path(MNIST_DIR)
-    assert folder.is_dir(), f"FILTERSCOPE_MNIST_DIR names {folder}, which is no folder"
+    assert folder.is_dir(), f"FILTERSCOPE_MNIST_DIR names {folder}, which is not a folder"
     return folder
 
 
@@ -44,14 +44,14 @@ def rng() -> np.random.Generator:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of two processes one has the tests with a Prefect server; the rest goes file by file."""
+    """With two processes, run tests that need a Prefect server in one, and others file by file."""
     for item in items:
         has_server = "prefect_server" in getattr(item, "fixturenames", ())
         item.add_marker(pytest.mark.xdist_group("server" if has_server else str(item.path)))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say how many tests used the real MNIST files."""
+    """Print how many tests used the real MNIST files."""
     passed = terminalreporter.stats.get("passed", [])
     n_real = sum("real_mnist" in report.keywords for report in passed)
     terminalreporter.write_line(f"real MNIST: {n_real} tests passed with it")

@@ -1,4 +1,4 @@
-"""Trainings that go on where an interrupted one stopped, and wait for one that is under way."""
+"""Resumes interrupted trainings, and makes a second run of the same training wait for the first."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,24 +17,27 @@ from tasks.runtime.context import RunContext
 
 @contextmanager
 def decided(step: Step, run: RunContext, key: Key) -> Iterator[Decision]:
-    """Yield what is decided on a step; one that resumes waits while another process does it."""
+    """Yield whether a step is cached or runs.
+
+    A step that can resume first waits while another process works on the same key.
+    """
     decision = planning.decide(run.store, step, key, run.refresh)
     if decision.manifest or not step.resumes:
         yield decision
         return
 
-    def done() -> bool:  # asked twice a second: no more than a look for one artifact
+    def done() -> bool:  # called twice a second, so it only looks up one artifact
         return step.name not in run.refresh and run.store.find(key).manifest is not None
 
     with leases.held(run.store.checkpoints / key.digest, done):
-        yield planning.decide(run.store, step, key, run.refresh)  # others were at work meanwhile
+        yield planning.decide(run.store, step, key, run.refresh)  # it may be in the store by now
 
 
 def newest(run: RunContext, key: Key) -> tuple[Checkpoint | None, list[str]]:
-    """Return the checkpoint that the run goes on from, if any, and what to say about it.
+    """Return the checkpoint to resume from, if any, and the messages about it.
 
-    TensorFlow is started with the checkpoint's number of threads where the settings do
-    not name one: another number changes the last bits of the weights.
+    Unless the settings name a number of threads, TensorFlow starts with the checkpoint's
+    number: another one changes the last bits of the weights.
     """
 
     def unsuited(found: Checkpoint) -> str:
@@ -42,18 +45,21 @@ def newest(run: RunContext, key: Key) -> tuple[Checkpoint | None, list[str]]:
         if (here.kind, here.threads) == (then.kind, then.threads):
             return ""
         return (
-            f"checkpoint of step {found.state.step:,} skipped: made on a {then.kind} with "
-            f"{then.threads} threads, this run has a {here.kind} with {here.threads}"
+            f"checkpoint of step {found.state.step:,} skipped: written on a {then.kind} with "
+            f"{then.threads} threads, but this run uses a {here.kind} with {here.threads}"
         )
 
-    found, words = checkpoints.newest(run.store.checkpoints / key.digest, unsuited)
+    found, messages = checkpoints.newest(run.store.checkpoints / key.digest, unsuited)
     if found:
-        words += _words(found, run.device())
-    return found, words
+        messages += _messages(found, run.device())
+    return found, messages
 
 
-def _words(found: Checkpoint, here: Device) -> Iterator[str]:
-    made = datetime.fromtimestamp(found.path.stat().st_mtime, UTC)
-    yield f"went on from step {found.state.step:,}, checkpoint of {made:%H:%M:%S} UTC"
+def _messages(found: Checkpoint, here: Device) -> Iterator[str]:
+    written = datetime.fromtimestamp(found.path.stat().st_mtime, UTC)
+    yield f"resumed from step {found.state.step:,}, checkpoint of {written:%H:%M:%S} UTC"
     if here.name != found.device.name:
-        yield f"the checkpoint is from {found.device.name}; last bits may differ on {here.name}"
+        yield (
+            f"the checkpoint was written on {found.device.name}; "
+            f"the last bits of the weights may differ on {here.name}"
+        )

@@ -1,4 +1,4 @@
-"""One run of a flow: where its artifacts are, what it was asked for, what became of each step."""
+"""The context of one flow run: its store, its settings, and the outcome of each step."""
 
 import logging
 import sys
@@ -28,9 +28,9 @@ log = logging.getLogger("cnn.run")
 
 
 class RunContext:
-    """What the tasks of one flow run share; safe to use from several threads.
+    """What the tasks of one flow run share; thread-safe.
 
-    It lasts as long as its `with` block: what it uses is not freed meanwhile.
+    Inside its `with` block, gc does not remove the artifacts that the run uses.
     """
 
     def __init__(
@@ -40,10 +40,10 @@ class RunContext:
         refresh: Collection[StepName] | None = None,
         note: str = "",
     ) -> None:
-        """Begin a run.
+        """Start a run.
 
-        Raises StoreUnwritableError, and ConfigError for a setting without effect, or a GPU or
-        Dask that is not there.
+        Raises StoreUnwritableError, and ConfigError for a setting without effect or for a
+        missing GPU or Dask.
         """
         logs.prepare()
         self.config = config
@@ -64,25 +64,25 @@ class RunContext:
         self.store.sweep()
         workers.refuse_missing(config.runtime)
         if config.runtime.device == "gpu":
-            self.device()  # where there is none, nothing is to be fetched first
+            self.device()  # without a GPU the run fails before anything is fetched
         if note:
             log.warning("%s", note)
 
     def __enter__(self) -> Self:
-        """Begin to list what is used; raises StoreUnwritableError."""
+        """Start to list the artifacts in use; raises StoreUnwritableError."""
         self._uses = self._held.enter_context(in_use.listed(self.store.root))
         return self
 
     def __exit__(self, *exc_info: Any) -> None:
-        """Let go of what was used, and of workers, at once where the run has failed."""
+        """Release artifacts and workers; if the run failed, end the workers at once."""
         self._held.__exit__(*exc_info)
 
     def uses(self, key: Key) -> None:
-        """Keep the artifact of a key, made already or not, until the run is over."""
+        """Protect the artifact of a key, which may not exist yet, from gc until the run ends."""
         self._uses.add(key)
 
     def workers(self) -> Workers:
-        """Return who works on the parts of a search, until the run is over."""
+        """Return the workers that search shards; they end with the run."""
         with self._lock:
             if self._workers is None:
                 engaged = workers.engaged(self.config.runtime)
@@ -90,9 +90,10 @@ class RunContext:
             return self._workers
 
     def device(self, threads: int | None = None) -> Device:
-        """Return what computes; imports TensorFlow on the first call, here and now.
+        """Return the device; the first call imports TensorFlow in the calling thread.
 
-        threads: per operation, where the settings name none and TensorFlow did not start yet.
+        threads: intra-op threads; used only if the settings name none and TensorFlow is not
+        imported yet.
         """
         from cnn.train import device
 
@@ -105,18 +106,18 @@ class RunContext:
             return self._device
 
     def add(self, outcome: StepOutcome) -> None:
-        """Note what became of a step."""
+        """Record the outcome of a step."""
         with self._lock:
             self._outcomes[outcome.step] = outcome
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
-        """Yield an empty folder in the store's root that is gone afterwards."""
+        """Yield an empty temporary folder in the store's root."""
         with atomic.temporary_folder(self.store.root, "scratch") as folder:
             yield folder
 
     def record(self, refs: Mapping[Kind, Ref], error: str = "", **more: Any) -> RunRecord:
-        """Return the run's record as of now; the refs say what it made."""
+        """Return the run's record so far; refs: its artifacts by kind."""
         with self._lock:
             names = [step.name for step in (*STEPS, COMPARE_MODELS)]
             outcomes = [self._outcomes[name] for name in names if name in self._outcomes]

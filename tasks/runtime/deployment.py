@@ -1,4 +1,4 @@
-"""What concerns the flow runs of a deployment only: nobody waits for them at a terminal."""
+"""Rules for flow runs of a deployment only, which no person waits for at a terminal."""
 
 import ctypes
 import logging
@@ -24,30 +24,30 @@ from tasks.runtime import logs
 
 log = logging.getLogger("cnn.run")
 
-RETRY_SECONDS = [60, 300]  # between the attempts at a download
+RETRY_SECONDS = [60, 300]  # between download attempts
 _PR_SET_PDEATHSIG = 1  # of prctl(2)
 _NOT_DONE = (StateType.FAILED, StateType.CRASHED, StateType.CANCELLED, StateType.CANCELLING)
 _DONE_OR_DUE = [state for state in StateType if state not in _NOT_DONE]
-_N_LATER = 20  # of the later runs are looked at
+_N_LATER = 20  # how many later runs are checked
 
 
 def flow_run() -> FlowRun | None:
-    """Return the flow run that this is, if it is one of a deployment."""
+    """Return the current flow run if it belongs to a deployment, else None."""
     context = FlowRunContext.get()
-    found = context.flow_run if context else None
-    return found if found and found.deployment_id else None
+    run = context.flow_run if context else None
+    return run if run and run.deployment_id else None
 
 
 def should_fetch_again(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
-    """Return whether a failed step is tried again: a deployment's, whose data was out of reach."""
+    """Return whether to retry a failed step: in a deployment, if the host was unreachable."""
     return flow_run() is not None and isinstance(state.data, UnreachableError)
 
 
 def superseded() -> State[None] | None:
-    """Return the state in which a run ends at once because a later scheduled one does its work.
+    """Return state Cancelled if a later scheduled run does the work of this one, else None.
 
-    After an outage Prefect's scheduler leaves every scheduled run that was missed. Of those
-    with the same parameters the latest trains; what a person started is never skipped.
+    After an outage every scheduled run that was missed is started. Of those with the same
+    parameters only the latest trains. Runs that a person started are never cancelled.
     """
     run = flow_run()
     if run is None or not run.auto_scheduled or run.expected_start_time is None:
@@ -55,7 +55,7 @@ def superseded() -> State[None] | None:
     try:
         later = _later(run)
     except Exception as error:
-        log.warning("whether a later scheduled run is due cannot be seen: %s", error)
+        log.warning("cannot check whether a later scheduled run is due: %s", error)
         return None
     if later is None:
         return None
@@ -66,9 +66,9 @@ def superseded() -> State[None] | None:
 def _later(run: FlowRun) -> FlowRun | None:
     """Return the latest scheduled run of the same deployment and parameters that is due by now.
 
-    One that came to nothing does not count.
+    Runs that failed, crashed or were cancelled do not count.
     """
-    wanted = filters.FlowRunFilter(
+    due = filters.FlowRunFilter(
         deployment_id=filters.FlowRunFilterDeploymentId(any_=[run.deployment_id]),
         expected_start_time=filters.FlowRunFilterExpectedStartTime(
             after_=run.expected_start_time, before_=datetime.now(UTC)
@@ -79,7 +79,7 @@ def _later(run: FlowRun) -> FlowRun | None:
     )
     with get_client(sync_client=True) as client:
         found = client.read_flow_runs(
-            flow_run_filter=wanted, sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=_N_LATER
+            flow_run_filter=due, sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=_N_LATER
         )
     for other in found:
         is_later = (other.expected_start_time, str(other.id)) > (
@@ -100,16 +100,16 @@ def prepare(config: RunConfig, store: Path | None) -> None:
 
 
 def _end_with_the_worker() -> None:
-    """Have Linux send SIGTERM when the process that started this one is gone, even by SIGKILL.
+    """Have Linux send SIGTERM when the parent process ends, even by SIGKILL.
 
-    Nobody could cancel the run any more. Elsewhere it goes on to its end.
+    Without its worker the run could not be cancelled. On other systems it runs to its end.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _refuse_lost_folders(config: RunConfig, store: Path | None) -> None:
-    """Raise ConfigError where a folder would go with the worker's temporary one.
+    """Raise ConfigError for a folder inside the worker's temporary folder.
 
     A process worker starts a flow run in a folder that it removes afterwards, unless the job
     variable `working_dir` names another one.
@@ -117,10 +117,10 @@ def _refuse_lost_folders(config: RunConfig, store: Path | None) -> None:
     here = Path.cwd()
     if here.parent != Path(tempfile.gettempdir()) or not here.name.endswith("prefect"):
         return
-    named = {"store": store or default_root(), "data.path": config.data.path}
-    for name, path in named.items():
+    folders = {"store": store or default_root(), "data.path": config.data.path}
+    for name, path in folders.items():
         if path is not None and path.absolute().is_relative_to(here):
             raise ConfigError(
-                f"{name}: {path} lies in {here}, which the worker removes after the run; name an "
+                f"{name}: {path} lies in {here}, which the worker removes after the run; use an "
                 "absolute path, or set the deployment's job variable working_dir"
             )

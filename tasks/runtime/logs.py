@@ -1,4 +1,4 @@
-"""What of the library's log and of its errors appears in Prefect's log."""
+"""Sets how log messages and errors of the library appear in Prefect's log."""
 
 import logging
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ _RUN_LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
 
 
 class _WithoutTraceback(logging.Filter):
-    """Shows an error that a user can act on as its message alone."""
+    """Logs a FilterscopeError, which a user can act on, as its message alone."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
@@ -23,7 +23,7 @@ class _WithoutTraceback(logging.Filter):
 
 
 def prepare() -> None:
-    """Let `cnn` log at INFO, and keep tracebacks of a FilterscopeError out of Prefect's log."""
+    """Let `cnn` log at INFO, and keep tracebacks of FilterscopeErrors out of Prefect's log."""
     library = logging.getLogger("cnn")
     if library.level == logging.NOTSET:
         library.setLevel(logging.INFO)
@@ -41,9 +41,10 @@ def console_handlers() -> Iterator[PrefectConsoleHandler]:
 
 
 def outlive_the_console() -> None:
-    """Have a run go on in silence when nobody reads what it writes any more.
+    """Let a run continue without output when its console is closed.
 
-    rich would raise SystemExit in whatever thread logs next, even while the run reports its end.
+    rich would raise SystemExit in the next thread that logs, even in one that reports the run's
+    final state.
     """
     for handler in console_handlers():
         handler.console.on_broken_pipe = partial(setattr, handler.console, "quiet", True)  # type: ignore[method-assign]

@@ -30,10 +30,10 @@ ARTIFACT_SECONDS = 2.0
 
 
 class Bars:
-    """One line for each step at work, on a terminal; nothing elsewhere."""
+    """A progress bar for each running step, on a terminal only."""
 
     def __init__(self) -> None:
-        """Prepare the lines; nothing is shown yet."""
+        """Prepare the bars; nothing is shown yet."""
         self._console = Console(stderr=True)
         self._lines = Progress(
             TextColumn("{task.description}"),
@@ -71,7 +71,7 @@ class Bars:
         self._lines.update(task, completed=now.done, total=now.total, figures=describe(now))
 
     def _start(self) -> None:
-        """Show the lines, and let Prefect's log lines appear above them."""
+        """Show the bars, and let Prefect's log lines appear above them."""
         if self._console.is_terminal:
             self._consoles = [(handler, handler.console) for handler in logs.console_handlers()]
             for handler, _ in self._consoles:
@@ -85,10 +85,10 @@ class Bars:
 
 
 class Artifact:
-    """A progress artifact, made with the first report and updated every two seconds at most."""
+    """A progress artifact, created by the first report and updated at most every two seconds."""
 
     def __init__(self, name: str) -> None:
-        """Name the step; nothing is sent yet."""
+        """Prepare the artifact of a step; nothing is sent yet."""
         self._name = name
         self._id: UUID | None = None
         self._shown_at = 0.0
@@ -96,16 +96,16 @@ class Artifact:
         self._broken = False
 
     def report(self, now: progress.Progress) -> None:
-        """Send the progress, with the time that is left, if it is due."""
+        """Send the progress and the time left, if an update is due."""
         at, last = time.monotonic(), now.done >= now.total
         self._first = self._first or (at, now.done)
         if last or at - self._shown_at >= ARTIFACT_SECONDS:
             self._shown_at = at
-            words = filter(None, [describe(now), self._left(at, now)])
-            self.send(100 * now.done / max(now.total, 1), ", ".join(words))
+            parts = filter(None, [describe(now), self._left(at, now)])
+            self.send(100 * now.done / max(now.total, 1), ", ".join(parts))
 
     def _left(self, at: float, now: progress.Progress) -> str:
-        """Return how long the rest takes at the pace since the first report; "" if not known."""
+        """Return the time left at the pace since the first report; "" if it is not known yet."""
         started, first = self._first or (at, now.done)
         if not first < now.done < now.total:
             return ""
@@ -113,14 +113,14 @@ class Artifact:
         return f"{formatting.seconds(left)} left"
 
     def send(self, percent: float, description: str) -> None:
-        """Send percentage and description; a server that does not answer stops no work."""
+        """Send percentage and description; if the server fails, warn once and send no more."""
         if self._broken:
             return
         try:
             if self._id is None:
                 key = f"{self._name.replace('_', '-')}-progress"
-                made = create_progress_artifact(percent, key=key, description=description)
-                self._id = made if isinstance(made, UUID) else None
+                created = create_progress_artifact(percent, key=key, description=description)
+                self._id = created if isinstance(created, UUID) else None
             else:
                 update_progress_artifact(self._id, percent, description)
         except Exception as error:
@@ -130,7 +130,7 @@ class Artifact:
 
 @contextmanager
 def reported(name: str, bars: Bars) -> Iterator[progress.Report]:
-    """Yield the callback that shows a step's progress everywhere."""
+    """Yield the callback that shows a step's progress on the terminal and in the UI."""
     artifact = Artifact(name)
     with bars.line(name) as on_screen:
 
@@ -142,6 +142,6 @@ def reported(name: str, bars: Bars) -> Iterator[progress.Report]:
 
 
 def describe(now: progress.Progress) -> str:
-    """Return the figures that go with a progress, in words."""
-    words = {"accuracy": "accuracy {:.2%}", "images_per_second": "{:,.0f} images/s"}
-    return ", ".join(words[name].format(value) for name, value in now.figures.items())
+    """Return the figures of a progress report as text: accuracy, images per second."""
+    formats = {"accuracy": "accuracy {:.2%}", "images_per_second": "{:,.0f} images/s"}
+    return ", ".join(formats[name].format(value) for name, value in now.figures.items())

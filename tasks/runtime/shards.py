@@ -1,4 +1,4 @@
-"""Task: search one shard of the images; and the search that is made of all of them."""
+"""Task: search one shard of the images. Also splits a search into shards and merges the results."""
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from cnn.explain.mining import TopK
     from cnn.explain.shards import Search, Shard
 
-_N_RETRIES = 3  # of a shard whose worker died
+_N_RETRIES = 3  # for a shard whose worker died
 
 
 @dataclass
 class _Tally:
-    """How many images are searched; safe to use from several threads."""
+    """Counts the images searched and reports the progress; thread-safe."""
 
     total: int
     done: int
@@ -43,7 +43,7 @@ class _Tally:
 
 @dataclass(frozen=True)
 class _Job:
-    """What the shards of one search share; `code` is the fingerprints of what searches."""
+    """What the shards of one search share; code: fingerprints of the modules that search."""
 
     search: "Search"
     folder: Path
@@ -53,21 +53,21 @@ class _Job:
 
 
 def search(work: Work, settings: MiningConfig, n_images: int, n_at_once: int) -> "TopK":
-    """Return the strongest positions of every filter over all images.
+    """Return the top-k positions of every filter over all images.
 
-    n_at_once: images of a batch, see activations.batch_size. Few images are one shard, which
-    is searched in this process. What an interrupted run has searched is not searched again.
+    n_at_once: images per batch, see activations.batch_size. A small data set is a single shard,
+    which is searched in this process. Shards that an interrupted run finished are reused.
     """
     from cnn.explain import shards
 
     model, dataset = (work.inputs[kind] for kind in ("model", "dataset"))
     digest = work.key.components["inputs"]["model"]
-    wanted = shards.Search(model, digest, dataset, settings)
+    searched = shards.Search(model, digest, dataset, settings)
     every = shards.cut(n_images, n_at_once)
     if len(every) == 1:
-        return shards.work(wanted, every[0], work.report)
+        return shards.work(searched, every[0], work.report)
     folder = work.run.store.checkpoints / work.key.digest
-    return mapped(wanted, every, folder, work.run.workers(), work.report, work.say)
+    return mapped(searched, every, folder, work.run.workers(), work.report, work.say)
 
 
 def mapped(
@@ -78,10 +78,10 @@ def mapped(
     report: progress.Report,
     say: Callable[[str], None],
 ) -> "TopK":
-    """Return the strongest positions in all shards; each that is not yet kept is a mapped task.
+    """Return the top-k positions over all shards; each shard still to search is a mapped task.
 
-    folder: where shards are kept. report: is told how many images are searched. say: is told
-    how many shards were searched before, if any.
+    folder: where the results of shards are stored. report: called with the number of images
+    searched. say: called with a message if some shards were searched before.
     """
     from cnn.explain import shards
 
@@ -99,12 +99,12 @@ def mapped(
 
 
 def _kept(path: Path) -> "TopK":
-    """Return the result of a shard that was searched; raises ArtifactError where it is gone."""
+    """Return the stored result of a shard; raises ArtifactError if it is gone."""
     from cnn.explain.mining import TopK
 
     arrays = partial_results.read(path)
     if arrays is None:
-        raise ArtifactError(f"{path} has gone meanwhile; run again")
+        raise ArtifactError(f"{path} was removed during the search; run again")
     return TopK(**arrays)
 
 
@@ -120,7 +120,7 @@ def _worker_died(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> boo
     retry_condition_fn=_worker_died,
 )
 def mine_shard(job: _Job, shard: "Shard") -> None:
-    """Have a worker search a shard, and keep what it found."""
+    """Have a worker search a shard, and store the result."""
     from cnn.explain import shards
 
     best = job.workers.run(workers.with_same_code, job.code, shards.work, job.search, shard)

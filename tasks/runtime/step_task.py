@@ -29,10 +29,10 @@ from tasks.runtime.progress import Artifact, reported
 
 @dataclass(frozen=True)
 class Work:
-    """What a step's work is given: the run, its key, folders to write and read, settings.
+    """What a step needs for its work: run, key, output folder, verified inputs, settings.
 
-    The inputs were just verified. A step that resumes goes on from `checkpoint`, if any; what
-    it has to `say` on why it ran stands in the log and in the run's record.
+    A step that can resume continues from `checkpoint`, if any. Messages passed to `say` go to
+    the log and, with the reason why the step ran, into the run's record.
     """
 
     run: RunContext
@@ -64,7 +64,7 @@ class StepTask:
     def submit(
         self, run: RunContext, *refs: Ref, settings: Settings | None = None
     ) -> PrefectFuture[Ref]:
-        """Start the task beside others; TensorFlow is imported here first if it will compute."""
+        """Submit the task to run beside others; import TensorFlow here first if it will compute."""
         if self.step.computes:
             key = self.step.key(self.step.resolve(settings, run.store.downloads), refs)
             if not planning.decide(run.store, self.step, key, run.refresh).manifest:
@@ -73,7 +73,7 @@ class StepTask:
 
 
 def step_task(step: Step, **options: Any) -> Callable[[Produce], StepTask]:
-    """Make a Prefect task, with these options, of the function that does a step's work."""
+    """Return a decorator that turns a step's function into a Prefect task with these options."""
 
     def decorate(produce: Produce) -> StepTask:
         @task(
@@ -92,15 +92,15 @@ def step_task(step: Step, **options: Any) -> Callable[[Produce], StepTask]:
             key = step.key(resolved, refs)
             run.uses(key)
             with checkpointing.decided(step, run, key) as decision:
-                words = [decision.why]
+                reasons = [decision.why]
                 if decision.manifest:
-                    ref = _take(step, decision.manifest.ref, decision.why)
+                    ref = _reuse(step, decision.manifest.ref, decision.why)
                 else:
-                    ref = _make(step, produce, run, refs, resolved, key, decision, words)
+                    ref = _make(step, produce, run, refs, resolved, key, decision, reasons)
             outcome = StepOutcome(
                 step=step.name,
                 state="cached" if decision.manifest else "ran",
-                why="; ".join(words),
+                why="; ".join(reasons),
                 seconds=time.monotonic() - started,
                 ref=ref,
             )
@@ -113,8 +113,8 @@ def step_task(step: Step, **options: Any) -> Callable[[Produce], StepTask]:
     return decorate
 
 
-def _take(step: Step, ref: Ref, why: str) -> Ref:
-    """Return the ref of an artifact that is there already."""
+def _reuse(step: Step, ref: Ref, why: str) -> Ref:
+    """Return the ref of a cached artifact; show a cached training as complete in the UI."""
     if step.makes == "model":
         Artifact(step.name).send(100, f"cached: {why}")
     return ref
@@ -128,9 +128,9 @@ def _make(
     resolved: Resolved,
     key: Key,
     decision: planning.Decision,
-    words: list[str],
+    reasons: list[str],
 ) -> Ref:
-    """Do a step's work and return the ref of what it published; `words` say more on why."""
+    """Do a step's work and return the ref of its artifact; messages are added to `reasons`."""
     log = get_run_logger()
     log.info("%s runs: %s", step.name, decision.why)
     if decision.problem:
@@ -138,10 +138,10 @@ def _make(
 
     def say(text: str) -> None:
         log.info("%s", text)
-        words.append(text)
+        reasons.append(text)
 
-    checkpoint, said = checkpointing.newest(run, key) if step.resumes else (None, [])
-    for text in said:
+    checkpoint, messages = checkpointing.newest(run, key) if step.resumes else (None, [])
+    for text in messages:
         say(text)
     device = run.device().describe() if step.computes else None
     inputs = {ref.kind: run.store.open(ref) for ref in refs}
@@ -151,7 +151,7 @@ def _make(
             return produce(Work(run, key, folder, inputs, resolved.value, report, checkpoint, say))
 
     replace = step.name in run.refresh
-    made = run.store.publish(key, refs, into, device, replace=replace)
+    manifest = run.store.publish(key, refs, into, device, replace=replace)
     if step.resumes:
         run.store.finish(key)
-    return made.ref
+    return manifest.ref

@@ -1,4 +1,4 @@
-"""Shows a finished run in Prefect's UI, cached steps or not, and tells of the gate's decision."""
+"""Shows finished runs and searches in the Prefect UI, and emits the gate's decision as an event."""
 
 import logging
 import os
@@ -19,25 +19,25 @@ from cnn.store import layout
 from cnn.tables import parquet
 
 log = logging.getLogger("cnn.run")
-WAITS = (2.0, 8.0, 20.0, 30.0)  # seconds; a server that was only restarted is back by then
+WAITS = (2.0, 8.0, 20.0, 30.0)  # seconds between attempts; enough for a server to restart
 Section = Mapping[str, Any] | None
-PAGES = "FILTERSCOPE_PAGES_URL"  # address at which the folder of runs is served
+PAGES = "FILTERSCOPE_PAGES_URL"  # address of the report server
 
 
 def show_run(record: RunRecord, folder: Path, report: Path, section: Section) -> None:
-    """Create the run's artifacts in the UI; report: folder of the report's artifact.
+    """Create the run's artifacts in the UI.
 
-    section: as page.comparison_section returns it, None where there is no comparison. The run is
-    over by then: a server that stays away does not fail it.
+    report: folder of the report artifact. section: the result of page.comparison_section, None
+    without a comparison. If the server stays unreachable, the run does not fail: its work is done.
     """
     try:
         _show(record, folder, report, section)
     except httpx.HTTPError as error:  # Prefect's own errors are among them
-        log.warning("the run's pages cannot be shown in Prefect: %s", error)
+        log.warning("the run cannot be shown in the Prefect UI: %s", error)
 
 
 def show_search(record: SearchRecord, folder: Path) -> None:
-    """Create the artifact of a search in the UI; a server that stays away does not fail it."""
+    """Create the artifact of a search in the UI; an unreachable server does not fail the search."""
     try:
         _create(
             create_markdown_artifact,
@@ -46,7 +46,7 @@ def show_search(record: SearchRecord, folder: Path) -> None:
             description=f"What most activates each filter of {record.layer}",
         )
     except httpx.HTTPError as error:
-        log.warning("the pictures cannot be shown in Prefect: %s", error)
+        log.warning("the search cannot be shown in the Prefect UI: %s", error)
 
 
 def _show(record: RunRecord, folder: Path, report: Path, section: Section) -> None:
@@ -68,7 +68,7 @@ def _show(record: RunRecord, folder: Path, report: Path, section: Section) -> No
         create_markdown_artifact,
         prefect_ui.pictures_page(record, folder, pages, pictures),
         key="pictures",
-        description="The run in pictures",
+        description="The figures of the run",
     )
     _create(
         create_markdown_artifact,
@@ -94,7 +94,7 @@ def _show(record: RunRecord, folder: Path, report: Path, section: Section) -> No
 
 
 def _create(create: Callable[..., Any], /, *content: Any, **more: Any) -> None:
-    """Create one artifact, waiting for a server that is away for a moment."""
+    """Create one artifact; try again while the server is briefly unreachable."""
     for wait in WAITS:
         try:
             create(*content, **more)
@@ -105,23 +105,23 @@ def _create(create: Callable[..., Any], /, *content: Any, **more: Any) -> None:
 
 
 def emit_decision(record: RunRecord, folder: Path) -> None:
-    """Emit the event of a promotion or a rejection, with its figures, for automations."""
-    verdict = record.gate
-    if verdict is None or verdict.outcome == "kept":
+    """Emit an event for a promotion or rejection, with its metrics, for automations."""
+    decision = record.gate
+    if decision is None or decision.outcome == "kept":
         return
     pages = os.environ.get(PAGES, "").rstrip("/")
     report = f"{pages}/{record.run}" if pages else str(folder)
     emit_event(
-        event=f"filterscope.{verdict.outcome}",
+        event=f"filterscope.{decision.outcome}",
         resource={
-            "prefect.resource.id": f"filterscope.track.{verdict.track}",
-            "prefect.resource.name": verdict.track,
+            "prefect.resource.id": f"filterscope.track.{decision.track}",
+            "prefect.resource.name": decision.track,
         },
         payload={
-            "track": verdict.track,
+            "track": decision.track,
             "run": record.run,
-            "outcome": verdict.outcome,
-            "because": verdict.because,
+            "outcome": decision.outcome,
+            "because": decision.because,
             "data": record.data,
             "recipe": record.recipe,
             "seed": record.seed,

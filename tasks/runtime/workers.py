@@ -1,8 +1,8 @@
-"""Where the parts of a search are worked on: in this process, in others, on a Dask cluster.
+"""Workers that search shards: this process, several processes, or a Dask cluster.
 
-A Prefect task of its own waits for each part. A worker that dies costs the part it was at,
-which is done again: Prefect's process pool would lose all parts that are under way, and
-leave their task runs running for ever.
+A separate Prefect task waits for each shard. When a worker dies, only its shard is searched
+again: Prefect's own process pool would lose all running shards and leave their task runs in
+state Running for ever.
 """
 
 import logging
@@ -29,15 +29,15 @@ _CONNECT_SECONDS = 20.0
 
 
 class Workers(Protocol):
-    """Who works on the parts; safe to use from several threads."""
+    """Calls functions on workers; thread-safe."""
 
     def run(self, function: Callable[..., T], /, *values: Any) -> T:
-        """Return what a function returns there; raises WorkerDiedError."""
+        """Call a function on a worker and return its result; raises WorkerDiedError."""
 
 
 @contextmanager
 def engaged(runtime: RuntimeConfig) -> Iterator[Workers]:
-    """Yield the workers that the settings ask for; they start with their first part."""
+    """Yield the workers that the settings select; each starts with its first shard."""
     n = runtime.workers or os.cpu_count() or 1
     match runtime.task_runner:
         case "none":
@@ -52,17 +52,19 @@ def engaged(runtime: RuntimeConfig) -> Iterator[Workers]:
 
 
 def with_same_code(code: Mapping[str, str], function: Callable[..., T], /, *values: Any) -> T:
-    """Return what a function returns; raises ConfigError where this process has other code.
+    """Call a function and return its result; raises ConfigError if this process has other code.
 
-    code: the fingerprints of the function's module, where the work is wanted.
+    code: the fingerprints of the function's module in the process of the run.
     """
     if fingerprints.of(function.__module__) != code:
-        raise ConfigError("a worker has other code than this run; install the same filterscope")
+        raise ConfigError(
+            "a worker's code differs from this run's; install the same version of filterscope there"
+        )
     return function(*values)
 
 
 def refuse_missing(runtime: RuntimeConfig) -> None:
-    """Raise ConfigError where Dask is asked for and is not installed, or no worker answers."""
+    """Raise ConfigError if Dask is selected but not installed, or if no Dask worker answers."""
     if runtime.task_runner == "dask":
         _distributed()
     if runtime.dask_address:
@@ -70,19 +72,19 @@ def refuse_missing(runtime: RuntimeConfig) -> None:
 
 
 def _refuse_more(is_over: bool) -> None:
-    """Raise FilterscopeError for a part that waits while the search has failed."""
+    """Raise FilterscopeError for a shard that still waits when the search has ended."""
     if is_over:
-        raise FilterscopeError("the search is over; this part was not begun")
+        raise FilterscopeError("the search has ended; this shard was not started")
 
 
 def _shared_out(runtime: RuntimeConfig, n: int) -> RuntimeConfig:
-    """Return how one of n workers on this machine computes: the cores are shared out."""
+    """Return the settings for one of n workers on this machine, which share its cores."""
     threads = runtime.threads or max(1, (os.cpu_count() or 1) // n)
     return runtime.model_copy(update={"threads": threads})
 
 
 class _Here:
-    """The run's own process, which works on one part at a time."""
+    """The run's own process, which searches one shard at a time."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -101,7 +103,7 @@ class _Here:
 
 
 class _Processes:
-    """Processes, each alone in its pool, so that one that dies takes no other with it."""
+    """Processes, each in a pool of its own, so that the death of one does not affect the others."""
 
     def __init__(self, n: int, settings: RuntimeConfig) -> None:
         self._settings = settings
@@ -109,36 +111,36 @@ class _Processes:
         self._n, self._is_over = n, False
         self._pids: set[int] = set()
         for _ in range(n):
-            self._idle.put(None)  # hired when there is work
+            self._idle.put(None)  # started when there is work
 
     def __enter__(self) -> "_Processes":
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self._is_over = True
-        if exc_info[0]:  # nobody needs any more what they are at
+        if exc_info[0]:  # the run failed: no result is needed any more
             for pid in self._pids:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         for _ in range(self._n):
             if pool := self._idle.get():
                 pool.shutdown(cancel_futures=True)
-        self._idle.put(None)  # for the parts that still wait: they learn that it is over
+        self._idle.put(None)  # wakes the shards that still wait, so that they see the end
 
     def run(self, function: Callable[..., T], /, *values: Any) -> T:
         pool = self._idle.get()
         try:
             _refuse_more(self._is_over)
-            pool = pool or self._hired()
+            pool = pool or self._new_pool()
             return pool.submit(function, *values).result()
         except BrokenProcessPool:
             pool = None
             _refuse_more(self._is_over)
-            raise WorkerDiedError("a worker process died; its part is done again") from None
+            raise WorkerDiedError("a worker process died; its shard is searched again") from None
         finally:
             self._idle.put(pool)
 
-    def _hired(self) -> ProcessPoolExecutor:
+    def _new_pool(self) -> ProcessPoolExecutor:
         spawn = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(1, spawn, _start, (self._settings,))
         self._pids.add(pool.submit(os.getpid).result())
@@ -146,7 +148,7 @@ class _Processes:
 
 
 class _Dask:
-    """A Dask cluster: the one at an address, or one of this machine for the time being."""
+    """A Dask cluster: the one at the configured address, or a temporary one on this machine."""
 
     def __init__(self, runtime: RuntimeConfig, n: int) -> None:
         self._runtime, self._n = runtime, n
@@ -170,17 +172,17 @@ class _Dask:
             settings = _shared_out(settings, self._n)
         future = client.submit(_prepared, settings, function, *values, pure=False)
         try:
-            found: T = future.result()
+            result: T = future.result()
         except _distributed().scheduler.KilledWorker:
-            raise WorkerDiedError("Dask's workers died over this part; it is done again") from None
+            raise WorkerDiedError("Dask workers died on a shard; it is searched again") from None
         except ImportError as error:
             raise ConfigError(
-                f"a Dask worker cannot import what it is to do ({error}); install the same "
+                f"a Dask worker cannot import the search ({error}); install the same version of "
                 "filterscope there"
             ) from None
         except CancelledError:
-            raise FilterscopeError("the Dask cluster has gone meanwhile; run again") from None
-        return found
+            raise FilterscopeError("the Dask cluster closed during the search; run again") from None
+        return result
 
     def _connected(self) -> Any:
         """Return the client; raises ConfigError where no scheduler answers."""
@@ -194,20 +196,20 @@ class _Dask:
                     )
                 )
                 client = _client(address)
-                self._held.callback(client.close)  # in whatever thread; a `with` is of one
+                self._held.callback(client.close)  # closes in any thread; a `with` would not
                 self._client = client
         return self._client
 
 
 def _client(address: Any) -> Any:
-    """Return a client of a Dask cluster that has a worker; raises ConfigError."""
+    """Return a client of the Dask cluster at an address; raises ConfigError if it has no worker."""
     distributed = _distributed()
     try:
         client = distributed.Client(address, timeout=_CONNECT_SECONDS)
         client.wait_for_workers(1, timeout=_CONNECT_SECONDS)
-    except (OSError, ValueError) as error:  # that nobody answers in time is an OSError
+    except (OSError, ValueError) as error:  # a timeout is an OSError
         raise ConfigError(
-            f"runtime.dask_address: {address} is refused, no Dask scheduler with a worker answers "
+            f"runtime.dask_address: {address} is refused; no Dask scheduler with a worker answers "
             f"there ({error})"
         ) from None
     return client
@@ -218,7 +220,7 @@ def _distributed() -> Any:
         import distributed
     except ImportError:
         raise ConfigError(
-            "runtime.task_runner: dask is refused, it is not installed; "
+            "runtime.task_runner: dask is refused because Dask is not installed; "
             "install the extra filterscope[dask]"
         ) from None
     logging.getLogger("distributed").setLevel(logging.ERROR)  # importing it sets INFO
@@ -226,7 +228,7 @@ def _distributed() -> Any:
 
 
 def _start(settings: RuntimeConfig) -> None:
-    """Begin to work in a new process, which ends with the one that started it."""
+    """Prepare a new worker process, which ends with its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the run, which ends its workers
     parent = multiprocessing.parent_process()
     if parent:
@@ -244,7 +246,7 @@ _is_prepared = False
 
 
 def _prepare(settings: RuntimeConfig) -> None:
-    """Set TensorFlow up, once in a process; a Dask worker may have several threads."""
+    """Set up TensorFlow once per process; a Dask worker may have several threads."""
     global _is_prepared  # noqa: PLW0603
     with _lock:
         if not _is_prepared:

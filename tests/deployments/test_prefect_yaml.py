@@ -1,4 +1,4 @@
-"""prefect.yaml fits the flow, its settings, and the automations."""
+"""prefect.yaml agrees with the flows, their settings, and the automations."""
 
 import re
 from pathlib import Path
@@ -24,25 +24,26 @@ FLOWS = {
 }
 
 
-def test_there_are_these_deployments() -> None:
-    """Three on a schedule, two for people."""
+def test_there_are_five_deployments() -> None:
+    """Each one with a schedule has a time limit after which silence is reported."""
     assert tuple(DEPLOYMENTS) == NAMES
+    assert set(automations.HOURS) == {n for n, d in DEPLOYMENTS.items() if d["schedules"]}
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_parameters_are_those_of_the_flow_and_validate(name: str) -> None:
-    """A setting that was renamed or a value out of range is found here, not at night."""
+def test_the_parameters_are_valid_for_the_flow(name: str) -> None:
+    """A renamed setting or a value out of range is found here, not at night."""
     given = DEPLOYMENTS[name]["parameters"]
     flow = FLOWS[DEPLOYMENTS[name]["entrypoint"]]
     assert set(given) <= set(parameter_schema(flow).properties)
     if flow is mine:
-        assert given == {}, "people name the layer"
+        assert given == {}, "a person chooses the layer"
     else:
         assert config.validate(given.get("config", {})).data.source != "auto"
 
 
-def test_the_nightly_seed_is_new_each_night_and_that_of_a_folder_is_not() -> None:
-    """A folder trains when its data changed; MNIST never does, so the seed has to."""
+def test_the_seed_changes_every_night_for_mnist_but_not_for_a_folder() -> None:
+    """MNIST never changes, so only a new seed causes a training; a folder's data may change."""
     trains = {name: DEPLOYMENTS[name]["parameters"]["config"]["train"] for name in NAMES[:3]}
     assert trains["nightly-mnist"] == {"recipe": "fast", "seed": "date"}
     assert trains["nightly-folder"] == {"recipe": "fast", "seed": 0}
@@ -51,8 +52,8 @@ def test_the_nightly_seed_is_new_each_night_and_that_of_a_folder_is_not() -> Non
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_run_can_end_in_a_temporary_folder(name: str) -> None:
-    """Folder, store and pages are handed over, and the worker's pool is the one that is made."""
+def test_no_run_works_in_a_temporary_folder(name: str) -> None:
+    """Working folder, store and report server come from the settings; the work pool exists."""
     pool = DEPLOYMENTS[name]["work_pool"]
     assert pool["name"] == POOL
     assert pool["job_variables"] == {
@@ -65,7 +66,7 @@ def test_no_run_can_end_in_a_temporary_folder(name: str) -> None:
 
 
 def test_every_placeholder_is_filled_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With absolute paths; the schedule of the folder waits for its setting."""
+    """Paths are absolute; nightly-folder is not scheduled without its setting."""
     monkeypatch.delenv("FILTERSCOPE_DATA_FOLDER", raising=False)
     monkeypatch.setenv("FILTERSCOPE_STORE", "kept")
     filled = settings.for_deploying()
@@ -79,8 +80,8 @@ def test_every_placeholder_is_filled_in(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_schedules_have_a_name_and_a_zone_and_one_run_at_a_time(name: str) -> None:
-    """What collides waits: of what was missed the latest trains, see tasks/deployed.py."""
+def test_schedules_have_a_name_and_a_time_zone(name: str) -> None:
+    """One run at a time; others wait in a queue."""
     deployment = DEPLOYMENTS[name]
     for schedule in deployment["schedules"]:
         assert schedule["slug"]
@@ -89,8 +90,3 @@ def test_schedules_have_a_name_and_a_zone_and_one_run_at_a_time(name: str) -> No
     assert deployment["tags"]
     assert deployment["description"]
     assert (ROOT / deployment["entrypoint"].partition(":")[0]).is_file()
-
-
-def test_every_schedule_is_watched() -> None:
-    """A deployment with a schedule has hours after which its silence is told."""
-    assert set(automations.HOURS) == {n for n, d in DEPLOYMENTS.items() if d["schedules"]}

@@ -1,4 +1,4 @@
-"""The systemd units and the operator's manual name what there is."""
+"""The systemd units and the operator's manual agree with the code."""
 
 import re
 from configparser import ConfigParser
@@ -15,7 +15,7 @@ MANUAL = (ROOT / "deployments" / "README.md").read_text()
 
 @pytest.mark.parametrize("part", PARTS)
 def test_a_unit_starts_its_part_with_the_settings_file(part: str) -> None:
-    """Every command in it is one of the operator's, and the part is the one it is named by."""
+    """Its commands exist, and they concern the part in its name."""
     unit = ConfigParser(strict=False, interpolation=None)
     unit.optionxform = str  # type: ignore[assignment,method-assign]
     text = (FOLDER / f"filterscope-{part}.service").read_text()
@@ -33,15 +33,15 @@ def test_a_unit_starts_its_part_with_the_settings_file(part: str) -> None:
     assert service["ExecStart"].endswith(f"foreground {part}")
 
 
-def test_the_manual_names_every_target_and_no_other() -> None:
-    """`make x` in it is a target of the Makefile, and each of the operator's has its place."""
+def test_the_manual_names_all_targets_for_operators() -> None:
+    """Every `make x` in it is a target of the Makefile."""
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = set(re.findall(r"(?:`|^)make ([a-z]+)", MANUAL, re.MULTILINE))
     assert {"up", "down", "status", "deploy", "automations"} <= named <= targets
 
 
-def test_the_manual_tells_the_hours_as_they_are() -> None:
-    """Those after which silence is told."""
+def test_the_manual_has_the_hours_of_the_automations() -> None:
+    """After these hours without a success a message is sent."""
     nightly, weekly = automations.HOURS["nightly-mnist"], automations.HOURS["weekly-best"]
     assert f"`nightly-*` for {nightly:g} hours" in MANUAL
     assert f"`weekly-best` for {weekly:g}" in MANUAL

@@ -1,4 +1,4 @@
-"""What a run records of the training's device and precision, on a real Prefect server."""
+"""The device and the precision of the training, as a run records them."""
 
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,14 @@ SHORT = {
 
 
 @pytest.mark.parametrize("kind", ["cpu", "gpu"])
-def test_device_and_precision_are_recorded_and_emulation_is_said(
+def test_device_and_precision_are_recorded_and_emulation_is_logged(
     prefect_server: None,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     kind: str,
 ) -> None:
-    """In history and manifest; a GPU's step is compiled by XLA, and no emulation of its is said."""
+    """In history and manifest; only a GPU's train step uses XLA, only a CPU emulates bfloat16."""
     given: list[bool] = []
     train = fit.fit
 
@@ -48,9 +48,9 @@ def test_device_and_precision_are_recorded_and_emulation_is_said(
     assert {tuple(row) for row in history[columns].to_numpy()} == {
         (kind, "Some device", "bfloat16")
     }
-    made = {step.ref.kind: step.ref for step in records.read(folder).steps if step.ref}
+    refs = {step.ref.kind: step.ref for step in records.read(folder).steps if step.ref}
     found = {
-        name: manifests.read(tmp_path / "artifacts/store" / name / made[name].key).environment
+        name: manifests.read(tmp_path / "artifacts/store" / name / refs[name].key).environment
         for name in ("model", "evaluation")
     }
     assert found["model"]["device"] == {"kind": kind, "name": "Some device", "threads": 2}

@@ -1,9 +1,8 @@
-"""Disks that are full, limited or read-only, for real: a small file system is mounted for it."""
+"""Full, limited and read-only disks: the tests mount a small file system."""
 
 import os
 import resource
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,25 +20,26 @@ from cnn.pipeline import planning
 from cnn.runs import records
 from cnn.store.refs import Kind
 from cnn.store.store import Store
+from tests import commands
 from tests.cnn.commands import filled_store
-from tests.flows.conftest import SHORT, Finished
+from tests.commands import COMMAND
+from tests.flows.conftest import SHORT, SHORT_WORDS, Finished
 
 pytestmark = pytest.mark.slow
 
-COMMAND = Path(sys.executable).with_name("filterscope")
-WORDS = ("run", "--data.source", "digits", "--train.steps", "60", "--train.log_every", "20")
+WORDS = ("run", *SHORT_WORDS)
 BLOCK = 4096
 KINDS: tuple[Kind, ...] = ("dataset", "model", "evaluation", "filters", "patches", "report")
 
 
 @dataclass(frozen=True)
 class Disk:
-    """A file system of its own, in memory, that can be made to have any room."""
+    """A separate file system in memory, whose free space can be set."""
 
     path: Path
 
     def leave(self, n_bytes: int) -> None:
-        """Let so many bytes be free, rounded to blocks."""
+        """Leave so many bytes free, rounded to blocks."""
         found = os.statvfs(self.path)
         used = (found.f_blocks - found.f_bfree) * found.f_frsize
         self.remount(f"size={max(used + n_bytes, BLOCK)}")
@@ -66,13 +66,8 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 
 @pytest.fixture
 def environment(prefect_server: None, tmp_path: Path) -> dict[str, str]:
-    """A machine with a Prefect server, so that the store's disk alone is at fault."""
-    return {
-        "PATH": os.environ["PATH"],
-        "HOME": str(tmp_path),
-        "PREFECT_HOME": str(tmp_path / "prefect"),
-        "PREFECT_API_URL": str(get_current_settings().api.url),
-    }
+    """A machine with a Prefect server, so that only the store's disk can fail."""
+    return commands.environment(tmp_path, PREFECT_API_URL=str(get_current_settings().api.url))
 
 
 Done = subprocess.CompletedProcess[str]
@@ -96,7 +91,7 @@ def command(
 
 
 def assert_refused(done: Done, what: str, where: Path) -> None:
-    """The last line says what failed, where, and what is free there; there is no traceback."""
+    """The last line says what failed, where, and how much is free; there is no traceback."""
     message = done.stderr.splitlines()[-1] if done.stderr else ""
     assert message.startswith(f"error: {what}"), done.stderr
     assert f" could not be written to {where}" in message
@@ -106,13 +101,13 @@ def assert_refused(done: Done, what: str, where: Path) -> None:
 
 
 def assert_whole(store: Path) -> None:
-    """Nothing is broken and nothing temporary is left."""
+    """Nothing is broken and no temporary file is left."""
     assert verify.verify(Store(store)).broken == []
     assert [str(path) for path in store.rglob(".*.part")] == []
 
 
 def assert_completes(done: Done, store: Path, finished: Finished) -> None:
-    """The run ended well, with what the undisturbed run made."""
+    """The run completed with the same artifacts as an undisturbed run."""
     assert done.returncode == 0, done.stderr
     record, _ = records.find(Store(store).runs, "latest")
     assert [step.ref for step in record.steps] == [step.ref for step in finished.record.steps]
@@ -120,7 +115,7 @@ def assert_completes(done: Done, store: Path, finished: Finished) -> None:
 
 
 def prefilled(disk: Disk, finished: Finished, n_kinds: int) -> Path:
-    """Return a store that has the artifacts of the first steps, each verified once."""
+    """Return a store with the artifacts of the first steps, each verified once."""
     store = disk.path / "artifacts"
     (store / "store").mkdir(parents=True)
     (store / "runs").mkdir()
@@ -129,13 +124,13 @@ def prefilled(disk: Disk, finished: Finished, n_kinds: int) -> Path:
         copytree(
             filled_store.artifact_path(Store(finished.store), ref), store / "store" / kind / ref.key
         )
-    time.sleep(2.1)  # until digests may be remembered, which takes room too
+    time.sleep(2.1)  # until digests are cached, which takes space too
     planning.plan(Store(store), config.validate(SHORT))
     return store
 
 
 def blocks(folder: Path) -> int:
-    """Return the room that a folder's files take, in bytes."""
+    """Return the disk space of a folder's files, in bytes."""
     sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
     return sum(-(-size // BLOCK) * BLOCK for size in sizes)
 
@@ -149,7 +144,7 @@ PHASES: dict[str, tuple[int, Callable[[Finished], list[int]], str, str]] = {
     "the run's folder": (6, lambda finished: [3_000_000], "the run's folder", "runs"),
     "the index": (
         6,
-        # The list of what the run uses takes a block, the index two.
+        # The list of artifacts in use takes one block, the index two.
         lambda finished: [blocks(finished.folder) + 2 * BLOCK],
         "the run's folder",
         "runs",
@@ -161,7 +156,7 @@ PHASES: dict[str, tuple[int, Callable[[Finished], list[int]], str, str]] = {
 def test_a_full_disk_ends_a_run_with_a_message_and_the_next_run_completes(
     finished: Finished, environment: dict[str, str], disk: Disk, phase: str
 ) -> None:
-    """Whatever was to be written: earlier artifacts stay as they were, nothing is half there."""
+    """Whichever file fails, earlier artifacts are unchanged and no partial files are left."""
     n_kinds, rooms, what, place = PHASES[phase]
     store = prefilled(disk, finished, n_kinds)
     before = filled_store.contents(store / "store")
@@ -180,10 +175,10 @@ def limited(n_bytes: int) -> Callable[[], None]:
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, resource.RLIM_INFINITY))
 
 
-def test_a_limit_on_the_size_of_files_is_said(
+def test_a_file_size_limit_ends_a_run_with_a_message(
     finished: Finished, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    """NumPy's arrays and Keras's archive alike; without the limit the next run completes."""
+    """It stops NumPy arrays and Keras archives; without it the next run completes."""
     store = tmp_path / "artifacts"
     for n_bytes, what in ((1 << 20, "dataset"), (2 << 20, "model")):
         done = command(environment, store, preexec_fn=limited(n_bytes))
@@ -192,10 +187,10 @@ def test_a_limit_on_the_size_of_files_is_said(
     assert_completes(command(environment, store), store, finished)
 
 
-def test_a_store_that_is_read_only_is_read_but_not_written(
+def test_a_read_only_store_can_be_read(
     finished: Finished, environment: dict[str, str], disk: Disk
 ) -> None:
-    """A run is refused at once; plan, runs, show, verify and what gc would free are told."""
+    """Commands that only read work; commands that write are refused at once."""
     store = disk.path / "artifacts"
     copytree(finished.store, store)
     disk.read_only()
@@ -207,8 +202,8 @@ def test_a_store_that_is_read_only_is_read_but_not_written(
         "choose another folder with --store or FILTERSCOPE_STORE",
     )
     for words in (("plan", *WORDS[1:]), ("runs",), ("show",), ("verify",), ("gc",)):
-        told = command(environment, store, words=words)
-        assert (told.returncode, told.stderr) == (0, "")
+        done = command(environment, store, words=words)
+        assert (done.returncode, done.stderr) == (0, "")
     for words, what in ((("gc", "--apply"), "gc's changes"), (("pin",), "the pin")):
         assert_refused(command(environment, store, words=words), what, store)
     assert filled_store.contents(store) == before
@@ -217,7 +212,7 @@ def test_a_store_that_is_read_only_is_read_but_not_written(
 def test_only_the_store_and_prefects_home_are_written(
     digits: Dataset, disk: Disk, tmp_path: Path
 ) -> None:
-    """Home, current folder and data are on a disk that is read-only, and the run completes."""
+    """The run completes with home, current folder and data on a read-only disk."""
     data = disk.path / "data"
     data.mkdir()
     for part, split in (("train", "train"), ("t10k", "test")):
@@ -225,11 +220,7 @@ def test_only_the_store_and_prefects_home_are_written(
         idx.write(data / f"{part}-images-idx3-ubyte", images)
         idx.write(data / f"{part}-labels-idx1-ubyte", digits.splits[split].labels.astype("uint8"))
     disk.read_only()
-    environment = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(disk.path),
-        "PREFECT_HOME": str(tmp_path / "prefect"),
-    }
+    environment = commands.environment(tmp_path, HOME=str(disk.path))
     words = ("run", "--data.source", "folder", "--data.path", str(data), "--train.steps", "20")
     done = command(environment, tmp_path / "artifacts", words=words, cwd=disk.path)
     assert done.returncode == 0, done.stderr
@@ -238,13 +229,12 @@ def test_only_the_store_and_prefects_home_are_written(
 
 
 @pytest.mark.parametrize("fault", ["read-only home", "read-only", "full", "limited"])
-def test_a_home_in_which_prefect_cannot_keep_its_records_is_said_at_once(
+def test_a_home_that_prefect_cannot_write_is_refused_at_once(
     disk: Disk, tmp_path: Path, fault: str
 ) -> None:
-    """Before the temporary server starts, which would try for minutes and print tracebacks."""
-    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    """The temporary server is not started: it would try for minutes and print tracebacks."""
     home, how = disk.path / "prefect", {}
-    environment["PREFECT_HOME"] = str(home)
+    environment = commands.environment(tmp_path, PREFECT_HOME=str(home))
     match fault:
         case "read-only home":
             del environment["PREFECT_HOME"]

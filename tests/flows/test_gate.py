@@ -1,46 +1,21 @@
-"""The gate at the end of a run: promoted, kept, rejected; and what a person promotes."""
+"""The gate at the end of a run, which promotes, keeps or rejects; and promotion by hand."""
 
 import json
-import shutil
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 
-from cnn.config import run as config
 from cnn.errors import GateError
 from cnn.promotion import registry
 from cnn.runs import folders, index, records
 from cnn.runs.records import RunRecord
 from cnn.store.store import Store
-from flows.train_and_explain import train_and_explain
-from tests.flows.conftest import SHORT, Finished
-from tests.flows.test_cli import Command, command
-
-__all__ = ["command"]
+from tests.flows.conftest import SHORT_WORDS, Command, Finished, run
 
 pytestmark = pytest.mark.slow
-
-WORDS = ("--data.source", "digits", "--train.steps", "60", "--train.log-every", "20")
-
-
-@pytest.fixture
-def store(finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the store of a finished run, the one that the command finds."""
-    root = tmp_path / "artifacts"
-    shutil.copytree(finished.store, root, symlinks=True)
-    monkeypatch.setenv("FILTERSCOPE_STORE", str(root))
-    return root
-
-
-def run(store: Path, **sections: dict[str, Any]) -> tuple[Path, RunRecord]:
-    values = {name: {**SHORT.get(name, {}), **section} for name, section in sections.items()}
-    folder = train_and_explain(config.validate({**SHORT, **values}), store=store)
-    assert isinstance(folder, Path)
-    return folder, records.read(folder)
 
 
 def in_force(store: Path, track: str = "digits") -> str:
@@ -57,40 +32,31 @@ def flow_run(record: RunRecord) -> FlowRun:
 def test_the_first_run_is_promoted_and_the_same_again_is_kept(
     finished: Finished, store: Path
 ) -> None:
-    """The record, the report and the index say so; the promoted folder has the run's files."""
+    """Record, report and index name the outcome; the promoted folder has the run's files."""
     first = finished.record
     assert first.gate is not None
-    assert (first.gate.outcome, first.gate.track, in_force(store)) == (
-        "promoted",
-        "digits",
-        first.run,
-    )
+    assert (first.gate.outcome, first.gate.track) == ("promoted", "digits")
+    assert in_force(store) == first.run
     text = (finished.folder / "report.html").read_text()
-    assert "Whether it was promoted" in text
+    assert "<h2>Promotion</h2>" in text
     assert "answers in a fresh process" in text
     place = store / "promoted" / "digits"
     for name in ("model/model.keras", "report.html", "run.json", "tables/metrics.parquet"):
         assert (place / name).read_bytes() == (finished.folder / name).read_bytes()
     _, again = run(store)
     assert again.gate is not None
-    assert (again.gate.outcome, again.gate.incumbent, in_force(store)) == (
-        "kept",
-        first.run,
-        first.run,
-    )
+    assert (again.gate.outcome, again.gate.incumbent) == ("kept", first.run)
+    assert in_force(store) == first.run
     assert [row["gate"] for row in index.rows(store / "runs")] == ["promoted", "kept"]
 
 
 def test_a_rejected_run_completes_and_changes_nothing(store: Path) -> None:
-    """Its folder is there, with every check."""
+    """Its record has every check; the promoted model stays."""
     before = in_force(store)
     _, record = run(store, train={"steps": 2})
     assert record.gate is not None
-    assert (record.status, record.gate.outcome, in_force(store)) == (
-        "completed",
-        "rejected",
-        before,
-    )
+    assert (record.status, record.gate.outcome) == ("completed", "rejected")
+    assert in_force(store) == before
     assert {check.name for check in record.gate.checks if not check.passed} >= {"accuracy"}
     assert record.gate.model_in_force != next(
         step.ref.digest for step in record.steps if step.ref and step.ref.kind == "model"
@@ -98,25 +64,22 @@ def test_a_rejected_run_completes_and_changes_nothing(store: Path) -> None:
     assert flow_run(record).state_name == "Completed"
 
 
-def test_a_rejection_fails_the_run_where_the_settings_say_so(
-    command: Command, store: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Exit code 4 and state Failed, with the run's folder in place."""
+def test_a_rejection_fails_the_run_if_the_settings_say_so(command: Command, store: Path) -> None:
+    """Exit code 4 and state Failed, but the run's folder is published."""
     with pytest.raises(GateError, match="rejected on track digits: accuracy: "):
         run(store, train={"steps": 2}, gate={"fail": True})
     record = list(records.read_all(store / "runs"))[-1]
     assert record.gate is not None
     assert record.gate.outcome == "rejected"
     assert flow_run(record).state_name == "Failed"
-    code, _, errors = command(
-        "run", *WORDS[:2], "--train.steps", "2", *WORDS[4:], "--gate.fail", "true"
-    )
+    words = (*SHORT_WORDS[:2], *SHORT_WORDS[4:], "--train.steps", "2", "--gate.fail", "true")
+    code, _, errors = command("run", *words)
     assert code == 4
     assert "rejected on track digits" in errors
 
 
 def test_models_of_another_track_do_not_compete(store: Path) -> None:
-    """The first one there passes the floor only, and the other track stays as it is."""
+    """The first model on a track only needs the minimum; the other track does not change."""
     before = in_force(store)
     limits = {"track": "other", "min_accuracy": 0.0, "min_recall": 0.0}
     _, record = run(store, train={"steps": 2}, gate=limits)
@@ -125,8 +88,8 @@ def test_models_of_another_track_do_not_compete(store: Path) -> None:
     assert (in_force(store, "other"), in_force(store)) == (record.run, before)
 
 
-def test_a_person_may_promote_whatever_completed_and_go_back(command: Command, store: Path) -> None:
-    """With a reason, which stands in the history; gc keeps all that were in force."""
+def test_a_person_can_promote_any_completed_run_and_go_back(command: Command, store: Path) -> None:
+    """The history has the reasons; gc keeps every run that was ever promoted."""
     first = in_force(store)
     _, rejected = run(store, train={"steps": 2})
     code, _, errors = command("promote", rejected.run, "--because", "a trial")
@@ -134,7 +97,7 @@ def test_a_person_may_promote_whatever_completed_and_go_back(command: Command, s
     assert in_force(store) == rejected.run
     code, _, errors = command("promote", rejected.run, "--because", "again")
     assert code == 2
-    assert "promoted on track digits already" in errors
+    assert "is already promoted on track digits" in errors
     assert command("promote", first, "--because", "back")[0] == 0
     history = json.loads((store / "promoted/digits/promoted.json").read_text())
     assert [(line["run"], line["because"]) for line in history][1:] == [
@@ -149,35 +112,34 @@ def test_a_person_may_promote_whatever_completed_and_go_back(command: Command, s
 
 
 def test_what_cannot_be_promoted_is_refused(command: Command, store: Path) -> None:
-    """No reason, a bad track, a run that failed, a run whose folder was edited."""
+    """No reason, a bad track, an unknown run, an edited folder, a failed run."""
     name = in_force(store)
-    assert command("promote", name)[0] == 2
-    code, _, errors = command("promote", name, "--because", " ")
-    assert (code, "--because is empty" in errors) == (2, True)
-    code, _, errors = command("promote", name, "--because", "x", "--track", "../up")
-    assert (code, "gate.track: '../up' is refused" in errors) == (2, True)
-    code, _, errors = command("promote", "no-such-run", "--because", "x")
-    assert (code, "no run of that name" in errors) == (2, True)
+
+    def assert_refused(code: int, message: str, *words: str) -> None:
+        found, _, errors = command("promote", *words)
+        assert (found, message in errors) == (code, True), errors
+
+    assert_refused(2, "--because", name)
+    assert_refused(2, "--because is empty", name, "--because", " ")
+    track = ("--because", "x", "--track")
+    assert_refused(2, "gate.track: '../up' is refused", name, *track, "../up")
+    assert_refused(2, "no run of that name", "no-such-run", "--because", "x")
     metrics = store / "runs" / name / "tables/metrics.parquet"
     whole = metrics.read_bytes()
     metrics.write_bytes(b"edited")
-    code, _, errors = command("promote", name, "--because", "x", "--track", "b")
-    assert (code, "metrics.parquet is not what the run made" in errors) == (1, True)
+    assert_refused(1, "metrics.parquet is missing or was changed", name, *track, "b")
     metrics.write_bytes(whole)
     failed = records.read(store / "runs" / name).model_copy(
         update={"status": "failed", "run": f"{name}-2"}
     )
     folders.publish(store / "runs", failed, {})
-    code, _, errors = command("promote", f"{name}-2", "--because", "x")
-    assert (code, "failed; a completed run is needed" in errors) == (2, True)
+    assert_refused(2, "failed; choose a run that completed", failed.run, "--because", "x")
     assert in_force(store) == name
     assert in_force(store, "b") == ""
 
 
-def test_there_is_something_to_do_where_the_gate_may_decide_otherwise(
-    finished: Finished, store: Path
-) -> None:
-    """Other limits, or another model in force by now."""
+def test_a_decision_does_not_hold_after_a_change(finished: Finished, store: Path) -> None:
+    """With other limits, or another promoted model, the command has to run again."""
     record = finished.record
     limits = finished.config.gate
     assert registry.decision_holds(store, record, limits)
@@ -198,7 +160,7 @@ def test_there_is_something_to_do_where_the_gate_may_decide_otherwise(
 
 
 def test_the_seed_date_is_the_day_of_the_run(store: Path) -> None:
-    """In its name, its record and its key."""
+    """In the run's name, its record and the model's key."""
     before = datetime.now(UTC)
     folder, record = run(store, train={"steps": 2, "seed": "date"})
     days = {int(f"{moment:%Y%m%d}") for moment in (before, datetime.now(UTC))}

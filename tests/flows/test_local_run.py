@@ -1,8 +1,6 @@
-"""Starting a flow from the command line, where Prefect is in trouble."""
+"""Starting a flow from the command line, when Prefect is in trouble."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import httpx
@@ -15,10 +13,10 @@ from flows import local_run, prefect_settings, train_and_explain
 from tests import commands
 
 
-def test_an_api_that_fails_during_the_run_is_an_error_that_says_so(
+def test_an_api_that_fails_during_the_run_is_a_server_error(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Its database may be on a disk that has become full."""
+    """For example because the disk of its database is full."""
 
     def fails(*_: object, **__: object) -> None:
         request = httpx.Request("POST", "http://127.0.0.1/api/task_runs/")
@@ -28,32 +26,36 @@ def test_an_api_that_fails_during_the_run_is_an_error_that_says_so(
     monkeypatch.setattr(prefect_settings, "apply", lambda: None)
     monkeypatch.setattr(local_run, "_reach_server", lambda: None)
     monkeypatch.setattr(train_and_explain, "train_and_explain", fails)
-    with pytest.raises(ServerError, match=r"API failed while .* Server error '500'; .* run again"):
+    with pytest.raises(
+        ServerError, match=r"API failed during the run: Server error '500'; .* run again"
+    ):
         local_run.train_and_explain(RunConfig(), tmp_path, [], "")
 
 
-def test_prefects_home_needs_room_beyond_its_database(
+def test_prefects_home_needs_space_beyond_its_database(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Where there is some nothing is left there; where there is none the room is named."""
+    """The check leaves no file; without enough space it names the bytes that are needed."""
     local_run._check_home(tmp_path / "prefect")
     assert list((tmp_path / "prefect").iterdir()) == []
     (tmp_path / "prefect" / "prefect.db").write_bytes(b"x" * 1000)
-    asked: list[int] = []
+    offsets: list[int] = []
 
     def none_left(handle: int, offset: int, n_bytes: int) -> None:
-        asked.append(offset)
+        offsets.append(offset)
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", none_left)
-    with pytest.raises(StoreUnwritableError, match=r"No space left.* 8,388,608 are needed. Set"):
+    with pytest.raises(
+        StoreUnwritableError, match=r"No space left.* 8,388,608 bytes are needed. Set"
+    ):
         local_run._check_home(tmp_path / "prefect")
-    assert asked == [1000]
+    assert offsets == [1000]
 
 
 @pytest.mark.slow
-def test_nothing_is_said_of_events_behind_the_error(tmp_path: Path) -> None:
-    """However many are on their way when a run ends, they are sent first."""
+def test_no_warning_about_events_follows_an_error(tmp_path: Path) -> None:
+    """However many events are still queued when a run ends, they are sent first."""
     program = """
 import sys
 from flows import local_run
@@ -63,12 +65,6 @@ with local_run._prefect():
         emit_event("filterscope.test", {"prefect.resource.id": "filterscope.test"})
 print("error: ours", file=sys.stderr)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env=commands.environment(tmp_path),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = commands.run_python(program, environment=commands.environment(tmp_path))
     assert "error: ours" in done.stderr
     assert "EventsWorker" not in done.stderr

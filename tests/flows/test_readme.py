@@ -1,4 +1,4 @@
-"""The README's commands and code blocks, run as they stand there."""
+"""The README's commands and code blocks, run as they are."""
 
 import os
 import re
@@ -18,7 +18,7 @@ PYTHON = [body for kind, body in BLOCKS if kind == "python"]
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_every_command_and_block_of_the_readme_works(tmp_path: Path) -> None:
-    """`make run` and all shell blocks end with 0 in one folder, then the Python blocks run."""
+    """`make run` and all shell blocks succeed in one folder; then the Python blocks run."""
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "FILTERSCOPE_STORE": str(tmp_path / "artifacts"),
@@ -42,8 +42,8 @@ def test_every_command_and_block_of_the_readme_works(tmp_path: Path) -> None:
     assert "label_name" in done.stdout
 
 
-def test_the_readme_lists_the_columns_that_tables_have() -> None:
-    """Every column of every schema stands in the README, and every table has a row."""
+def test_the_readme_lists_every_table_and_column() -> None:
+    """Every table has a row, which names the columns of its schema."""
     from cnn.tables import schemas
 
     text = (ROOT / "README.md").read_text()
@@ -53,6 +53,6 @@ def test_the_readme_lists_the_columns_that_tables_have() -> None:
             continue
         row = next(line for line in text.splitlines() if line.startswith(f"| `{name}` |"))
         for column in schema.names:
-            told = column.removesuffix("_name") if column.endswith("_name") else column
+            shown = column.removesuffix("_name")
             shared = {"schema_version", "split", "label_name", "prediction_name"}
-            assert column in shared or column.startswith("clipped_") or f"`{told}`" in row, column
+            assert column in shared or column.startswith("clipped_") or f"`{shown}`" in row, column

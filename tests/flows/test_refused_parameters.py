@@ -17,7 +17,7 @@ from flows.train_and_explain import train_and_explain
 def test_a_refused_flow_run_fails_and_writes_nothing(
     prefect_server: None, tmp_path: Path, train: dict[str, Any]
 ) -> None:
-    """The flow, called as a worker calls it: failed at once, in our words, without a store."""
+    """Called as a worker calls it, the flow fails at once, with our message and without a store."""
     settings: Any = {"train": train}
     state = train_and_explain(settings, store=tmp_path / "artifacts", return_state=True)
     assert state.is_failed()
@@ -27,24 +27,24 @@ def test_a_refused_flow_run_fails_and_writes_nothing(
 
 
 @pytest.mark.parametrize(
-    ("section", "words"),
+    ("section", "message"),
     [
         ({"runtime": {"device": "gpu"}}, r"runtime\.device: gpu is refused"),
         ({"train": {"momentum": 0.5}}, r"train\.momentum: adam does not use it"),
     ],
 )
-def test_what_cannot_be_done_fails_the_flow_before_its_first_task(
+def test_an_impossible_training_fails_the_flow_before_its_first_task(
     prefect_server: None,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     section: dict[str, Any],
-    words: str,
+    message: str,
 ) -> None:
-    """On a worker too nothing is fetched for a training that cannot be."""
+    """Nothing is fetched, on a worker as in the command."""
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
     settings: Any = {"data": {"source": "mnist"}, **section}
     state = train_and_explain(settings, store=tmp_path / "artifacts", return_state=True)
     assert state.is_failed()
-    with pytest.raises(ConfigError, match=words):
+    with pytest.raises(ConfigError, match=message):
         state.result()
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

@@ -1,8 +1,6 @@
-"""The page server, over a real socket: what it serves, and what it does not."""
+"""The report server, over a real socket: what it serves, and what it does not."""
 
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +13,7 @@ import uvicorn
 
 from flows import report_server
 from tests.plain_record import PLAIN
+from tests.services.databases import free_port
 
 NAME = "20261125T030000Z-digits-fast-seed0"
 EVIL = "<script>alert(1)</script>"
@@ -28,7 +27,7 @@ def _record(run: str, data: str, error: str = "") -> str:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with two runs, and much that is not to be seen."""
+    """A store with two runs, and many files that must not be served."""
     root = tmp_path_factory.mktemp("store")
     runs, beside = root / "runs", root / "runs-beside"
     run, failed = runs / NAME, runs / "20261126T030000Z-x"
@@ -51,16 +50,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Served:
-    """A page server in a thread, spoken to over its socket."""
+    """A report server in a thread; requests go over its socket."""
 
     def __init__(self, folder: Path, password: str = "") -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        made = uvicorn.Config(
-            report_server.app(folder, password), port=self.port, log_level="error"
-        )
-        self._server = uvicorn.Server(made)
+        self.port = free_port()
+        app = report_server.app(folder, password)
+        self._server = uvicorn.Server(uvicorn.Config(app, port=self.port, log_level="error"))
         self._thread = threading.Thread(target=self._server.run)
         self._thread.start()
         while not self._server.started:
@@ -74,7 +69,7 @@ class Served:
         return httpx.get(f"http://127.0.0.1:{self.port}{path}", **more)
 
     def raw(self, line: str) -> bytes:
-        """Return the answer to a request line as it stands; clients would tidy its path."""
+        """Return the response to a request line as it is; clients would normalize its path."""
         with socket.create_connection(("127.0.0.1", self.port)) as connection:
             connection.sendall(f"{line}\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
             answer = b""
@@ -102,8 +97,8 @@ def served(store: Path) -> Iterator[Served]:
         ("/", "text/html; charset=utf-8"),
     ],
 )
-def test_files_of_runs_are_served_as_what_they_are(served: Served, path: str, kind: str) -> None:
-    """The type is said, browsers may not guess another, and no script may run."""
+def test_files_of_runs_are_served_with_their_types(served: Served, path: str, kind: str) -> None:
+    """Browsers must not guess another type, and no script may run."""
     answer = served.get(path)
     assert answer.status_code == 200
     assert answer.headers["content-type"] == kind
@@ -151,7 +146,7 @@ def test_files_of_runs_are_served_as_what_they_are(served: Served, path: str, ki
     ],
 )
 def test_nothing_else_is_served(served: Served, path: str) -> None:
-    """Not what lies above or beside, not through links, nothing hidden, no listing of a folder."""
+    """No files outside the runs, no links, no hidden files, no folder listings."""
     answer = served.raw(f"GET {path} HTTP/1.1")
     assert answer.split(b" ")[1] == b"404"
     assert b"secret" not in answer.partition(b"\r\n\r\n")[2]
@@ -168,7 +163,7 @@ def test_it_is_read_only(served: Served, store: Path, method: str, path: str) ->
 
 
 def test_the_index_lists_runs_newest_first_and_escapes_them(served: Served) -> None:
-    """What data and errors are called is text there; what is hidden or a link is not listed."""
+    """Names of data and errors are shown as text; hidden folders and links are not listed."""
     text = served.get("/").text
     assert text.index("20261126T030000Z-x") < text.index(NAME)
     assert f'<a href="{NAME}/report.html">' in text
@@ -180,7 +175,7 @@ def test_the_index_lists_runs_newest_first_and_escapes_them(served: Served) -> N
 
 
 def test_a_run_that_cannot_be_read_is_named(store: Path, served: Served) -> None:
-    """The others are listed all the same."""
+    """The other runs are still listed."""
     broken = store / "runs" / "20261127T030000Z-broken"
     broken.mkdir()
     (broken / "run.json").write_text("{")
@@ -195,8 +190,8 @@ def test_a_store_without_runs_has_an_index(tmp_path: Path) -> None:
     assert "There are no runs yet" in report_server.listing(tmp_path / "runs")
 
 
-def test_with_a_password_nothing_is_seen_without(store: Path) -> None:
-    """Not even whether a file is there; the browser is told to ask."""
+def test_without_the_password_every_response_is_401(store: Path) -> None:
+    """It does not even show whether a file exists; the browser asks the user."""
     server = Served(store / "runs", "admin:secret")
     try:
         for path in ("/", f"/{NAME}/report.html", "/nothing"):
@@ -210,13 +205,3 @@ def test_with_a_password_nothing_is_seen_without(store: Path) -> None:
         assert server.get("/nothing", auth=("admin", "secret")).status_code == 404
     finally:
         server.stop()
-
-
-def test_it_imports_neither_tensorflow_nor_pandas_nor_prefect() -> None:
-    """It starts in a second and needs little memory."""
-    heavy = "{'tensorflow', 'keras', 'pandas', 'prefect', 'matplotlib'}"
-    program = f"import flows.report_server, uvicorn, sys; print(sorted({heavy} & set(sys.modules)))"
-    done = subprocess.run(
-        [sys.executable, "-c", program], check=True, capture_output=True, text=True
-    )
-    assert done.stdout.strip() == "[]"

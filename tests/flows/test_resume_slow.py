@@ -1,33 +1,58 @@
-"""The whole command, killed while it trains: what the next one does, and what is left."""
+"""The whole command after an earlier one: killed runs are completed, finished ones reused."""
 
+import gzip
+import hashlib
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from prefect.settings import get_current_settings
 
+from cnn.data import published
 from cnn.runs import records
-from tests import commands
-from tests.commands import COMMAND, SMALL, Command
-from tests.flows.conftest import Finished
-from tests.flows.test_train_and_explain import STEPS, _task_runs
+from tests import commands, hosts
+from tests.commands import COMMAND, NET, SMALL, Command
+from tests.flows.conftest import SHORT_WORDS, STEPS, Finished, task_states
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 TRAIN = (*SMALL, "--train.steps", "8000", "--train.log_every", "1000")
 OFTEN = ("--runtime.checkpoint_seconds", "0.05")
+MOMENTS = {
+    "saving a checkpoint": "checkpoints/*/.step-*.part",
+    "saving the model": "store/.model-*.part/model.keras",
+    "saving tables": "store/.evaluation-*.part/*",
+}
+# The command, with MNIST replaced by a small set on a slow local host.
+SLOW_HOST = """
+import json, sys
+from cnn.data import published
+digests, addresses = json.loads(sys.argv[1])
+published.SETS["mnist"] = published.PublishedSet("MNIST", addresses, sha256=digests)
+from flows import cli
+cli.main(sys.argv[2:])
+"""
 
 
 def checkpoints(store: Path, n_threads: int) -> list[Path]:
     return sorted((store / "checkpoints").glob(f"*/step-*-cpu-{n_threads}.npz"))
 
 
-def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(tmp_path: Path) -> None:
-    """Killed with two numbers of threads in turn; the newest checkpoint is then cut off."""
+def assert_complete(store: Path) -> None:
+    """The newest run is complete, and nothing of the killed one is left."""
+    record = commands.latest(store)
+    assert record["status"] == "completed"
+    assert [step["step"] for step in record["steps"] if step["ref"]] == STEPS
+    assert commands.temporaries(store) == []
+    for kind in ("dataset", "model", "evaluation", "filters", "patches", "report"):
+        assert len(list((store / "store" / kind).iterdir())) == 1
+
+
+def test_a_killed_training_resumes_and_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    """It is killed with 1 thread, then with 2; then the newest checkpoint is truncated."""
     store, environment = tmp_path / "artifacts", commands.environment(tmp_path)
 
     def killed(n_threads: int) -> str:
@@ -39,24 +64,24 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(tmp_path: Path) 
         return command.text
 
     killed(1)
-    assert "skipped: made on a cpu with 1 threads, this run has a cpu with 2" in killed(2)
+    assert "skipped: written on a cpu with 1 threads, but this run uses a cpu with 2" in killed(2)
     assert len(checkpoints(store, 1)) == len(checkpoints(store, 2)) == 2
     for path in checkpoints(store, 1):
         path.unlink()
     older, newer = checkpoints(store, 2)
     os.truncate(newer, newer.stat().st_size - 1)
 
-    said = commands.finish(tmp_path / "again", (COMMAND, *TRAIN), environment)
+    output = commands.finish(tmp_path / "again", (COMMAND, *TRAIN), environment)
     step = int(older.name.split("-")[1])
     assert step > 0
     train = commands.steps(commands.latest(store))["train_model"]
     assert train["state"] == "ran"
-    problem = f"no model in the store yet; checkpoint {newer}: not complete or damaged ("
+    problem = f"no model in the store yet; checkpoint {newer}: incomplete or damaged ("
     assert train["why"].startswith(problem)
-    assert f"; skipped; went on from step {step:,}, checkpoint of " in train["why"]
-    for words in (f"went on from step {step:,}", "not complete or damaged"):
-        assert words in " ".join(said.split()), "the log says it too"
-    assert commands.temporaries(store) == []
+    assert f"; skipped; resumed from step {step:,}, checkpoint of " in train["why"]
+    for words in (f"resumed from step {step:,}", "incomplete or damaged"):
+        assert words in " ".join(output.split()), "the log says it too"
+    assert_complete(store)
     (manifest,) = (store / "store/model").glob("*/manifest.json")
     assert json.loads(manifest.read_text())["environment"]["device"]["threads"] == 2
 
@@ -68,22 +93,45 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(tmp_path: Path) 
     commands.wait_for_the_end_of_all(tmp_path, commands.SOON)
 
 
-WORDS = ("run", "--data.source", "digits", "--train.steps", "60", "--train.log_every", "20")
-SCRIPT = """
-import sys
-from flows import cli
-try:
-    cli.main(sys.argv[1:])
-finally:
-    heavy = {"prefect", "tensorflow", "keras", "pandas", "matplotlib"}
-    print("imported", sorted(heavy & set(sys.modules)))
-"""
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_run_killed_while_it_saves_is_completed_by_the_next(tmp_path: Path, moment: str) -> None:
+    """Half-written files are removed, and the lease of the dead process does not block."""
+    store, environment = tmp_path / "artifacts", commands.environment(tmp_path)
+    words = (COMMAND, *SMALL, "--train.steps", "3000", *OFTEN)
+    command = Command(tmp_path / "killed", words, environment)
+    command.wait_for(lambda: any(store.glob(MOMENTS[moment])))
+    command.kill()
+    assert not list(store.glob("runs/2*"))
+    commands.finish(tmp_path / "again", words, environment)
+    assert_complete(store)
+
+
+def test_a_run_killed_while_it_downloads_is_completed_by_the_next(tmp_path: Path) -> None:
+    """Finished files are verified, the others are fetched again."""
+    bodies = hosts.written(tmp_path / "host", hosts.small_set())
+    digests = {
+        role: hashlib.sha256(gzip.decompress(bodies[name])).hexdigest()
+        for role, name in published.FILE_NAMES.items()
+    }
+    store, environment = tmp_path / "artifacts", commands.environment(tmp_path)
+    with hosts.serving(bodies) as host:
+        host.piece, host.pause = 512, 0.02
+        words = (
+            *(sys.executable, "-c", SLOW_HOST, json.dumps([digests, host.at("drip")])),
+            *("run", "--data.source", "mnist", *NET, "--train.steps", "20"),
+        )
+        command = Command(tmp_path / "killed", words, environment)
+        command.wait_for(
+            lambda: any(p.stat().st_size > 2000 for p in store.glob("downloads/mnist/.*.part"))
+        )
+        command.kill()
+        commands.finish(tmp_path / "again", words, environment)
+    assert_complete(store)
 
 
 @pytest.fixture
-def again(finished: Finished, tmp_path: Path) -> Path:
-    """A copy of a store in which everything is done, by one run."""
-    store = shutil.copytree(finished.store, tmp_path / "artifacts")
+def again(finished: Finished, store: Path) -> Path:
+    """A copy of a store in which one run has completed every step."""
     for path in (store / "runs").glob("2*"):
         if path.name != finished.folder.name:
             shutil.rmtree(path)
@@ -91,14 +139,12 @@ def again(finished: Finished, tmp_path: Path) -> Path:
 
 
 def test_nothing_to_do_costs_nothing(finished: Finished, again: Path, tmp_path: Path) -> None:
-    """It says so, names the run, starts no server and imports nothing heavy."""
+    """The command names the earlier run, starts no server and imports no slow module."""
     before = sorted(again.glob("runs/*"))
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, *WORDS],
-        env=commands.environment(tmp_path),
-        capture_output=True,
-        text=True,
-        check=True,
+    done = commands.run_python(
+        commands.IMPORTS,
+        *("run", *SHORT_WORDS),
+        environment=commands.environment(tmp_path),
         cwd=tmp_path,
     )
     assert "nothing to do: every step is in the store, verified" in done.stderr
@@ -111,31 +157,32 @@ def test_nothing_to_do_costs_nothing(finished: Finished, again: Path, tmp_path: 
     assert not (tmp_path / ".prefect").exists()
 
 
-def test_without_the_report_a_run_folder_is_made_anew(
+def test_without_the_report_a_new_run_folder_is_written(
     finished: Finished, again: Path, tmp_path: Path
 ) -> None:
-    """What a person would look for is not there: there is something to do."""
+    """If a person has deleted the report of the earlier run, there is something to do."""
     (again / "runs" / finished.folder.name / "report.html").unlink()
-    said = commands.finish(tmp_path / "log", (COMMAND, *WORDS), commands.environment(tmp_path))
-    assert "nothing to do" not in said
+    words = (COMMAND, "run", *SHORT_WORDS)
+    output = commands.finish(tmp_path / "log", words, commands.environment(tmp_path))
+    assert "nothing to do" not in output
     record = commands.latest(again)
     assert record["run"] != finished.folder.name
     assert {step["state"] for step in record["steps"]} == {"cached"}
     assert (again / "runs" / record["run"] / "report.html").exists()
 
 
-def test_with_an_api_the_run_is_recorded_there(
+def test_with_an_api_a_cached_run_is_recorded_there(
     finished: Finished, again: Path, tmp_path: Path
 ) -> None:
-    """Although nothing is to do: as a flow run whose tasks are Cached."""
+    """The flow run's tasks are Cached."""
     url = get_current_settings().api.url
     assert url
     environment = commands.environment(tmp_path, PREFECT_API_URL=url)
-    said = commands.finish(tmp_path / "log", (COMMAND, *WORDS), environment)
-    assert "nothing to do" not in said
+    output = commands.finish(tmp_path / "log", (COMMAND, "run", *SHORT_WORDS), environment)
+    assert "nothing to do" not in output
     record = records.find(again / "runs", "latest")[0]
     assert record.run != finished.folder.name
     assert record.flow_run_id
-    states = {name: run.state_name for name, run in _task_runs(record.flow_run_id).items()}
+    states = task_states(record.flow_run_id)
     assert states == dict.fromkeys(STEPS, "Cached") | {"publish_run": "Completed"}
     assert not list((tmp_path / "prefect").glob("*.db*"))

@@ -1,6 +1,6 @@
-"""A search of many images by the command: whoever works, and whoever is killed, the same bytes.
+"""Searches of many images by the command give the same bytes with any workers and after a kill.
 
-160,000 images by default, 16 shards; FILTERSCOPE_IMAGES asks for another number.
+160,000 images in 16 shards by default; FILTERSCOPE_IMAGES sets another number of images.
 """
 
 import json
@@ -29,7 +29,7 @@ DASK = ("--runtime.task_runner", "dask", "--runtime.workers", "2")
 
 @pytest.fixture(scope="module")
 def own(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of IDX files with many test images: those of digits, again and again."""
+    """A folder of IDX files with many test images, drawn from those of digits."""
     folder = tmp_path_factory.mktemp("own")
     test = digits.splits["test"]
     index = np.random.default_rng(0).integers(len(test), size=N_IMAGES)
@@ -42,7 +42,7 @@ def own(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def base(own: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with a run, and the many images as a data set."""
+    """A store with a run and with the many images as a data set."""
     home = tmp_path_factory.mktemp("base")
     environment = commands.environment(home)
     commands.finish(home / "run", (COMMAND, *SMALL, "--train.steps", "100"), environment)
@@ -53,14 +53,14 @@ def base(own: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def home(base: Path, tmp_path: Path) -> Path:
-    """A folder with that store, whose files are not copied."""
+    """A folder with that store, whose files are hard links."""
     shutil.copytree(base, tmp_path / "artifacts", copy_function=os.link)
     return tmp_path
 
 
 @pytest.fixture(scope="module")
 def whole(base: Path, own: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What a search in the run's own process finds that nothing interrupts."""
+    """The result of an uninterrupted search in the run's own process."""
     home = tmp_path_factory.mktemp("whole")
     shutil.copytree(base, home / "artifacts", copy_function=os.link)
     words = (COMMAND, *SEARCH, "--data.path", str(own))
@@ -69,7 +69,7 @@ def whole(base: Path, own: Path, tmp_path_factory: pytest.TempPathFactory) -> di
 
 
 def found(home: Path) -> dict[str, Any]:
-    """Return the ref of the patches of conv2 that were mined last."""
+    """Return the ref of the patches that a search in conv2 published."""
     (path,) = (home / "artifacts/mined").glob("*-conv2-*/mined.json")
     ref: dict[str, Any] = json.loads(path.read_text())["patches"]
     return ref
@@ -79,8 +79,8 @@ def kept(home: Path) -> list[str]:
     return sorted(path.name for path in (home / "artifacts/checkpoints").glob("*/shard-*.npz"))
 
 
-def n_searched(said: str) -> int:
-    return said.count("- Finished in state Completed()") - said.count("publish_mined' - Finished")
+def n_searched(log: str) -> int:
+    return log.count("- Finished in state Completed()") - log.count("publish_mined' - Finished")
 
 
 @pytest.mark.parametrize("runner", [PROCESSES, DASK], ids=["processes", "dask"])
@@ -89,18 +89,18 @@ def test_other_workers_find_the_same_bytes(
 ) -> None:
     """Two processes, or a Dask cluster of two workers on this machine."""
     words = (COMMAND, *SEARCH, *runner, "--data.path", str(own))
-    said = commands.finish(home / "log", words, commands.environment(home))
-    assert n_searched(said) == N_SHARDS
+    log = commands.finish(home / "log", words, commands.environment(home))
+    assert n_searched(log) == N_SHARDS
     assert found(home) == whole
     assert commands.temporaries(home / "artifacts") == []
     commands.wait_for_the_end_of_all(home, commands.SOON)
 
 
 @pytest.mark.parametrize("runner", [(), PROCESSES], ids=["none", "processes"])
-def test_a_search_that_was_killed_goes_on(
+def test_a_killed_search_resumes(
     runner: tuple[str, ...], home: Path, own: Path, whole: dict[str, Any]
 ) -> None:
-    """Half of the shards were searched: the others are, and one of those was cut off."""
+    """It is killed after half of the shards; a finished shard is repeated only if it is damaged."""
     words = (COMMAND, *SEARCH, *runner, "--data.path", str(own))
     environment = commands.environment(home)
     command = Command(home / "killed", words, environment)
@@ -112,37 +112,25 @@ def test_a_search_that_was_killed_goes_on(
     damaged = next((home / "artifacts/checkpoints").glob(f"*/{names[0]}"))
     os.truncate(damaged, damaged.stat().st_size - 9)
 
-    said = commands.finish(home / "again", words, environment)
-    n_left = N_SHARDS - len(names) + 1
-    assert f"conv2: {len(names) - 1} of {N_SHARDS} shards were searched before" in said
-    assert n_searched(said) == n_left
+    log = commands.finish(home / "again", words, environment)
+    assert f"conv2: {len(names) - 1} of {N_SHARDS} shards were searched before" in log
+    assert n_searched(log) == N_SHARDS - len(names) + 1
     assert found(home) == whole
     assert commands.temporaries(home / "artifacts") == []
 
 
-def _workers(command: Command) -> list[int]:
-    """Return the ids of the processes that work for a command."""
-    pids = []
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
-            is_worker = b"spawn_main" in (path / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if parent == command.process.pid and is_worker:
-            pids.append(int(path.name))
-    return pids
+def _workers(home: Path) -> list[int]:
+    """Return the ids of the worker processes of a command that uses the home."""
+    found = commands.processes_with(str(home))
+    return [pid for pid, line in found.items() if "spawn_main" in line]
 
 
-def test_a_worker_that_is_killed_costs_its_shard_only(
-    home: Path, own: Path, whole: dict[str, Any]
-) -> None:
-    """One of two, by SIGKILL, while both are at work: one shard is begun a second time."""
+def test_a_killed_worker_costs_only_its_shard(home: Path, own: Path, whole: dict[str, Any]) -> None:
+    """One of two busy workers is killed: one shard is started a second time."""
     words = (COMMAND, *SEARCH, *PROCESSES, "--data.path", str(own))
     command = Command(home / "log", words, commands.environment(home))
     command.wait_for(lambda: len(kept(home)) >= 3)
-    victim = _workers(command)[0]
-    os.kill(victim, signal.SIGKILL)
+    os.kill(_workers(home)[0], signal.SIGKILL)
     assert command.end() == 0, command.text
     assert command.text.count("a worker process died") >= 1
     assert command.text.count("Task run failed with exception") == 1
@@ -152,7 +140,7 @@ def test_a_worker_that_is_killed_costs_its_shard_only(
 
 
 def test_ctrl_c_ends_a_search_and_its_workers(home: Path, own: Path, whole: dict[str, Any]) -> None:
-    """As a terminal sends it, to all processes; the next search goes on."""
+    """The signal goes to all processes, as from a terminal; the next search resumes."""
     words = (COMMAND, *SEARCH, *PROCESSES, "--data.path", str(own))
     environment = commands.environment(home)
     command = Command(home / "ended", ("setsid", *words), environment)  # a group of its own

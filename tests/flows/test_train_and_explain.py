@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import keras
@@ -12,44 +13,19 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
-from prefect.client.schemas.objects import Artifact, TaskRun
 
 from cnn.config import run as config
 from cnn.data import dataset as datasets
 from cnn.errors import ConfigError, DataError
 from cnn.store.refs import Ref
 from cnn.tables import schemas
-from cnn.train.fit import DivergedError
 from flows.train_and_explain import train_and_explain
 from tests import ROOT
-from tests.flows.conftest import SHORT, Finished
+from tests.flows.conftest import STEPS, Finished, run, task_states, ui_artifacts
 
 ARRAYS = ("filters", "patches", "projections")
-STEPS = [
-    "load_dataset",
-    "train_model",
-    "evaluate_model",
-    "export_filters",
-    "mine_patches",
-    "write_report",
-]
-COMPARED = ("matches", "changed_predictions")  # only beside a promoted model
-
-
-def _artifacts(flow_run_id: str) -> dict[str, Artifact]:
-    wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run_id]))
-    with get_client(sync_client=True) as client:
-        return {item.key: item for item in client.read_artifacts(artifact_filter=wanted)}
-
-
-def _task_runs(flow_run_id: str) -> dict[str, TaskRun]:
-    with get_client(sync_client=True) as client:
-        answer = client.request(
-            "POST", "/task_runs/filter", json={"flow_runs": {"id": {"any_": [flow_run_id]}}}
-        )
-    return {item["name"]: TaskRun.model_validate(item) for item in answer.json()}
+COMPARED = ("matches", "changed_predictions")  # only with a comparison
+IN_THE_UI = {"metrics", "why-each-step-ran", "pictures", "train-model-progress"}
 
 
 def _ref(finished: Finished, kind: str) -> Ref:
@@ -61,7 +37,7 @@ def _artifact(finished: Finished, kind: str) -> Path:
 
 
 def test_a_run_folder_holds_everything_a_consumer_needs(finished: Finished) -> None:
-    """Report, record, figures, tables, arrays and model lie in the run's folder."""
+    """It has the report, the record, figures, tables, arrays and the model, and nothing else."""
     present = {str(p.relative_to(finished.folder)) for p in finished.folder.rglob("*.*")}
     names = ("samples", "history", "confusion", "calibration", "mistakes")
     arrays = [f"{what}-{layer}" for what in ARRAYS for layer in ("conv1", "conv2")]
@@ -79,8 +55,8 @@ def test_a_run_folder_holds_everything_a_consumer_needs(finished: Finished) -> N
     }
 
 
-def test_a_fresh_run_says_that_every_step_ran_and_why(finished: Finished) -> None:
-    """The record names each step once, in order, with its reason and its ref."""
+def test_the_record_says_why_each_step_of_a_first_run_ran(finished: Finished) -> None:
+    """It has each step once, in order, with its reason."""
     assert [step.step for step in finished.record.steps] == STEPS
     assert {step.state for step in finished.record.steps} == {"ran"}
     assert [step.why for step in finished.record.steps] == [
@@ -89,8 +65,8 @@ def test_a_fresh_run_says_that_every_step_ran_and_why(finished: Finished) -> Non
     ]
 
 
-def test_the_accuracy_reported_is_that_of_the_predictions(finished: Finished) -> None:
-    """run.json, the metrics table and the predictions table agree, on every image once."""
+def test_the_reported_accuracy_is_that_of_the_predictions(finished: Finished) -> None:
+    """run.json, the metrics table and the predictions table agree; each image counts once."""
     predictions = pd.read_parquet(finished.folder / "tables/predictions.parquet")
     test = predictions[predictions["split"] == "test"]
     assert sorted(test["image_id"].unique()) == sorted(test["image_id"])
@@ -104,7 +80,7 @@ def test_the_accuracy_reported_is_that_of_the_predictions(finished: Finished) ->
 
 @pytest.mark.parametrize("name", sorted(set(schemas.SCHEMAS) - {"runs", *COMPARED}))
 def test_pandas_polars_and_duckdb_read_every_table_alike(finished: Finished, name: str) -> None:
-    """Names, order and number of rows are the same, and the names are those declared."""
+    """They find the declared columns, in order, and the same number of rows."""
     path = finished.folder / "tables" / f"{name}.parquet"
     read = pd.read_parquet(path)
     relation = duckdb.sql(f"select * from '{path}'")
@@ -116,7 +92,7 @@ def test_pandas_polars_and_duckdb_read_every_table_alike(finished: Finished, nam
 def test_the_model_opens_where_the_project_is_not_importable(
     finished: Finished, tmp_path: Path
 ) -> None:
-    """Stock Keras opens it and reproduces the stored probabilities from raw pixels."""
+    """Keras alone opens it and reproduces the stored probabilities from raw pixels."""
     dataset = datasets.read(_artifact(finished, "dataset"))
     np.save(tmp_path / "images.npy", dataset.splits["test"].images)
     shutil.copy(finished.folder / "model/model.keras", tmp_path)
@@ -140,7 +116,7 @@ def test_the_model_opens_where_the_project_is_not_importable(
 
 
 def test_every_patch_can_be_recomputed_from_model_and_image(finished: Finished) -> None:
-    """Activation, box and pixels of each row follow from the raw kernel and the raw image."""
+    """Activation, box and pixels of each row follow from the kernel and the image."""
     model = keras.models.load_model(finished.folder / "model/model.keras")
     kernel, bias = model.get_layer("conv1").get_weights()
     dataset = datasets.read(_artifact(finished, "dataset"))
@@ -156,44 +132,40 @@ def test_every_patch_can_be_recomputed_from_model_and_image(finished: Finished) 
         assert (pixels[row.filter, row.rank - 1] == crop).all()
 
 
-def test_ui_artifacts_are_there_and_hold_no_nan(finished: Finished) -> None:
-    """Progress, metrics, reasons and pictures can be seen in the UI, as plain JSON values."""
-    shown = _artifacts(str(finished.record.flow_run_id))
-    assert {"metrics", "why-each-step-ran", "pictures", "train-model-progress"} <= set(shown)
+def test_the_artifacts_in_the_ui_are_plain_json(finished: Finished) -> None:
+    """Progress, metrics, reasons and figures are shown, without NaN or infinity."""
+    shown = ui_artifacts(finished.record.flow_run_id)
+    assert set(shown) >= IN_THE_UI
     for item in shown.values():
         json.loads(json.dumps(item.data), parse_constant=pytest.fail)
     assert shown["train-model-progress"].data == 100
-    assert shown["pictures"].data.count("data:image/png;base64,") == 13
-    rows = json.loads(shown["why-each-step-ran"].data)
+    assert str(shown["pictures"].data).count("data:image/png;base64,") == 13
+    rows = json.loads(str(shown["why-each-step-ran"].data))
     assert [row["step"] for row in rows] == STEPS
 
 
-def test_a_second_run_finds_every_step_cached(finished: Finished) -> None:
-    """All steps end in a state named Cached, and the run has its folder and its pages."""
-    folder = train_and_explain(finished.config, store=finished.store)
-    again = Finished(finished.config, finished.store, folder)
+def test_every_step_of_a_second_run_is_cached(finished: Finished) -> None:
+    """The steps end in a state named Cached; the run has its own folder and UI artifacts."""
+    folder, again = run(finished.store)
     assert folder != finished.folder
-    assert {step.state for step in again.record.steps} == {"cached"}
-    assert [step.ref for step in again.record.steps] == [s.ref for s in finished.record.steps]
-    states = {name: run.state_name for name, run in _task_runs(again.record.flow_run_id).items()}
+    assert {step.state for step in again.steps} == {"cached"}
+    assert [step.ref for step in again.steps] == [step.ref for step in finished.record.steps]
+    states = task_states(again.flow_run_id)
     assert states == dict.fromkeys(STEPS, "Cached") | {"publish_run": "Completed"}
-    shown = _artifacts(again.record.flow_run_id)
-    assert {"metrics", "why-each-step-ran", "pictures", "train-model-progress"} <= set(shown)
+    assert set(ui_artifacts(again.flow_run_id)) >= IN_THE_UI
     index = pd.read_parquet(finished.store / "runs/index.parquet")
     assert {folder.name, finished.folder.name} <= set(index["run"])
 
 
 @pytest.mark.parametrize("kind", ["evaluation", "filters", "patches", "report"])
-def test_a_damaged_artifact_is_made_anew(finished: Finished, kind: str) -> None:
-    """A truncated file is noticed, set aside, named, and the step runs again."""
+def test_a_damaged_artifact_is_rebuilt(finished: Finished, kind: str) -> None:
+    """A truncated artifact goes to quarantine, the record names the file, and the step runs."""
     folder = _artifact(finished, kind)
     victim = max(folder.glob("*.*"), key=lambda path: path.name != "manifest.json")
     before = victim.read_bytes()
     victim.write_bytes(before[: len(before) // 2])
-    again = Finished(
-        finished.config, finished.store, train_and_explain(finished.config, store=finished.store)
-    )
-    outcome = next(step for step in again.record.steps if step.ref and step.ref.kind == kind)
+    _, again = run(finished.store)
+    outcome = next(step for step in again.steps if step.ref and step.ref.kind == kind)
     assert outcome.state == "ran"
     assert victim.name in outcome.why
     assert victim.read_bytes() == before
@@ -201,8 +173,8 @@ def test_a_damaged_artifact_is_made_anew(finished: Finished, kind: str) -> None:
     assert any((finished.store / "quarantine").glob(f"{kind}-*"))
 
 
-def test_refresh_runs_a_step_and_what_follows(finished: Finished) -> None:
-    """The step that is named runs, and the report that reads it; nothing else does."""
+def test_refresh_runs_a_step_and_those_that_depend_on_it(finished: Finished) -> None:
+    """The named step and the report, which reads it, run; the others are cached."""
     folder = train_and_explain(finished.config, store=finished.store, refresh=["evaluate_model"])
     record = Finished(finished.config, finished.store, folder).record
     ran = {step.step for step in record.steps if step.state == "ran"}
@@ -210,86 +182,61 @@ def test_refresh_runs_a_step_and_what_follows(finished: Finished) -> None:
     assert [step.ref for step in record.steps] == [s.ref for s in finished.record.steps]
 
 
-def test_a_training_that_diverges_fails_and_keeps_its_history(
-    prefect_server: None, tmp_path: Path
-) -> None:
-    """No model is published, no later step starts, the history says where it ended."""
-    wild = config.validate(SHORT | {"train": {"learning_rate": 1e6, "steps": 60}})
-    with pytest.raises(DivergedError, match=r"at step \d+ of 60 \(epoch 1\)"):
-        train_and_explain(wild, store=tmp_path)
-    assert not (tmp_path / "store/model").exists()
-    assert not (tmp_path / "store/evaluation").exists()
-    (folder,) = (tmp_path / "runs").glob("2*")
-    record = json.loads((folder / "run.json").read_text(), parse_constant=pytest.fail)
-    assert record["status"] == "failed"
-    assert [step["state"] for step in record["steps"]] == ["ran", "failed"]
-    history = pd.read_parquet(folder / "tables/history.parquet")
-    assert history["status"].iloc[-1] == "diverged"
-
-
-def test_data_that_are_refused_leave_no_run(prefect_server: None, tmp_path: Path) -> None:
-    """A missing folder ends the flow before anything is made."""
+def test_refused_data_leaves_no_run(prefect_server: None, tmp_path: Path) -> None:
+    """A missing folder ends the flow before a run folder exists."""
     settings = config.validate({"data": {"source": "folder", "path": str(tmp_path / "none")}})
     with pytest.raises(DataError, match="there is no such folder"):
         train_and_explain(settings, store=tmp_path / "store")
     assert not (tmp_path / "store/runs").exists()
 
 
-def test_a_split_without_images_is_not_mined(prefect_server: None, tmp_path: Path) -> None:
-    """Filters are not called dead because nothing was looked at; it is said before training."""
-    settings = config.validate(
-        {
-            "data": {"source": "digits", "validation_fraction": 0},
-            "train": {"steps": 1},
-            "explain": {"split": "validation"},
-        }
-    )
-    with pytest.raises(ConfigError, match=r"explain\.split: validation is refused"):
-        train_and_explain(settings, store=tmp_path)
-    assert not (tmp_path / "store/model").exists()
-
-
-def test_more_patches_than_positions_are_refused_before_training(
-    prefect_server: None, tmp_path: Path
+@pytest.mark.parametrize(
+    ("data", "explain", "message"),
+    [
+        (
+            {"validation_fraction": 0},
+            {"split": "validation"},
+            r"explain\.split: validation is refused",
+        ),
+        (
+            {},
+            {"patches_per_filter": 258, "one_per_image": True},  # there are 257 test images
+            r"explain\.patches_per_filter: 258 is refused; a filter of conv1 has 257 positions",
+        ),
+        ({"source": "auto"}, {}, "auto is resolved by the command"),
+    ],
+    ids=["empty split", "too many patches", "auto"],
+)
+def test_impossible_settings_are_refused_before_training(
+    prefect_server: None, tmp_path: Path, data: Any, explain: Any, message: str
 ) -> None:
-    """Of 257 test images, one patch of each."""
-    explain = {"patches_per_filter": 258, "one_per_image": True}
-    settings = config.validate({"data": {"source": "digits"}, "explain": explain})
-    words = r"explain\.patches_per_filter: 258 is refused; a filter of conv1 has 257 positions"
-    with pytest.raises(ConfigError, match=words):
-        train_and_explain(settings, store=tmp_path)
+    """A split without images, more patches than positions, a source that only the command knows."""
+    with pytest.raises(ConfigError, match=message):
+        run(tmp_path, data=data, explain=explain)
     assert not (tmp_path / "store/model").exists()
 
 
 def test_an_edited_headline_is_noticed(finished: Finished) -> None:
-    """A manifest that was changed by hand is not believed."""
+    """A manifest that was changed by hand is not trusted."""
     manifest = _artifact(finished, "evaluation") / "manifest.json"
     before = manifest.read_text()
     accuracy = str(finished.record.headline["test_accuracy"])
     manifest.write_text(before.replace(f'"test_accuracy": {accuracy}', '"test_accuracy": 0.999'))
     assert manifest.read_text() != before
-    folder = train_and_explain(finished.config, store=finished.store)
-    again = Finished(finished.config, finished.store, folder).record
+    _, again = run(finished.store)
     assert again.headline == finished.record.headline
     assert "manifest.json was changed" in again.steps[2].why
 
 
-def test_the_flow_refuses_auto(prefect_server: None, tmp_path: Path) -> None:
-    """Only the command may choose another data set than the one that was asked for."""
-    with pytest.raises(ConfigError, match="auto is resolved by the command"):
-        train_and_explain(config.validate({"data": {"source": "auto"}}), store=tmp_path)
-
-
 @pytest.mark.slow
 def test_two_runs_from_empty_stores_give_the_same_bytes(finished: Finished, tmp_path: Path) -> None:
-    """Digests of weights and SHA-256 of tables and pictures are equal; another seed differs."""
-    again = Finished(finished.config, tmp_path, train_and_explain(finished.config, store=tmp_path))
-    assert [step.ref for step in again.record.steps] == [s.ref for s in finished.record.steps]
+    """Weights, tables and figures are equal; with another seed the weights differ."""
+    folder, again = run(tmp_path)
+    assert [step.ref for step in again.steps] == [step.ref for step in finished.record.steps]
     for path in sorted(finished.folder.rglob("*.*")):
         if path.suffix in (".parquet", ".png", ".npy"):
-            twin = again.folder / path.relative_to(finished.folder)
+            twin = folder / path.relative_to(finished.folder)
             assert twin.read_bytes() == path.read_bytes(), path.name
-    other = config.validate(SHORT | {"train": SHORT["train"] | {"seed": 1}})
-    folder = train_and_explain(other, store=tmp_path)
-    changed = Finished(other, tmp_path, folder)
-    assert _ref(changed, "model").digest != _ref(finished, "model").digest
+    _, other = run(tmp_path, train={"seed": 1})
+    (model,) = (step.ref for step in other.steps if step.ref and step.ref.kind == "model")
+    assert model.digest != _ref(finished, "model").digest

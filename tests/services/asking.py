@@ -1,4 +1,4 @@
-"""Asks a Prefect server as its own client does: what a busy database refuses is asked again."""
+"""Sends requests to a Prefect server; repeats those that a busy database refuses, as its client."""
 
 import time
 from typing import Any
@@ -7,7 +7,7 @@ import httpx
 
 
 def asked(method: str, url: str, **more: Any) -> httpx.Response:
-    """Return the answer, whatever its status."""
+    """Return the response, whatever its status."""
     for _ in range(60):
         answer = httpx.request(method, url, timeout=60, **more)
         if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:

@@ -1,4 +1,4 @@
-"""A real Prefect server with its UI, a real browser, and one run to look at."""
+"""A real Prefect server with its UI, a real browser, and one finished run."""
 
 import shutil
 import subprocess
@@ -29,12 +29,12 @@ CHROMIUM = [
 def server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
-    """A Prefect server on a free port, once with each database, which is empty."""
+    """A Prefect server on a free port, once with each kind of database, which is empty."""
     with server_with(request.param, tmp_path_factory.mktemp("server")) as started:
         yield started
 
 
-@pytest.fixture(scope="module")  # a second one would take runs from those that are killed
+@pytest.fixture(scope="module")  # a second worker would take runs from one that is killed
 def worker(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
     """A worker of that server."""
     with working(server, tmp_path_factory.mktemp("worker")) as started:
@@ -52,18 +52,18 @@ def run_folder(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium, without a screen."""
+    """Debian's Chromium, headless."""
     path = shutil.which("chromium")
     assert path, "chromium is not installed; .ci/run installs it"
     with sync_playwright() as playwright:
-        made = playwright.chromium.launch(executable_path=path, args=CHROMIUM)
-        yield made
-        made.close()
+        chromium = playwright.chromium.launch(executable_path=path, args=CHROMIUM)
+        yield chromium
+        chromium.close()
 
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
-    """A window of a laptop's size; one that stays open would go on drawing."""
+    """A window of a laptop's size; it is closed because an open one continues to draw."""
     context = browser.new_context(viewport={"width": 1400, "height": 1000})
     context.set_default_timeout(SECONDS)
     yield context.new_page()

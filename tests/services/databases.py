@@ -1,4 +1,4 @@
-"""The databases that Prefect's server can keep its records in, each real and empty."""
+"""The databases that Prefect's server can use, each real and empty."""
 
 import os
 import pwd
@@ -19,7 +19,7 @@ _USER = "postgres"  # the server refuses to run as root
 
 @contextmanager
 def database(kind: Database) -> Iterator[dict[str, str]]:
-    """Yield the setting that has Prefect's server use a database; none for SQLite, its default."""
+    """Yield the setting that selects a database for the server; none for SQLite, the default."""
     if kind == "sqlite":
         yield {}
     else:
@@ -28,7 +28,7 @@ def database(kind: Database) -> Iterator[dict[str, str]]:
 
 
 def free_port() -> int:
-    """Return a port of this machine's that nobody listens on."""
+    """Return a free port of this machine."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
@@ -52,22 +52,22 @@ def _postgresql() -> Iterator[str]:
         _wait(port, process, folder / "log")
         yield f"postgresql+asyncpg://prefect@127.0.0.1:{port}/postgres"
     finally:
-        process.send_signal(signal.SIGINT)  # ends the connections that are left, and itself
+        process.send_signal(signal.SIGINT)  # closes open connections and ends the server
         process.wait(60)
         shutil.rmtree(folder)
 
 
 def _unprivileged(folder: Path) -> dict[str, Any]:
-    """Return how a process is started that is not root's, and give it the folder."""
+    """Return arguments that start a process as another user than root, who owns the folder."""
     if os.geteuid() != 0:
         return {}
-    there = pwd.getpwnam(_USER)
-    os.chown(folder, there.pw_uid, there.pw_gid)
-    return {"user": there.pw_uid, "group": there.pw_gid, "extra_groups": []}
+    user = pwd.getpwnam(_USER)
+    os.chown(folder, user.pw_uid, user.pw_gid)
+    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
 
 
 def _program(name: str) -> Path:
-    """Return a program of the newest PostgreSQL that is installed; Debian keeps them off PATH."""
+    """Return a program of the newest installed PostgreSQL, which Debian does not put on PATH."""
     found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
     on_path = shutil.which(name)
     assert found or on_path, "PostgreSQL is not installed; .ci/run installs it"

@@ -1,4 +1,4 @@
-"""Names and notes that would be markup if anything read them as such."""
+"""Class names and a note that a page must show as text, although they look like markup."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ NOTE = (
 
 
 def write(folder: Path, n_per_class: int = 40) -> Path:
-    """Write scanned digits as pictures, each class and each file with a hostile name."""
+    """Write scanned digits as image files, each class and each file with a hostile name."""
     images, labels = digits.read()
     for label, name in enumerate(CLASSES):
         place = folder / name

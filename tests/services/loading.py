@@ -1,4 +1,4 @@
-"""Many runs at once: what a load test submits, waits for, and counts."""
+"""A load test: submits many runs at once, waits for their end, and counts."""
 
 import json
 import statistics
@@ -8,44 +8,39 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from tests.commands import TINY
 from tests.services.servers import FINAL, Run, Server, wait_until
 
 CONFIG: Run = {
     "data": {"source": "digits"},
-    "train": {
-        "steps": 20,
-        "batch_size": 16,
-        "conv1_filters": 2,
-        "conv2_filters": 3,
-        "dense1_units": 8,
-    },
+    "train": {"steps": 20, **TINY},
     "runtime": {"threads": 1},
 }
 
 
 @dataclass(frozen=True)
 class Load:
-    """What became of many runs that were submitted at once."""
+    """The outcome of many runs that were submitted at once."""
 
-    runs: tuple[Run, ...]  # as the API gives them, when all are over
-    records: tuple[dict[str, Any], ...]  # the run.json of each run's folder
-    seconds: float  # from the first submit until all were over
+    runs: tuple[Run, ...]  # from the API, when all have ended
+    records: tuple[dict[str, Any], ...]  # the run.json of each run folder
+    seconds: float  # from the first submission until all have ended
     n_busy: int  # requests that the server refused because its database was busy
-    n_side_by_side: int  # the most slots that were ever taken
+    n_side_by_side: int  # the maximum number of slots in use
 
     @property
     def names(self) -> list[str]:
-        """The names of the states in which the runs ended."""
+        """The names of the runs' final states."""
         return [run["state"]["name"] for run in self.runs]
 
     @property
     def waits(self) -> list[float]:
-        """Seconds from each run's submit to its start."""
+        """Seconds from each run's submission to its start."""
         return [_moment(run["start_time"]) - _moment(run["created"]) for run in self.runs]
 
     @property
     def n_trainings(self) -> int:
-        """How many runs trained; the others found the model."""
+        """How many runs trained; the others reused a model."""
         steps = (step for record in self.records for step in record["steps"])
         return sum(step["step"] == "train_model" and step["state"] == "ran" for step in steps)
 
@@ -56,7 +51,7 @@ class Load:
 
 
 def submit(server: Server, deployment: str, store: Path, seeds: list[int], longest: float) -> Load:
-    """Submit a run for each seed, wait until all are over, and say what became of them."""
+    """Submit a run for each seed, wait until all have ended, and return the outcome."""
     before, started = server.n_busy(), time.monotonic()
     configs = [{**CONFIG, "train": {**CONFIG["train"], "seed": seed}} for seed in seeds]
     ids = [server.submit(deployment, parameters={"config": config}) for config in configs]

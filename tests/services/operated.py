@@ -1,12 +1,11 @@
-"""An installation as `make up` makes it, in a folder of its own; a receiver of messages."""
+"""An installation as `make up` creates it, in a separate folder; and a receiver of messages."""
 
 import json
 import os
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -14,23 +13,13 @@ from typing import Any
 
 from deployments.processes import MARK
 from deployments.settings import ROOT
+from tests.commands import processes_with, wait_for
 from tests.services.asking import asked
 from tests.services.databases import free_port
 
-LONGEST = 240.0  # seconds until something that is waited for must have come
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = LONGEST) -> Any:
-    """Return what a condition returns once that is true."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not come"
-        time.sleep(0.3)
-    return found
-
 
 class Operated:
-    """One installation; its settings stand in a file."""
+    """One installation, with its settings in a file."""
 
     def __init__(self, folder: Path, **more: str) -> None:
         self.folder, self.store = folder, folder / "artifacts"
@@ -49,7 +38,7 @@ class Operated:
         self.file.write_text("".join(f"{name}={value}\n" for name, value in values.items()))
 
     def do(self, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
-        """Do one of the operator's commands and return how it ended."""
+        """Run one of the operator's commands."""
         return subprocess.run(
             [sys.executable, "-m", "deployments.operate", *words],
             env=self.environment(**more),
@@ -60,13 +49,13 @@ class Operated:
         )
 
     def environment(self, **more: str) -> dict[str, str]:
-        """Return the environment of its commands: nothing of Prefect but where the settings are."""
+        """Return the environment of its commands, in which only the settings file is set."""
         kept = {n: v for n, v in os.environ.items() if not n.startswith(("PREFECT", "FILTERSCOPE"))}
         return {**kept, "FILTERSCOPE_SETTINGS": str(self.file), **more}
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Run it during the block; afterwards nothing of it is left."""
+        """Run it during the block; afterwards none of its processes is left."""
         try:
             self.up()
             yield
@@ -75,32 +64,23 @@ class Operated:
         assert self.processes() == []
 
     def up(self, **more: str) -> str:
-        """Start everything and return what was said."""
+        """Start everything and return the output."""
         done = self.do("up", **more)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
     def pid(self, part: str) -> int:
-        """Return the number of a part's process, as its file has it."""
+        """Return the process id of a part, from its file."""
         return int((self.folder / "prefect/filterscope" / f"{part}.pid").read_text().split()[0])
 
     def log(self, part: str) -> str:
-        """Return what a part said."""
         return (self.folder / "prefect/filterscope" / f"{part}.log").read_text()
 
     def processes(self) -> list[str]:
-        """Return the command lines of everything that was started, directly or not."""
-        found, mark = [], f"{MARK}={self.folder}".encode()
-        for path in Path("/proc").glob("[0-9]*"):
-            try:
-                if mark in (path / "environ").read_bytes():
-                    found.append((path / "cmdline").read_bytes().replace(b"\0", b" ").decode())
-            except OSError:
-                continue
-        return [line for line in found if line]
+        """Return the command lines of all processes that were started, directly or not."""
+        return [line for line in processes_with(f"{MARK}={self.folder}").values() if line]
 
     def ask(self, path: str, values: Any = None, method: str = "POST") -> Any:
-        """Return what the API answers."""
         answer = asked(method, f"{self.api}{path}", json=values, auth=self.auth)
         assert answer.is_success, answer.text
         return answer.json() if answer.content else None
@@ -112,36 +92,35 @@ class Operated:
 
     def start_run(self, **config: Any) -> str:
         """Ask for a run of on-demand and return its id."""
-        return self._started("on-demand", "train-and-explain", config)
+        return self.create_run("on-demand", {"config": config})
 
     def start_search(self, **config: Any) -> str:
-        """Ask for a search of mine-on-demand and return its id."""
-        return self._started("mine-on-demand", "mine", config)
+        """Start a search of mine-on-demand and return its id."""
+        return self.create_run("mine-on-demand", {"config": config}, "mine")
 
-    def _started(self, name: str, flow: str, config: dict[str, Any]) -> str:
-        identity = self.deployment(name, flow)["id"]
-        values = {"parameters": {"config": config}}
-        run: str = self.ask(f"/deployments/{identity}/create_flow_run", values)["id"]
-        return run
+    def create_run(
+        self, name: str, parameters: dict[str, Any], flow: str = "train-and-explain"
+    ) -> str:
+        """Start a run of a deployment and return its id."""
+        path = f"/deployments/{self.deployment(name, flow)['id']}/create_flow_run"
+        return str(self.ask(path, {"parameters": parameters})["id"])
 
     def run(self, identity: str) -> dict[str, Any]:
-        """Return what the server knows of a run."""
         found: dict[str, Any] = self.ask(f"/flow_runs/{identity}", method="GET")
         return found
 
     def state(self, identity: str) -> str:
-        """Return the name of a run's state."""
         return str(self.run(identity)["state"]["name"])
 
     def end(self, identity: str) -> str:
-        """Return the state in which a run ended."""
+        """Wait for the end of a run and return its final state."""
         over = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
         wait_for(lambda: self.run(identity)["state"]["type"] in over)
         return self.state(identity)
 
 
 class Receiver:
-    """What a webhook's address leads to: it keeps the messages."""
+    """A webhook that keeps the messages it gets."""
 
     def __init__(self) -> None:
         self.messages: list[dict[str, Any]] = []
@@ -163,7 +142,7 @@ class Receiver:
         self._thread.start()
 
     def of(self, **wanted: str) -> dict[str, Any]:
-        """Return the first message with these fields; waits for it."""
+        """Wait for a message with these fields and return the first one."""
         found: dict[str, Any] = wait_for(
             lambda: next((m for m in self.messages if wanted.items() <= m.items()), None), 60
         )

@@ -16,20 +16,21 @@ import httpx
 
 from deployments.settings import complete
 from tests import ROOT
+from tests.commands import processes_with
 from tests.services.asking import asked
 from tests.services.databases import Database, database, free_port
 
 BIN = Path(sys.executable).parent
 POOL = "machine"
-LONGEST = 180.0  # seconds until something that is waited for must have come
+LONGEST = 180.0  # seconds to wait for anything
 FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 Run = dict[str, Any]  # a flow run as the API gives it
 
-logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each question otherwise
+logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every request
 
 
 class Server:
-    """A Prefect server with a database of its own; `environment` reaches it."""
+    """A Prefect server with its own database; environment: the variables for its clients."""
 
     def __init__(self, folder: Path, **settings: str) -> None:
         given = {
@@ -52,16 +53,14 @@ class Server:
         wait_until(self._answers, f"the Prefect server at {self.address}")
 
     def stop(self) -> None:
-        """End it as an operator would."""
+        """Stop it as an operator would."""
         self.process.terminate()
         self.process.wait(60)
 
     def post(self, path: str, /, **body: Any) -> Any:
-        """Return what the API answers."""
         return self._ask("POST", path, json=body)
 
     def get(self, path: str) -> Any:
-        """Return what the API answers."""
         return self._ask("GET", path)
 
     def n_busy(self) -> int:
@@ -80,7 +79,7 @@ class Server:
         except httpx.HTTPError:
             return False
 
-    # What an operator does with it:
+    # What an operator does:
 
     def deploy(
         self,
@@ -91,12 +90,12 @@ class Server:
         working_dir: Path | None = ROOT,
         **more: Any,
     ) -> str:
-        """Return the id of a new deployment whose runs start with these settings."""
+        """Create a deployment with these settings and return its id."""
         pull = {"prefect.deployments.steps.set_working_directory": {"directory": str(ROOT)}}
         variables = {"env": {"FILTERSCOPE_STORE": str(store)}}
         if working_dir:
             variables["working_dir"] = str(working_dir)
-        wanted = {
+        values = {
             "name": name,
             "flow_id": self.post("flows/", name="train-and-explain")["id"],
             "entrypoint": "flows/train_and_explain.py:train_and_explain",
@@ -107,26 +106,24 @@ class Server:
             "concurrency_limit": limit,
             "concurrency_options": {"collision_strategy": "ENQUEUE"},
         }
-        return str(self.post("deployments/", **{**wanted, **more})["id"])
+        return str(self.post("deployments/", **{**values, **more})["id"])
 
     def submit(self, deployment: str, **body: Any) -> str:
-        """Return the id of a new flow run of a deployment, due now."""
-        made = self.post(
+        """Create a flow run of a deployment, due now, and return its id."""
+        created = self.post(
             f"deployments/{deployment}/create_flow_run", idempotency_key=uuid.uuid4().hex, **body
         )
-        return str(made["id"])
+        return str(created["id"])
 
     def run(self, flow_run: str) -> Run:
-        """Return a flow run."""
         found: Run = self.get(f"flow_runs/{flow_run}")
         return found
 
     def state(self, flow_run: str) -> str:
-        """Return the type of a flow run's state."""
         return str(self.run(flow_run)["state"]["type"])
 
     def wait_for(self, flow_run: str, *types: str, longest: float = LONGEST) -> Run:
-        """Wait until a flow run is in one of the states, any final one by default."""
+        """Wait until a flow run is in one of these states (default: any final one); return it."""
         wanted = types or FINAL
         wait_until(
             lambda: self.state(flow_run) in wanted, f"{wanted} of {flow_run}", longest=longest
@@ -139,19 +136,18 @@ class Server:
         self.post(f"flow_runs/{flow_run}/set_state", state=state)
 
     def slots_taken(self, deployment: str) -> int:
-        """Return how many of a deployment's slots are held."""
+        """Return how many of a deployment's slots are in use."""
         limit = self.get(f"deployments/{deployment}")["global_concurrency_limit"]
         return int(limit["active_slots"])
 
     def logs(self, flow_run: str) -> list[str]:
-        """Return the messages of a flow run's log."""
         wanted = {"flow_run_id": {"any_": [flow_run]}}
         found = self.post("logs/filter", logs=wanted, sort="TIMESTAMP_ASC")
         return [str(item["message"]) for item in found]
 
 
 class Worker:
-    """A process worker of the pool, as a process of its own."""
+    """A process worker of the pool, in a separate process."""
 
     def __init__(self, server: Server, log: Path) -> None:
         self.log = log
@@ -166,12 +162,12 @@ class Worker:
             )
 
     def kill(self) -> None:
-        """End it as the kernel would that lacks memory; what it started stays."""
+        """Kill it, as the kernel does when memory runs out; its child processes stay."""
         self.process.kill()
         self.process.wait()
 
     def stop(self) -> None:
-        """End it as systemd would."""
+        """Stop it as systemd would."""
         self.process.terminate()
         try:
             self.process.wait(60)
@@ -181,7 +177,7 @@ class Worker:
 
 @contextmanager
 def server_with(kind: Database, folder: Path, **settings: str) -> Iterator[Server]:
-    """Yield a server with an empty database of that kind and the work pool."""
+    """Yield a server with an empty database of this kind and with the work pool."""
     with database(kind) as connection:
         server = Server(folder, **connection, **settings)
         try:
@@ -193,7 +189,7 @@ def server_with(kind: Database, folder: Path, **settings: str) -> Iterator[Serve
 
 @contextmanager
 def working(server: Server, folder: Path) -> Iterator[Worker]:
-    """Yield a worker that is stopped afterwards."""
+    """Yield a running worker, which is stopped afterwards."""
     worker = Worker(server, folder / "worker.log")
     try:
         yield worker
@@ -204,7 +200,7 @@ def working(server: Server, folder: Path) -> Iterator[Worker]:
 def wait_until(
     condition: Callable[[], object], what: str, longest: float = LONGEST, pause: float = 0.2
 ) -> float:
-    """Return the seconds until a condition held."""
+    """Wait until a condition is true and return the seconds that it took."""
     started = time.monotonic()
     while not condition():
         assert time.monotonic() - started < longest, f"{what} did not come in {longest:.0f} s"
@@ -213,26 +209,17 @@ def wait_until(
 
 
 def processes(flow_run: str) -> list[int]:
-    """Return the processes in which a flow run works, the worker's own aside."""
-    mark = f"PREFECT__FLOW_RUN_ID={flow_run}".encode()
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            if mark in (path / "environ").read_bytes():
-                found.append(int(path.name))
-        except OSError:
-            continue
-    return found
+    """Return the ids of a flow run's processes, without the worker's own."""
+    return list(processes_with(f"PREFECT__FLOW_RUN_ID={flow_run}"))
 
 
 def kill(flow_run: str) -> None:
-    """Kill the processes of a flow run."""
     for pid in processes(flow_run):
         os.kill(pid, signal.SIGKILL)
 
 
 def _clean() -> dict[str, str]:
-    """Return the environment without what it says of another server."""
+    """Return the environment without variables of another server."""
     return {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
 
 

@@ -1,4 +1,4 @@
-"""A deployment's runs: what the watcher sees of one, and which of the late ones trains."""
+"""A deployment's runs: what is shown of them, and which of several late ones trains."""
 
 import time
 from datetime import UTC, datetime, timedelta
@@ -17,22 +17,22 @@ on_sqlite = pytest.mark.parametrize("server", ["sqlite"], indirect=True)
 
 @on_sqlite
 @pytest.mark.timeout(400)
-def test_of_the_runs_that_an_outage_left_only_the_latest_trains(
+def test_after_an_outage_only_the_latest_scheduled_run_trains(
     server: Server, tmp_path: Path
 ) -> None:
-    """The others are cancelled, saying for which; one that a person started is not."""
+    """The others end as Cancelled and name it; a run that a person started is not cancelled."""
     store = tmp_path / "artifacts"
     first = datetime.now(UTC) + timedelta(seconds=12)
     every = f"DTSTART:{first:%Y%m%dT%H%M%S}\nFREQ=SECONDLY;INTERVAL=4;COUNT={N_LATE}"
     schedule = {"schedule": {"rrule": every, "timezone": "Etc/UTC"}, "active": True}
     deployment = server.deploy("nightly", store, CONFIG, schedules=[schedule])
-    wanted = server.submit(deployment, parameters={"note": "by a person"})
+    by_hand = server.submit(deployment, parameters={"note": "by a person"})
     wait_until(lambda: len(_scheduled(server, deployment)) == N_LATE, "the schedule")
     time.sleep(max(0.0, (first - datetime.now(UTC)).total_seconds()) + 4 * N_LATE)
     with working(server, tmp_path):
         late = _scheduled(server, deployment)
         ended = [server.wait_for(run["id"]) for run in late]
-        assert server.wait_for(wanted)["state"]["name"] == "Completed"
+        assert server.wait_for(by_hand)["state"]["name"] == "Completed"
     assert [run["state"]["name"] for run in ended] == ["Cancelled"] * (N_LATE - 1) + ["Completed"]
     for run in ended[:-1]:
         assert run["state"]["message"].startswith("a later scheduled run is due: ")
@@ -43,15 +43,15 @@ def test_of_the_runs_that_an_outage_left_only_the_latest_trains(
 def test_a_deployed_run_shows_its_log_and_few_task_runs(
     server: Server, worker: Worker, tmp_path: Path
 ) -> None:
-    """What the library says at INFO stands in the run's log, once."""
+    """The run's log has the library's INFO messages, once each."""
     deployment = server.deploy("logged", tmp_path / "artifacts", CONFIG)
     run = server.submit(deployment)
     assert server.wait_for(run)["state"]["name"] == "Completed"
     wait_until(lambda: "Finished in state Completed()" in server.logs(run), "the end of the log")
-    said = server.logs(run)
+    lines = server.logs(run)
     for step in (20, 40):
-        assert sum(line.startswith(f"step {step}: batch accuracy") for line in said) == 1
-    assert len(said) < 60
+        assert sum(line.startswith(f"step {step}: batch accuracy") for line in lines) == 1
+    assert len(lines) < 60
     task_runs = server.post("task_runs/filter", flow_runs={"id": {"any_": [run]}})
     assert 7 <= len(task_runs) <= 50
 
@@ -60,7 +60,7 @@ def test_a_deployed_run_shows_its_log_and_few_task_runs(
 def test_a_store_that_cannot_be_written_ends_a_run_at_once(
     server: Server, worker: Worker, tmp_path: Path
 ) -> None:
-    """The state names the path and what to do; nothing was trained."""
+    """The state's message names the path and says what to do."""
     (tmp_path / "file").write_text("no folder")
     run = server.submit(server.deploy("unwritable", tmp_path / "file" / "artifacts", CONFIG))
     ended = server.wait_for(run)
@@ -73,7 +73,7 @@ def test_a_store_that_cannot_be_written_ends_a_run_at_once(
 def test_a_store_in_the_workers_temporary_folder_is_refused(
     server: Server, worker: Worker, tmp_path: Path
 ) -> None:
-    """Where nobody said in which folder runs work, a relative store would be lost."""
+    """Without a working folder in the deployment, a relative store would be lost."""
     (tmp_path / "source").mkdir()
     deployment = server.deploy(
         "lost",

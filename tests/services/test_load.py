@@ -1,4 +1,4 @@
-"""Runs that come all at once: each is run once, and none is lost, with either database."""
+"""Runs that are submitted at once each run exactly once, with either database."""
 
 from collections import Counter
 from pathlib import Path
@@ -14,10 +14,10 @@ N_SIDE_BY_SIDE = 2
 SEEDS = [0, 1, 2, 2]
 
 
-def test_runs_that_come_at_once_are_each_done_once(
+def test_runs_submitted_at_once_each_run_once(
     server: Server, worker: Worker, tmp_path: Path
 ) -> None:
-    """One folder a run, one training a key, never more side by side than are allowed."""
+    """One folder per run, one training per key, never more concurrent runs than allowed."""
     store = tmp_path / "artifacts"
     deployment = server.deploy("load", store, loading.CONFIG, limit=N_SIDE_BY_SIDE)
     load = loading.submit(server, deployment, store, SEEDS, longest=300)

@@ -1,4 +1,4 @@
-"""Names and a note that would be markup: wherever a run is shown, they are text."""
+"""Names and a note that look like markup are shown as text, wherever a run is shown."""
 
 import json
 import re
@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Dialog, Page
 
+from tests.commands import TINY
 from tests.services import hostile
 from tests.services.servers import ROOT, Server
 from tests.services.watching import SECONDS, artifacts, open_artifact, pages_of
@@ -30,9 +31,8 @@ from flows.train_and_explain import train_and_explain
 config, note = json.loads(sys.stdin.read())
 train_and_explain(RunConfig.model_validate(config), note=note)
 """
-TRAIN = {"steps": 60, "batch_size": 16, "conv1_filters": 2, "conv2_filters": 3, "dense1_units": 8}
 NOTE = " ".join(hostile.NOTE.split())
-# What the data would make if they were read as markup. Prefect's own pages have scripts.
+# Elements that the data would create as markup. Prefect's own pages have scripts.
 ELEMENTS = "img[src=x], a[href^='javascript:'], a[href*='evil.example'], del, s, article script"
 IN_OURS = f"{ELEMENTS}, script"
 MARKED = "strong, b, em, i, code, h1, h2, li, a"
@@ -41,7 +41,7 @@ MARKED_TEXT = re.compile(r"^\s*(b|i|c|h|heading|item|press|p)\s*$")
 
 @dataclass(frozen=True)
 class Shown:
-    """The run with hostile names, and where its pages are served."""
+    """The run with hostile names, and the address of the report server."""
 
     server: Server
     folder: Path
@@ -51,35 +51,35 @@ class Shown:
 
 @dataclass
 class Caught:
-    """What a page did that it must not do."""
+    """What a page did, to check that it did nothing forbidden."""
 
     dialogs: list[str] = field(default_factory=list)
-    asked: list[str] = field(default_factory=list)
+    requested: list[str] = field(default_factory=list)
 
     def watch(self, page: Page) -> None:
-        """Note what the page does from now on."""
+        """Record what the page does from now on."""
         page.on("dialog", self._dialog)
-        page.on("request", lambda request: self.asked.append(request.url))
+        page.on("request", lambda request: self.requested.append(request.url))
 
     def _dialog(self, dialog: Dialog) -> None:
         self.dialogs.append(dialog.message)
         dialog.dismiss()
 
     def check(self, page: Page, forbidden: str = ELEMENTS) -> None:
-        """Raise where the page ran, asked for or made something that the data say."""
+        """Fail if the data made the page run a script, send a request or create an element."""
         assert self.dialogs == []
         assert page.title() != "owned"
-        assert [url for url in self.asked if "evil.example" in url] == []
+        assert [url for url in self.requested if "evil.example" in url] == []
         assert page.locator(forbidden).all_text_contents() == []
         assert page.locator(MARKED).filter(has_text=MARKED_TEXT).all_text_contents() == []
 
 
 @pytest.fixture(scope="module")
 def shown(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
-    """A run of hostile pictures with a hostile note."""
-    pictures = hostile.write(tmp_path_factory.mktemp("pictures"))
+    """A run on hostile image files with a hostile note."""
+    images = hostile.write(tmp_path_factory.mktemp("images"))
     store = tmp_path_factory.mktemp("store")
-    config = {"data": {"source": "folder", "path": str(pictures)}, "train": TRAIN}
+    config = {"data": {"source": "folder", "path": str(images)}, "train": {"steps": 60, **TINY}}
     with pages_of(server, store) as environment:
         subprocess.run(
             [sys.executable, "-c", RUN],
@@ -95,15 +95,15 @@ def shown(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 def test_every_artifact_shows_the_data_as_text(shown: Shown, page: Page) -> None:
-    """No page of the UI does what a name or the note says; the page of pictures shows the note."""
+    """No page of the UI interprets a name or the note; the page of figures shows the note."""
     caught = Caught()
     caught.watch(page)
-    made = artifacts(shown.server, shown.flow_run)
-    assert {"metrics", "why-each-step-ran", "pictures", "links", "trend", "gate"} <= set(made)
+    found = artifacts(shown.server, shown.flow_run)
+    assert {"metrics", "why-each-step-ran", "pictures", "links", "trend", "gate"} <= set(found)
     texts = {}
-    for key, artifact in made.items():
+    for key, artifact in found.items():
         open_artifact(page, shown.server, artifact)
-        page.wait_for_timeout(500)  # a picture that cannot be loaded takes a moment to say so
+        page.wait_for_timeout(500)  # a failed request for an image takes a moment
         caught.check(page)
         texts[key] = _plain(page.inner_text("body"))
     assert NOTE in texts["pictures"]
@@ -111,7 +111,7 @@ def test_every_artifact_shows_the_data_as_text(shown: Shown, page: Page) -> None
 
 
 def test_the_page_of_the_flow_run_shows_no_markup(shown: Shown, page: Page) -> None:
-    """Its parameters, among them the note, are text."""
+    """Its parameters, including the note, are shown as text."""
     caught = Caught()
     caught.watch(page)
     page.goto(f"{shown.server.address}/runs/flow-run/{shown.flow_run}")
@@ -123,9 +123,9 @@ def test_the_page_of_the_flow_run_shows_no_markup(shown: Shown, page: Page) -> N
     caught.check(page)
 
 
-@pytest.mark.parametrize("served", [True, False], ids=["page server", "file"])
+@pytest.mark.parametrize("served", [True, False], ids=["report server", "file"])
 def test_the_report_shows_names_and_note_as_text(shown: Shown, page: Page, served: bool) -> None:
-    """All ten names and the note can be read, and do nothing, guarded by the server or not."""
+    """All names and the note are readable text, with or without the server's headers."""
     caught = Caught()
     caught.watch(page)
     address = f"{shown.pages}/{shown.folder.name}" if served else f"file://{shown.folder}"
@@ -139,8 +139,8 @@ def test_the_report_shows_names_and_note_as_text(shown: Shown, page: Page, serve
         assert _plain(name) in text
 
 
-def test_the_index_does_nothing_that_the_data_say(shown: Shown, page: Page) -> None:
-    """The list of runs links to the report and to nothing else."""
+def test_the_list_of_runs_shows_no_markup(shown: Shown, page: Page) -> None:
+    """It links to the report and to nothing else."""
     caught = Caught()
     caught.watch(page)
     page.goto(shown.pages)
@@ -150,5 +150,5 @@ def test_the_index_does_nothing_that_the_data_say(shown: Shown, page: Page) -> N
 
 
 def _plain(text: str) -> str:
-    """Return a page's text in one line, without the letters that only break addresses."""
+    """Return a page's text on one line, without the characters that only break addresses."""
     return " ".join(text.replace("\N{WORD JOINER}", "").split())

@@ -1,9 +1,8 @@
-"""Cancel, kill and outage, as they befall a run that a worker started: real processes throughout.
+"""Cancel, kill and outage of runs that a worker started, all with real processes.
 
-FILTERSCOPE_OUTAGES says how often each is tried; `make soak` sets it.
+FILTERSCOPE_OUTAGES sets how often each is tried; `make soak` sets it.
 """
 
-import json
 import logging
 import os
 import signal
@@ -12,10 +11,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.commands import TINY, latest
 from tests.services.servers import BIN, Run, Server, Worker, kill, processes, wait_until, working
 
 pytestmark = [
@@ -25,24 +24,16 @@ pytestmark = [
 
 log = logging.getLogger(__name__)
 CANCEL_SECONDS = 10.0
-# A network so small that its training takes some 10 s; a checkpoint twice a second.
-TRAIN = {
-    "steps": 12_000,
-    "batch_size": 16,
-    "conv1_filters": 2,
-    "conv2_filters": 3,
-    "dense1_units": 8,
-}
 CONFIG: Run = {
     "data": {"source": "digits"},
-    "train": TRAIN,
+    "train": {"steps": 12_000, **TINY},  # takes about 10 s
     "runtime": {"checkpoint_seconds": 0.5},
 }
 
 
 @dataclass
 class Machine:
-    """A deployment that allows one run at a time, its store, and a run in training."""
+    """A deployment that allows one run at a time, its store, and a run that is training."""
 
     server: Server
     worker: Worker
@@ -51,13 +42,13 @@ class Machine:
     run: str
 
     def again(self) -> Run:
-        """Return the end of another run with the same settings."""
+        """Run again with the same settings and return the finished run."""
         return self.server.wait_for(self.server.submit(self.deployment))
 
 
 @pytest.fixture
 def machine(server: Server, tmp_path: Path) -> Iterator[Machine]:
-    """A run under way on an operator's machine; it has written a checkpoint."""
+    """An operator's machine with a run in progress that has written a checkpoint."""
     store = tmp_path / "artifacts"
     deployment = server.deploy(tmp_path.name, store, CONFIG)
     with working(server, tmp_path) as worker:
@@ -68,7 +59,7 @@ def machine(server: Server, tmp_path: Path) -> Iterator[Machine]:
 
 
 def test_a_cancel_ends_the_training_at_once(machine: Machine, attempt: int) -> None:
-    """Within 10 s no process is left; the state says so, and the next run goes on from there."""
+    """Within 10 s no process is left; the state is Cancelled, and the next run resumes."""
     machine.server.cancel(machine.run)
     started = time.monotonic()
     took = wait_until(lambda: not processes(machine.run), "the end", CANCEL_SECONDS)
@@ -80,7 +71,7 @@ def test_a_cancel_ends_the_training_at_once(machine: Machine, attempt: int) -> N
 
 
 def test_a_killed_run_is_crashed_and_the_next_completes(machine: Machine, attempt: int) -> None:
-    """The worker notices at once, and the slot is free."""
+    """The worker notices at once, and frees the slot."""
     kill(machine.run)
     started = time.monotonic()
     ended = machine.server.wait_for(machine.run, longest=15)
@@ -95,7 +86,7 @@ def test_a_killed_run_is_crashed_and_the_next_completes(machine: Machine, attemp
 def test_a_killed_worker_takes_its_run_with_it(
     machine: Machine, attempt: int, tmp_path: Path
 ) -> None:
-    """It says itself that it crashed, or completes; another worker's goes on from there."""
+    """The run reports that it crashed, or completes; a run of another worker resumes."""
     machine.worker.kill()
     started = time.monotonic()
     took = wait_until(lambda: not processes(machine.run), "the end", 20)
@@ -109,8 +100,8 @@ def test_a_killed_worker_takes_its_run_with_it(
         _assert_one_training_went_on(machine)
 
 
-def test_a_server_that_restarts_is_not_noticed(machine: Machine, attempt: int) -> None:
-    """The training goes on meanwhile and the run completes, holding its slot till then."""
+def test_a_run_survives_a_restart_of_the_server(machine: Machine, attempt: int) -> None:
+    """The training continues and the run completes, holding its slot until then."""
     machine.server.stop()
     time.sleep(2)
     machine.server.start()
@@ -118,16 +109,16 @@ def test_a_server_that_restarts_is_not_noticed(machine: Machine, attempt: int) -
     assert (ended["state"]["name"], ended["run_count"]) == ("Completed", 1)
     wait_until(lambda: machine.server.slots_taken(machine.deployment) == 0, "a free slot", 15)
     assert machine.again()["state"]["name"] == "Completed"
-    assert [step["state"] for step in _latest(machine)["steps"]] == ["cached"] * 6
+    assert [step["state"] for step in latest(machine.store)["steps"]] == ["cached"] * 6
     _assert_nothing_is_broken(machine.store)
 
 
 def test_two_runs_of_one_key_never_train_at_once(
     machine: Machine, attempt: int, tmp_path: Path
 ) -> None:
-    """A run of another deployment waits for the training that is under way, and takes it over."""
+    """A run of another deployment waits for the training in progress, and takes it over."""
     for pid in processes(machine.run):
-        os.kill(pid, signal.SIGSTOP)  # else it may be done before the other is there
+        os.kill(pid, signal.SIGSTOP)  # or it might end before the other one starts
     other = machine.server.deploy(f"{tmp_path.name}-other", machine.store, CONFIG)
     waiting = machine.server.submit(other)
     wait_until(
@@ -139,15 +130,15 @@ def test_two_runs_of_one_key_never_train_at_once(
 
 
 def _tell(words: str, *seconds: float) -> None:
-    """Log what was measured; the last of the seconds is the moment at which it began."""
+    """Log measured durations; the last value is the time at which the measurement started."""
     log.info(words, *seconds[:-1], time.monotonic() - seconds[-1])
 
 
 def _assert_one_training_went_on(machine: Machine) -> None:
-    """The last run trained, from a checkpoint of the one before, and all is whole."""
-    trained = _latest(machine)["steps"][1]
+    """The last run resumed the training of the one before, and nothing is broken."""
+    trained = latest(machine.store)["steps"][1]
     assert trained["state"] == "ran"
-    assert "went on from step" in trained["why"]
+    assert "resumed from step" in trained["why"]
     assert len(list((machine.store / "store/model").iterdir())) == 1
     _assert_nothing_is_broken(machine.store)
 
@@ -158,9 +149,3 @@ def _assert_nothing_is_broken(store: Path) -> None:
     assert found.returncode == 0, found.stdout
     assert "nothing is broken" in found.stdout
     assert not list((store / "checkpoints").glob("*"))
-
-
-def _latest(machine: Machine) -> dict[str, Any]:
-    path = max((machine.store / "runs").glob("2*/run.json"))
-    record: dict[str, Any] = json.loads(path.read_text())
-    return record

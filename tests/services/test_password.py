@@ -1,4 +1,4 @@
-"""One setting, and nobody gets in without the password: server, UI, page server, worker."""
+"""One setting protects server, UI and report server with a password, and the worker knows it."""
 
 import subprocess
 import sys
@@ -9,8 +9,9 @@ import httpx
 import pytest
 from playwright.sync_api import Browser
 
+from tests.commands import wait_for
 from tests.services.asking import asked
-from tests.services.operated import Operated, wait_for
+from tests.services.operated import Operated
 
 pytestmark = [pytest.mark.service, pytest.mark.timeout(600)]
 PASSWORD = "admin:geheim-7f3a"
@@ -28,16 +29,18 @@ def operated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
 
 
 @pytest.mark.parametrize("auth", [None, ("admin", "wrong"), ("", "geheim-7f3a")])
-def test_nobody_gets_in_without(operated: Operated, auth: tuple[str, str] | None) -> None:
-    """API and page server answer 401 to everything but the question whether the server lives."""
+def test_without_the_password_every_request_is_refused(
+    operated: Operated, auth: tuple[str, str] | None
+) -> None:
+    """API and report server respond with 401."""
     for path in ("/deployments/filter", "/flow_runs/filter", "/block_documents/filter"):
         assert asked("POST", f"{operated.api}{path}", json={}, auth=auth).status_code == 401
     assert asked("GET", f"{operated.api}/admin/settings", auth=auth).status_code == 401
     assert httpx.get(operated.pages, auth=auth).status_code == 401
 
 
-def test_who_knows_it_gets_in_and_runs_go_on(operated: Operated) -> None:
-    """The worker knows it: a run is completed; up and status work; no file has the password."""
+def test_with_the_password_everything_works(operated: Operated) -> None:
+    """A run completes, up and status succeed, and no file contains the password."""
     assert operated.end(operated.start_run(**SHORT)) == "Completed"
     assert httpx.get(operated.pages, auth=operated.auth).status_code == 200
     assert operated.do("status").returncode == 0
@@ -47,18 +50,18 @@ def test_who_knows_it_gets_in_and_runs_go_on(operated: Operated) -> None:
             assert b"geheim-7f3a" not in path.read_bytes(), path
 
 
-def test_commands_that_do_not_know_it_say_so(operated: Operated) -> None:
-    """The message names the setting."""
+def test_a_command_without_the_password_names_the_setting(operated: Operated) -> None:
+    """It fails with one message."""
     without = operated.folder / "without"
     text = operated.file.read_text()
     without.write_text(text.replace(f"PREFECT_SERVER_API_AUTH_STRING={PASSWORD}\n", ""))
     done = operated.do("automations", FILTERSCOPE_SETTINGS=str(without))
     assert done.returncode == 1
-    assert "lets only those in who know its password; set PREFECT_API_AUTH_STRING" in done.stderr
+    assert "requires the right password; set PREFECT_API_AUTH_STRING" in done.stderr
 
 
-def test_a_worker_elsewhere_needs_it_and_takes_runs(operated: Operated, tmp_path: Path) -> None:
-    """A second machine: one part, the address and the password of the first."""
+def test_a_worker_of_another_installation_can_run_flows(operated: Operated, tmp_path: Path) -> None:
+    """Like a second machine it has one part, and the address and the password of the first."""
     operated.do("down", "worker")
     second = Operated(tmp_path, PREFECT_API_URL=operated.api, PREFECT_API_AUTH_STRING=PASSWORD)
     try:
@@ -72,8 +75,8 @@ def test_a_worker_elsewhere_needs_it_and_takes_runs(operated: Operated, tmp_path
     assert second.processes() == []
 
 
-def test_a_part_in_the_foreground_is_what_up_and_down_know(operated: Operated) -> None:
-    """As systemd starts it: its process is the part's, and ends cleanly when asked."""
+def test_up_and_down_know_a_part_that_runs_in_the_foreground(operated: Operated) -> None:
+    """Started as systemd does it, it is the part's process, and down stops it."""
     operated.do("down", "pages")
     words = [sys.executable, "-m", "deployments.operate", "foreground", "pages"]
     started = subprocess.Popen(words, env=operated.environment(), stderr=subprocess.DEVNULL)
@@ -91,8 +94,8 @@ def test_a_part_in_the_foreground_is_what_up_and_down_know(operated: Operated) -
         operated.up()
 
 
-def test_the_browser_asks_for_it(operated: Operated, browser: Browser) -> None:
-    """The UI shows nothing before, its dashboard after; the page server asks the browser."""
+def test_the_browser_asks_for_the_password(operated: Operated, browser: Browser) -> None:
+    """The UI shows its dashboard only afterwards; the report server asks through the browser."""
     page = browser.new_page()
     page.goto(operated.api.removesuffix("/api"))
     field = page.locator("input[type=password]")

@@ -1,42 +1,49 @@
 """report.html as a person sees it, in a real browser without a network."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Page
 
 pytestmark = pytest.mark.service
 
 FIGURES = 5 + 2 * 4
 
 
-@pytest.mark.parametrize("width", [400, 700, 1300])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_report_fits_and_shows_every_picture(
-    browser: Browser, run_folder: Path, width: int, scheme: str
-) -> None:
-    """Nothing is wider than the window, all pictures are there, nothing is asked of a network."""
+@pytest.fixture
+def offline(browser: Browser, width: int, scheme: str) -> Iterator[Page]:
+    """A window of a given width and color scheme, without a network."""
     context = browser.new_context(
         viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True
     )
-    page = context.new_page()
-    asked: list[str] = []
-    said: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
-    page.on("console", lambda message: said.append(message.text))
+    yield context.new_page()
+    context.close()
+
+
+@pytest.mark.parametrize("width", [400, 700, 1300])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_report_fits_and_shows_every_figure(
+    offline: Page, run_folder: Path, width: int, scheme: str
+) -> None:
+    """Nothing is wider than the window, and nothing is requested from a network."""
+    page = offline
+    requested: list[str] = []
+    logged: list[str] = []
+    page.on("request", lambda request: requested.append(request.url))
+    page.on("console", lambda message: logged.append(message.text))
     page.goto(f"file://{run_folder / 'report.html'}")
     page.evaluate("Promise.all([...document.images].map(image => image.decode()))")
     figures = "[...document.querySelectorAll('section > figure > img')]"
     widths = page.evaluate(f"{figures}.map(image => image.naturalWidth)")
     assert widths == [1040] * FIGURES
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    assert {url.partition(":")[0] for url in asked} <= {"file", "data"}
-    assert said == []
-    context.close()
+    assert {url.partition(":")[0] for url in requested} <= {"file", "data"}
+    assert logged == []
 
 
-def test_the_report_says_what_matters(browser: Browser, run_folder: Path) -> None:
-    """Accuracy with its interval, data, recipe, what ran and why can be read on the page."""
+def test_the_report_has_the_main_results(browser: Browser, run_folder: Path) -> None:
+    """The page shows accuracy with its interval, data, recipe, what ran, and why."""
     page = browser.new_page()
     page.goto(f"file://{run_folder / 'report.html'}")
     text = page.inner_text("body")
@@ -59,14 +66,11 @@ def test_the_report_says_what_matters(browser: Browser, run_folder: Path) -> Non
 
 @pytest.mark.parametrize("width", [400, 1300])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_filters_page_opens_where_it_is_clicked(
-    browser: Browser, run_folder: Path, width: int, scheme: str
+def test_a_click_on_a_filter_opens_its_page(
+    offline: Page, run_folder: Path, width: int, scheme: str
 ) -> None:
-    """It alone is shown and fits; the next filter's and the way back are a click away."""
-    context = browser.new_context(
-        viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True
-    )
-    page = context.new_page()
+    """Only this page is shown, and it fits; one click leads to the next filter, or back."""
+    page = offline
     page.goto(f"file://{run_folder / 'report.html'}")
     shown = page.locator("section:visible")
     n_sections = shown.count()
@@ -93,4 +97,3 @@ def test_a_filters_page_opens_where_it_is_clicked(
     assert "Filter 8 of conv2" in shown.inner_text()
     page.get_by_role("link", name="all filters of conv2").click()
     assert shown.count() == n_sections
-    context.close()

@@ -1,4 +1,4 @@
-"""What somebody who watches a run has before them: a page server, the run's pages in the UI."""
+"""What a person who watches a run uses: the report server, and the run's pages in the UI."""
 
 import subprocess
 import sys
@@ -18,7 +18,7 @@ Environment = dict[str, str]
 
 @contextmanager
 def pages_of(server: Server, store: Path) -> Iterator[Environment]:
-    """Yield the environment of runs whose folders a page server serves."""
+    """Yield the environment of runs whose folders a report server serves."""
     port = str(free_port())
     address = f"http://127.0.0.1:{port}"
     environment = {
@@ -31,7 +31,7 @@ def pages_of(server: Server, store: Path) -> Iterator[Environment]:
         [sys.executable, "-m", "flows.report_server"], env=environment, cwd=ROOT
     )
     try:
-        wait_until(lambda: _answers(address), f"the page server at {address}")
+        wait_until(lambda: _answers(address), f"the report server at {address}")
         yield environment
     finally:
         serving.terminate()
@@ -41,17 +41,17 @@ def pages_of(server: Server, store: Path) -> Iterator[Environment]:
 def artifacts(server: Server, flow_run: str) -> dict[str, Run]:
     """Return the artifacts of a flow run by key."""
     wanted = {"flow_run_id": {"any_": [flow_run]}}
-    return {made["key"]: made for made in server.post("artifacts/filter", artifacts=wanted)}
+    return {item["key"]: item for item in server.post("artifacts/filter", artifacts=wanted)}
 
 
 def open_artifact(page: Page, server: Server, artifact: Run) -> None:
-    """Open an artifact's page in the UI and wait until its content is there."""
+    """Open an artifact's page in the UI and wait for its content."""
     page.goto(f"{server.address}/artifacts/artifact/{artifact['id']}")
     page.get_by_text("Show raw data").wait_for(timeout=SECONDS)
 
 
-def picture_widths(page: Page) -> list[int]:
-    """Return how wide each picture of a page is once decoded; one that is broken raises."""
+def image_widths(page: Page) -> list[int]:
+    """Return the decoded width of each image of a page; raises for a broken one."""
     page.evaluate("Promise.all([...document.images].map(image => image.decode()))")
     widths: list[int] = page.evaluate("[...document.images].map(image => image.naturalWidth)")
     return widths

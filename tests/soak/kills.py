@@ -1,7 +1,6 @@
-"""Kills real runs in chosen phases, as a power cut or an impatient operator would."""
+"""Kills real runs in chosen phases, as a power failure or an impatient operator would."""
 
 import functools
-import json
 import random
 import signal
 import subprocess
@@ -15,7 +14,9 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-# The command, with MNIST from this machine, and checkpoints whatever they cost.
+from tests.commands import latest
+
+# The command, with MNIST from a local server, and checkpoints without a limit on their cost.
 COMMAND = """
 import sys
 from cnn.data import published
@@ -32,12 +33,12 @@ WORDS = (
 )
 PHASES = ("download", "training", "checkpoint", "publishing", "mining", "report")
 _PIECE = 1 << 16  # bytes
-_LONGEST = 300.0  # seconds until a phase must have come
+_LONGEST = 300.0  # seconds to wait for a phase or for the end of a run
 
 
 @dataclass(frozen=True)
 class Killed:
-    """A run that was killed: in which phase, what was seen of it, and how it had ended."""
+    """A killed run: its phase, what showed that phase, and its exit code."""
 
     phase: str
     seen: str
@@ -46,11 +47,11 @@ class Killed:
 
 @contextmanager
 def served(folder: Path, pause: float) -> Iterator[str]:
-    """Serve a folder's files in pieces with a pause in seconds after each; yields the address."""
+    """Serve a folder's files in pieces, with a pause in seconds after each; yields the address."""
 
     class Handler(SimpleHTTPRequestHandler):
         def copyfile(self, source: Any, outputfile: Any) -> None:
-            with suppress(ConnectionError):  # who fetched it was killed
+            with suppress(ConnectionError):  # the client was killed
                 while piece := source.read(_PIECE):
                     outputfile.write(piece)
                     time.sleep(pause)
@@ -68,7 +69,7 @@ def served(folder: Path, pause: float) -> Iterator[str]:
 
 
 def start(address: str, store: Path, log: Path, *words: str) -> subprocess.Popen[bytes]:
-    """Start a run in its own process; what it says goes to `log`."""
+    """Start a run in its own process; its output goes to `log`."""
     command = [sys.executable, "-c", COMMAND, address, *WORDS, *words, "--store", str(store)]
     with log.open("ab") as stream:
         return subprocess.Popen(command, stdout=stream, stderr=stream, cwd=store.parent)
@@ -77,32 +78,25 @@ def start(address: str, store: Path, log: Path, *words: str) -> subprocess.Popen
 def kill_in(
     phase: str, address: str, store: Path, log: Path, chance: random.Random
 ) -> Killed | None:
-    """Start a run, wait for a moment of a phase, and kill it there; None if it was missed."""
+    """Start a run and kill it at a moment of a phase; return None if the moment was missed."""
     moment = _moments(store, chance)[phase]
     process = start(address, store, log)
     deadline = time.monotonic() + _LONGEST
     while not (seen := moment()):
-        if process.poll() is not None:  # the moment was shorter than this process's turn
+        if process.poll() is not None:  # the moment was too short to be seen
             assert process.returncode == 0, log.read_text()
             return None
-        assert time.monotonic() < deadline, f"{phase} did not come:\n{log.read_text()}"
+        assert time.monotonic() < deadline, f"{phase} was not reached:\n{log.read_text()}"
         time.sleep(0.0005)
     process.send_signal(signal.SIGKILL)
     return Killed(phase, seen, process.wait())
 
 
 def run_again(address: str, store: Path, log: Path, *words: str) -> dict[str, Any]:
-    """Run plainly to the end and return what run.json says."""
+    """Run to the end and return run.json."""
     process = start(address, store, log, *words)
     assert process.wait(_LONGEST) == 0, log.read_text()
-    return record(store)
-
-
-def record(store: Path) -> dict[str, Any]:
-    """Return what the run.json of a store's last run says."""
-    path = max((store / "runs").glob("2*/run.json"))
-    read: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return read
+    return latest(store)
 
 
 def digests(record: dict[str, Any]) -> dict[str, str]:
@@ -117,15 +111,8 @@ def files(store: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for place in places for p in (folder / place).iterdir()}
 
 
-def leftovers(store: Path) -> list[str]:
-    """Return what should not be there after a run: temporaries, checkpoints, quarantine."""
-    parts = [str(path.relative_to(store)) for path in store.rglob("*.part")]
-    others = [str(path.relative_to(store)) for path in (store / "checkpoints").glob("*")]
-    return parts + others + [str(path) for path in (store / "quarantine").glob("*")]
-
-
 def _moments(store: Path, chance: random.Random) -> dict[str, Callable[[], str]]:
-    """Return for each phase what tells, with a word on it, that its moment has come."""
+    """Return, by phase, functions that return "" until the phase's moment, then describe it."""
     kinds = ("dataset", "model", "evaluation", "filters", "report", "run")
     n_bytes = chance.randrange(9_000_000)
     place = chance.choice(kinds)
@@ -147,7 +134,7 @@ def _moments(store: Path, chance: random.Random) -> dict[str, Callable[[], str]]
 
 
 def _appears(folder: Path, pattern: str, pause: float, number: int = 1) -> Callable[[], str]:
-    """Return what names a path of that pattern, some seconds after the `number`th was seen."""
+    """Return a function that is true some seconds after `number` paths of a pattern appeared."""
     found: dict[str, float] = {}
 
     def seen() -> str:

@@ -1,6 +1,6 @@
-"""Real MNIST runs, killed at chosen moments: each plain re-run ends as if nothing had been.
+"""Real MNIST runs, killed at chosen moments: running again gives the same bytes.
 
-A sample by default, one kill in two of the phases; FILTERSCOPE_KILLS asks for that many in each.
+One kill in each of two phases by default; FILTERSCOPE_KILLS sets the number of kills in each phase.
 """
 
 import logging
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import commands
 from tests.soak import kills
 
 pytestmark = [pytest.mark.slow, pytest.mark.real_mnist, pytest.mark.timeout(900)]
@@ -24,7 +25,7 @@ PHASES = kills.PHASES if N_KILLS else ("training", "publishing")
 
 @pytest.fixture(scope="module")
 def reference(mnist_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The store of a run that nothing interrupted."""
+    """The store of an uninterrupted run."""
     store = tmp_path_factory.mktemp("whole") / "artifacts"
     with kills.served(mnist_dir, 0.0) as address:
         kills.run_again(address, store, store.parent / "log.txt")
@@ -36,7 +37,7 @@ def reference(mnist_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 def test_a_killed_run_ends_with_the_same_bytes(
     phase: str, number: int, reference: Path, mnist_dir: Path, tmp_path: Path
 ) -> None:
-    """SIGKILL in a phase, then the same command: same digests and files, nothing left over."""
+    """After SIGKILL the same command gives the same digests and files, and nothing else is left."""
     pause = 0.01 if phase == "download" else 0.0
     with kills.served(mnist_dir, pause) as address:
         for attempt in range(_N_ATTEMPTS):
@@ -49,12 +50,12 @@ def test_a_killed_run_ends_with_the_same_bytes(
         assert killed, f"{phase} was missed {_N_ATTEMPTS} times"
         record = kills.run_again(address, store, words)
     (training,) = (step for step in record["steps"] if step["step"] == "train_model")
-    resumed = re.search(r"went on from step ([\d,]+)", training["why"])
-    went_on = f", went on from step {resumed[1].rstrip(',')}" if resumed else ""
-    log.info("%s at %s: train_model %s%s", phase, killed.seen, training["state"], went_on)
+    resumed = re.search(r"resumed from step ([\d,]+)", training["why"])
+    resumed_from = f", resumed from step {resumed[1].rstrip(',')}" if resumed else ""
+    log.info("%s at %s: train_model %s%s", phase, killed.seen, training["state"], resumed_from)
     assert killed.returncode == -9
-    assert kills.digests(record) == kills.digests(kills.record(reference))
+    assert kills.digests(record) == kills.digests(commands.latest(reference))
     assert kills.files(store) == kills.files(reference)
-    assert kills.leftovers(store) == []
+    assert commands.temporaries(store) == []
     if phase == "training":
         assert resumed

@@ -1,4 +1,4 @@
-"""What concerns the flow runs of a deployment only; the services' tests see them for real."""
+"""Rules for flow runs of a deployment; the tests of the services use real deployments."""
 
 import logging
 import tempfile
@@ -19,44 +19,44 @@ DIGITS = config.validate({"data": {"source": "digits"}})
 
 
 def _deployed(monkeypatch: pytest.MonkeyPatch, **more: object) -> None:
-    """Take every flow run for one of a deployment."""
+    """Treat every flow run as one of a deployment."""
     run = FlowRun(flow_id=uuid4(), deployment_id=uuid4(), **more)
     monkeypatch.setattr(deployment, "flow_run", lambda: run)
     monkeypatch.setattr(deployment, "_end_with_the_worker", lambda: None)  # pytest has none
 
 
-def test_the_waits_before_another_attempt_grow() -> None:
-    """There are two, the second longer."""
+def test_a_download_is_retried_twice() -> None:
+    """The second wait is longer than the first."""
     first, second = deployment.RETRY_SECONDS
     assert 0 < first < second
     assert load_dataset.task.retries == 2
     assert load_dataset.task.retry_delay_seconds == deployment.RETRY_SECONDS
 
 
-def test_an_api_that_fails_skips_no_run(
+def test_no_run_is_cancelled_if_the_api_fails(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Better a run too many than none."""
+    """Better one run too many than none."""
     _deployed(monkeypatch, auto_scheduled=True, expected_start_time=datetime.now(UTC))
     with (
         temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}),
         caplog.at_level(logging.WARNING, "cnn.run"),
     ):
         assert deployment.superseded() is None
-    assert "cannot be seen" in caplog.text
+    assert "cannot check whether a later scheduled run" in caplog.text
 
 
-def test_a_run_that_a_person_started_asks_no_api(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is never skipped."""
-    monkeypatch.setattr(deployment, "_later", lambda run: pytest.fail("asked"))
+def test_a_run_that_a_person_started_is_never_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The API is not even asked for later runs."""
+    monkeypatch.setattr(deployment, "_later", lambda run: pytest.fail("the API was asked"))
     _deployed(monkeypatch, auto_scheduled=False, expected_start_time=datetime.now(UTC))
     assert deployment.superseded() is None
 
 
 def test_folders_that_the_worker_would_remove_are_refused(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A relative store and relative data, in the folder that a process worker makes."""
+    """Relative paths are refused in the worker's temporary folder, and accepted elsewhere."""
     _deployed(monkeypatch)
     elsewhere = Path("/srv/artifacts")
     data = {"data": {"source": "folder", "path": "pictures"}}
@@ -67,13 +67,5 @@ def test_folders_that_the_worker_would_remove_are_refused(
         with pytest.raises(ConfigError, match=r"data\.path: .*pictures lies in .*working_dir"):
             deployment.prepare(config.validate(data), elsewhere)
         deployment.prepare(DIGITS, elsewhere)
-        monkeypatch.chdir("/")
-
-
-def test_relative_folders_are_fine_elsewhere(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """Where the deployment names a working folder they are relative to that."""
-    _deployed(monkeypatch)
-    monkeypatch.chdir(tmp_path)
+        monkeypatch.chdir(tmp_path)
     deployment.prepare(DIGITS, Path("artifacts"))

@@ -1,14 +1,25 @@
-"""What reaches Prefect's log."""
+"""Errors in Prefect's log."""
 
 import logging
 import sys
+
+import pytest
 
 from cnn.errors import DataError
 from tasks.runtime import logs
 
 
-def _filtered(error: Exception) -> logging.LogRecord:
-    """The record that Prefect makes of an error, as the log's handlers get it."""
+@pytest.mark.parametrize(
+    ("error", "message", "has_traceback"),
+    [
+        (DataError("file x: is empty"), "file x: is empty", False),
+        (ZeroDivisionError("ours"), "failed: ZeroDivisionError('ours')", True),
+    ],
+)
+def test_only_a_filterscope_error_is_logged_without_a_traceback(
+    error: Exception, message: str, has_traceback: bool
+) -> None:
+    """Any other error is a bug of ours, and is logged in full."""
     logs.prepare()
     logger = logging.getLogger("prefect.task_runs")
     try:
@@ -18,25 +29,11 @@ def _filtered(error: Exception) -> logging.LogRecord:
             logger.name, logging.ERROR, __file__, 1, "failed: %r", (error,), sys.exc_info()
         )
     assert logger.filter(record)
-    return record
-
-
-def test_an_error_to_act_on_is_logged_without_a_traceback() -> None:
-    """Only its message is shown."""
-    record = _filtered(DataError("file x: is empty"))
-    assert record.getMessage() == "file x: is empty"
-    assert record.exc_info is None
-
-
-def test_any_other_error_keeps_its_traceback() -> None:
-    """A fault of ours is logged whole."""
-    record = _filtered(ZeroDivisionError("ours"))
-    assert record.getMessage() == "failed: ZeroDivisionError('ours')"
-    assert record.exc_info is not None
+    assert (record.getMessage(), record.exc_info is not None) == (message, has_traceback)
 
 
 def test_preparing_twice_adds_one_filter() -> None:
-    """Many runs in one process do not pile filters up."""
+    """Filters do not accumulate when one process runs many flows."""
     logs.prepare()
     before = len(logging.getLogger("prefect.task_runs").filters)
     logs.prepare()

@@ -1,4 +1,4 @@
-"""How progress is shown."""
+"""Progress on the terminal and in the UI."""
 
 from typing import Any
 from uuid import UUID, uuid4
@@ -11,7 +11,7 @@ from tasks.runtime import progress
 
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, str]]:
-    """What was sent to Prefect: percentage and description."""
+    """The percentages and descriptions sent to Prefect."""
     messages: list[tuple[float, str]] = []
 
     def create(percent: float, key: str, description: str) -> UUID:
@@ -27,10 +27,10 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, str]]:
     return messages
 
 
-def test_the_artifact_is_updated_every_two_seconds_at_most(
+def test_the_artifact_is_updated_at_most_every_two_seconds(
     sent: list[tuple[float, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first and the last report are sent, and of those between what is due."""
+    """The first and the last report are always sent."""
     clock = iter([10.0, 10.5, 13.0, 13.1])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
     artifact = progress.Artifact("train_model")
@@ -45,24 +45,23 @@ def test_the_artifact_is_updated_every_two_seconds_at_most(
 def test_a_server_that_does_not_answer_stops_no_work(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One warning is logged, and nothing more is tried."""
-    n_calls = 0
+    """One warning is logged, and nothing more is sent."""
+    calls: list[object] = []
 
-    def fail(*_: Any, **__: Any) -> None:
-        nonlocal n_calls
-        n_calls += 1
+    def fail(*_: Any, **values: Any) -> None:
+        calls.append(values)
         raise ConnectionError("no answer")
 
     monkeypatch.setattr(progress, "create_progress_artifact", fail)
     artifact = progress.Artifact("train_model")
     artifact.report(Progress(1, 1))
     artifact.report(Progress(1, 1))
-    assert n_calls == 1
+    assert len(calls) == 1
     assert caplog.text.count("cannot be shown in Prefect: no answer") == 1
 
 
-def test_bars_show_nothing_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    """Reports outside of a terminal print nothing."""
+def test_without_a_terminal_no_bars_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing is printed."""
     with progress.Bars().line("train_model") as report:
         report(Progress(1, 2))
     assert capsys.readouterr() == ("", "")

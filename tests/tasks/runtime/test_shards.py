@@ -1,4 +1,4 @@
-"""Shards of a search: what was kept of one may not be left out of the whole."""
+"""Shards of a search: no shard may be missing from the result."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from cnn.errors import ArtifactError
 from tasks.runtime import shards
 
 
-def test_a_result_that_has_gone_is_no_result_without_it(tmp_path: Path) -> None:
-    """The others alone would be taken for the whole."""
-    with pytest.raises(ArtifactError, match=r"part\.npz has gone meanwhile; run again"):
+def test_a_shard_whose_result_is_gone_fails_the_search(tmp_path: Path) -> None:
+    """The other shards alone must not pass for the whole result."""
+    with pytest.raises(ArtifactError, match=r"part\.npz was removed during the search; run again"):
         shards._kept(tmp_path / "part.npz")

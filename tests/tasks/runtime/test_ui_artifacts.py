@@ -1,4 +1,4 @@
-"""What is told of the gate's decision."""
+"""The event of the gate's decision, and the artifact of a comparison."""
 
 import json
 from pathlib import Path
@@ -11,12 +11,12 @@ from cnn.runs import records
 from cnn.store import layout
 from cnn.tables import parquet
 from tasks.runtime import ui_artifacts
-from tests.cnn.report.pages.test_prefect_ui import judged
+from tests.cnn.report.pages.test_prefect_ui import decision
 from tests.plain_record import PLAIN
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+def emitted(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """The events that were emitted."""
     events: list[dict[str, Any]] = []
     monkeypatch.setattr(ui_artifacts, "emit_event", lambda **event: events.append(event))
@@ -25,11 +25,13 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("outcome", ["promoted", "rejected"])
-def test_a_decision_is_told_in_plain_values(told: list[dict[str, Any]], outcome: str) -> None:
-    """As JSON, with the track as its resource and the report's address."""
-    record = PLAIN.model_copy(update={"gate": judged(outcome), "headline": {"test_accuracy": 0.9}})
+def test_a_decision_is_emitted_as_plain_json(emitted: list[dict[str, Any]], outcome: str) -> None:
+    """The event has the track as its resource, and the report's address."""
+    record = PLAIN.model_copy(
+        update={"gate": decision(outcome), "headline": {"test_accuracy": 0.9}}
+    )
     ui_artifacts.emit_decision(record, Path("/store/runs/now"))
-    (event,) = told
+    (event,) = emitted
     assert event["event"] == f"filterscope.{outcome}"
     assert event["resource"]["prefect.resource.id"] == "filterscope.track.main"
     payload = event["payload"]
@@ -39,28 +41,27 @@ def test_a_decision_is_told_in_plain_values(told: list[dict[str, Any]], outcome:
     assert payload["test_accuracy"] == 0.9
 
 
-def test_nothing_is_told_of_a_model_that_is_promoted_already(told: list[dict[str, Any]]) -> None:
-    """Nothing happened."""
-    ui_artifacts.emit_decision(
-        PLAIN.model_copy(update={"gate": judged("kept", "before")}), Path("/x")
-    )
-    assert told == []
+def test_no_event_is_emitted_if_the_promoted_model_is_kept(emitted: list[dict[str, Any]]) -> None:
+    """Nothing has changed."""
+    record = PLAIN.model_copy(update={"gate": decision("kept", "before")})
+    ui_artifacts.emit_decision(record, Path("/x"))
+    assert emitted == []
 
 
-def test_a_comparison_is_shown_only_where_there_is_one(
+def test_a_comparison_is_shown_only_if_there_is_one(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Under its own key, with the reason where it failed."""
+    """Its artifact has its own key, and the reason if the comparison failed."""
     (tmp_path / html.PICTURES_NAME).touch()
     parquet.write_rows(tmp_path / layout.INDEX_NAME, "runs", [])
-    made: dict[str, Any] = {}
+    created: dict[str, Any] = {}
     for name in ("create_markdown_artifact", "create_table_artifact"):
         monkeypatch.setattr(
-            ui_artifacts, name, lambda *content, **more: made.update({more["key"]: content})
+            ui_artifacts, name, lambda *content, **more: created.update({more["key"]: content})
         )
     ui_artifacts.show_run(PLAIN, tmp_path / "now", tmp_path, None)
-    assert "comparison" not in made
+    assert "comparison" not in created
     compared = records.ComparedWith(run="before", problem="damaged")
     record = PLAIN.model_copy(update={"compared": compared})
     ui_artifacts.show_run(record, tmp_path / "now", tmp_path, None)
-    assert "damaged" in made["comparison"][0]
+    assert "damaged" in created["comparison"][0]

@@ -1,4 +1,4 @@
-"""Workers: each kind returns what a function returns there, and outlives a worker that dies."""
+"""Workers: each kind returns the function's result, and survives the death of a worker."""
 
 import os
 import signal
@@ -18,9 +18,10 @@ from cnn.explain import shards
 from cnn.pipeline import fingerprints
 from tasks.runtime import workers
 from tasks.runtime.workers import Workers
+from tests.commands import wait_for
 
-KINDS = ["none", "processes", "dask"]
 slow = pytest.mark.slow
+KINDS = [pytest.param("processes", marks=slow), pytest.param("dask", marks=slow)]
 
 
 def _where(seconds: float = 0.0) -> int:
@@ -39,12 +40,16 @@ def _die() -> None:
 
 
 def _refuse() -> None:
-    raise ConfigError("layer conv9: is not there")
+    raise ConfigError("layer conv9: not found")
 
 
-@pytest.fixture(scope="module", params=[pytest.param(kind, marks=slow) for kind in KINDS[1:]])
+def _assert_ends(pid: int) -> None:
+    wait_for(lambda: not Path(f"/proc/{pid}").exists(), 20)
+
+
+@pytest.fixture(scope="module", params=KINDS)
 def crew(request: pytest.FixtureRequest) -> Iterator[Workers]:
-    """Two workers in processes of their own."""
+    """Two workers in separate processes."""
     runtime = RuntimeConfig(task_runner=request.param, workers=2)
     with workers.engaged(runtime) as engaged:
         yield engaged
@@ -55,34 +60,33 @@ def _all(crew: Workers, n: int, seconds: float = 0.0) -> list[int]:
         return list(threads.map(lambda _: crew.run(_where, seconds), range(n)))
 
 
-def test_two_processes_share_the_parts(crew: Workers) -> None:
-    """Neither of them is the run's own."""
+def test_two_processes_share_the_shards(crew: Workers) -> None:
+    """Neither of them is the run's own process."""
     found = set(_all(crew, 8, 0.5))
     assert len(found) == 2
     assert os.getpid() not in found
 
 
-@slow
-@pytest.mark.parametrize("kind", KINDS[1:])
-def test_there_are_as_many_workers_as_are_asked_for(kind: str) -> None:
-    """Not as many as there are cores."""
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_settings_choose_the_number_of_workers(kind: str) -> None:
+    """It need not be the number of cores."""
     with workers.engaged(RuntimeConfig(task_runner=kind, workers=1)) as crew:
         assert len(set(_all(crew, 4, 0.2))) == 1
 
 
-def test_an_error_comes_back_as_it_is(crew: Workers) -> None:
-    """Whoever reads it can act on it; the worker works on."""
-    with pytest.raises(ConfigError, match="layer conv9: is not there"):
+def test_an_error_is_raised_unchanged(crew: Workers) -> None:
+    """The worker keeps working."""
+    with pytest.raises(ConfigError, match="layer conv9: not found"):
         crew.run(_refuse)
     assert crew.run(_where)
 
 
-def test_a_worker_that_dies_costs_its_part_only(crew: Workers) -> None:
-    """The others' go on, and another worker takes its place."""
+def test_a_dead_worker_costs_only_its_shard(crew: Workers) -> None:
+    """The other shards continue, and another worker takes its place."""
     before = set(_all(crew, 4, 0.5))
     with ThreadPoolExecutor(3) as threads:
         other = threads.submit(crew.run, _where, 3.0)
-        with pytest.raises(WorkerDiedError, match="done again"):
+        with pytest.raises(WorkerDiedError, match="searched again"):
             crew.run(_die)
         assert other.result() in before or type(crew).__name__ == "_Dask"
     after = set(_all(crew, 8, 0.5))
@@ -90,14 +94,14 @@ def test_a_worker_that_dies_costs_its_part_only(crew: Workers) -> None:
     assert after != before
 
 
-def test_the_cores_are_shared_out(crew: Workers) -> None:
-    """Two workers have half of the threads each."""
+def test_the_workers_share_the_cores(crew: Workers) -> None:
+    """Two workers use half of the threads each."""
     assert crew.run(_threads) == max(1, (os.cpu_count() or 1) // 2)
 
 
 @slow
-def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
-    """By SIGKILL too."""
+def test_processes_end_with_their_parent(tmp_path: Path) -> None:
+    """Even if it is killed by SIGKILL."""
     script = (
         "import sys, tasks.runtime.workers as w\n"
         "from cnn.config.run import RuntimeConfig\n"
@@ -116,29 +120,26 @@ def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
         worker = int(process.stdout.readline())
         assert Path(f"/proc/{worker}").exists()
         process.kill()
-        deadline = time.monotonic() + 20
-        while Path(f"/proc/{worker}").exists():
-            assert time.monotonic() < deadline, "the worker goes on"
-            time.sleep(0.1)
+        _assert_ends(worker)
 
 
-def test_other_code_is_refused() -> None:
-    """A worker elsewhere with another version would give other bytes under the same key."""
+def test_a_worker_with_other_code_is_refused() -> None:
+    """A worker with another version could give other bytes for the same key."""
     ours = fingerprints.of(shards.__name__)
     assert workers.with_same_code(ours, shards.cut, 10, 5) == shards.cut(10, 5)
-    with pytest.raises(ConfigError, match="a worker has other code than this run"):
+    with pytest.raises(ConfigError, match="a worker's code differs from this run's"):
         workers.with_same_code({**ours, "cnn.explain.mining": "another"}, shards.cut, 10, 5)
 
 
-def test_here_one_part_is_done_at_a_time() -> None:
-    """In the run's own process, from whatever threads it is asked."""
-    at_work: list[int] = []
+def test_the_runs_own_process_works_on_one_shard_at_a_time() -> None:
+    """Calls from other threads wait."""
+    running: list[int] = []
 
     def work() -> int:
-        at_work.append(1)
-        n = len(at_work)
+        running.append(1)
+        n = len(running)
         time.sleep(0.05)
-        at_work.pop()
+        running.pop()
         return n
 
     with workers.engaged(RuntimeConfig()) as crew, ThreadPoolExecutor(4) as threads:
@@ -147,11 +148,9 @@ def test_here_one_part_is_done_at_a_time() -> None:
     assert threading.active_count() < 50
 
 
-@pytest.mark.parametrize(
-    "kind", ["none", pytest.param("processes", marks=slow), pytest.param("dask", marks=slow)]
-)
-def test_parts_that_wait_when_the_search_is_over_are_not_begun(kind: str) -> None:
-    """It has failed: nobody waits for ever, and nothing is computed for nobody."""
+@pytest.mark.parametrize("kind", ["none", *KINDS])
+def test_shards_that_still_wait_when_the_search_ends_are_not_started(kind: str) -> None:
+    """After a failure nothing waits for ever or is computed in vain."""
     runtime = RuntimeConfig(task_runner=kind, workers=None if kind == "none" else 1)
     with ThreadPoolExecutor(3) as threads:
         with workers.engaged(runtime) as crew:
@@ -170,8 +169,8 @@ def test_parts_that_wait_when_the_search_is_over_are_not_begun(kind: str) -> Non
 
 
 @slow
-def test_processes_are_ended_at_once_where_the_run_has_failed() -> None:
-    """Nobody waits for what they were at."""
+def test_processes_end_at_once_if_the_run_failed() -> None:
+    """Their running shards are dropped."""
     runtime = RuntimeConfig(task_runner="processes", workers=1)
     with ThreadPoolExecutor(2) as threads:
         with pytest.raises(KeyboardInterrupt), workers.engaged(runtime) as crew:
@@ -179,30 +178,24 @@ def test_processes_are_ended_at_once_where_the_run_has_failed() -> None:
             part = threads.submit(crew.run, _where, 600.0)
             time.sleep(0.5)
             raise KeyboardInterrupt
-        with pytest.raises(FilterscopeError, match="the search is over"):
+        with pytest.raises(FilterscopeError, match="the search has ended"):
             part.result(timeout=20)
-    deadline = time.monotonic() + 20
-    while Path(f"/proc/{pid}").exists():
-        assert time.monotonic() < deadline, "the worker goes on"
-        time.sleep(0.1)
+    _assert_ends(pid)
 
 
 @slow
-def test_a_scheduler_that_does_not_answer_is_refused_at_once(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """With the address, and what was expected there, before anything else is done."""
+def test_an_address_without_a_scheduler_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message names the address and what should be there."""
     monkeypatch.setattr(workers, "_CONNECT_SECONDS", 1.0)
     runtime = RuntimeConfig(task_runner="dask", dask_address="tcp://127.0.0.1:9")
-    with pytest.raises(
-        ConfigError, match=r"runtime\.dask_address: tcp://127\.0\.0\.1:9 is refused"
-    ):
+    message = r"runtime\.dask_address: tcp://127\.0\.0\.1:9 is refused; no Dask scheduler"
+    with pytest.raises(ConfigError, match=message):
         workers.refuse_missing(runtime)
 
 
 @slow
 def test_a_scheduler_without_workers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Parts would wait for ever."""
+    """Its shards would wait for ever."""
     import distributed
 
     monkeypatch.setattr(workers, "_CONNECT_SECONDS", 2.0)
@@ -214,21 +207,21 @@ def test_a_scheduler_without_workers_is_refused(monkeypatch: pytest.MonkeyPatch)
 
 
 @slow
-def test_an_address_reaches_a_cluster_that_is_there() -> None:
-    """Its workers work, with threads of their own number."""
+def test_an_address_reaches_an_existing_cluster() -> None:
+    """Its workers search, and the cluster continues after the search."""
     import distributed
 
     with distributed.LocalCluster(
         n_workers=1, threads_per_worker=2, dashboard_address="127.0.0.1:0"
-    ) as one:
-        runtime = RuntimeConfig(task_runner="dask", dask_address=one.scheduler_address)
+    ) as cluster:
+        runtime = RuntimeConfig(task_runner="dask", dask_address=cluster.scheduler_address)
         workers.refuse_missing(runtime)
         with workers.engaged(runtime) as crew:
             assert len(set(_all(crew, 4, 0.2))) == 1
-        assert len(one.scheduler_info["workers"]) == 1, "it goes on when the search is over"
+        assert len(cluster.scheduler_info["workers"]) == 1
 
 
-def test_dask_that_is_not_installed_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dask_is_refused_if_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The message names the extra."""
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(ConfigError, match=r"install the extra filterscope\[dask\]"):
