@@ -40,19 +40,3 @@ def test_every_command_and_block_of_the_readme_works(tmp_path: Path) -> None:
     )
     assert re.search(r"^0\.\d+$", done.stdout, re.MULTILINE)
     assert "label_name" in done.stdout
-
-
-def test_the_readme_lists_every_table_and_column() -> None:
-    """Every table has a row, which names the columns of its schema."""
-    from cnn.tables import schemas
-
-    text = (ROOT / "README.md").read_text()
-    for name, schema in schemas.SCHEMAS.items():
-        assert f"`{name}`" in text or f"`{name}/index.parquet`" in text
-        if name == "runs":
-            continue
-        row = next(line for line in text.splitlines() if line.startswith(f"| `{name}` |"))
-        for column in schema.names:
-            shown = column.removesuffix("_name")
-            shared = {"schema_version", "split", "label_name", "prediction_name"}
-            assert column in shared or column.startswith("clipped_") or f"`{shown}`" in row, column
