@@ -18,8 +18,11 @@ def train_model(work: Work) -> Headline:
     training, seed = work.settings
     device = work.run.device()
     dataset = datasets.read(work.inputs["dataset"])
-    network = networks.build(training, dataset.image_shape, len(dataset.class_names), seed)
-    patches.refuse_unfit(network, dataset, work.run.config.explain)
+    patches.refuse_unfit(
+        networks.build(training, dataset.image_shape, len(dataset.class_names), seed),
+        dataset,
+        work.run.config.explain,
+    )
     state = work.checkpoint.state if work.checkpoint else None
     writer = checkpoints.CheckpointWriter(
         work.run.store.checkpoints / work.key.digest,

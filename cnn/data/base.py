@@ -30,11 +30,10 @@ class Parts:
 class Source(ABC):
     """A data set that is identified but not loaded.
 
-    title: a description for people. digests: of its payloads; empty until they are fetched.
+    digests: of its payloads; empty until they are fetched.
     """
 
     name: str
-    title: str
     digests: Mapping[str, str]
 
     @classmethod

@@ -63,7 +63,6 @@ class Dataset:
     """A named data set: class names, the three splits, and where it came from.
 
     files: paths below the data folder, by image id; empty unless each image is its own file.
-    title: a description for people.
     """
 
     name: str
@@ -71,7 +70,6 @@ class Dataset:
     splits: Mapping[str, Split]
     origin: Mapping[str, Any]
     files: tuple[str, ...] = ()
-    title: str = ""
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -92,7 +90,6 @@ def write(folder: Path, dataset: Dataset) -> None:
             np.save(folder / f"{name}-{part}.npy", getattr(split, part), allow_pickle=False)
     description = {
         "name": dataset.name,
-        "title": dataset.title,
         "class_names": list(dataset.class_names),
         "image_shape": list(dataset.image_shape),
         "n_images": {name: len(split) for name, split in dataset.splits.items()},
@@ -119,7 +116,6 @@ def read(folder: Path) -> Dataset:
         splits,
         description["origin"],
         tuple(description.get("files", ())),
-        description.get("title", ""),  # older stores have none
     )
 
 

@@ -20,6 +20,7 @@ from cnn.data.base import TEST_FRACTION, Parts, Source
 from cnn.data.dataset import Split
 from cnn.errors import DataError
 
+TITLE = "digits, 1,797 scans that ship with scikit-learn"
 _SIDE, _BOX = 28, 20
 
 
@@ -29,9 +30,7 @@ class Digits(Source):
     @classmethod
     def identify(cls, config: DataConfig, downloads: Path) -> Self:
         """Return the source; raise DataError if scikit-learn's file is missing."""
-        return cls(
-            "digits", "digits, 1,797 scans that ship with scikit-learn", {"digits": digest()}
-        )
+        return cls("digits", {"digits": digest()})
 
     def load(self, split_seed: int) -> Parts:
         """Return the scans, enlarged."""

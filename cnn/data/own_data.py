@@ -19,7 +19,7 @@ from cnn.io.digest_cache import DigestCache
 
 log = logging.getLogger(__name__)
 
-NAME, _TITLE = "folder", "a folder of your own images"
+NAME, TITLE = "folder", "a folder of your own images"
 _OF_IMAGES, _OF_IDX = ("image_size", "channels"), ("label_column",)
 
 
@@ -51,9 +51,9 @@ class OwnIdxFiles(Source):
         }
         cache.keep()
         transposed = found.transposed if config.transpose is None else config.transpose
-        name, title = (NAME, _TITLE) if transposed else _known(digests)
+        name = NAME if transposed else _known(digests)
         files = IdxFiles(found.paths, digests, transposed, config.label_column, found.class_names)
-        return cls(name, title, digests, files)
+        return cls(name, digests, files)
 
     def load(self, split_seed: int) -> Parts:
         """Return the training and test images of the files."""
@@ -88,7 +88,7 @@ class OwnImages(Source):
         found = image_folder.find(_path(config))
         digests = {"pictures": found.digest}
         channels, transposed = config.channels or 1, bool(config.transpose)
-        return cls(NAME, _TITLE, digests, found, transposed, config.image_size, channels)
+        return cls(NAME, digests, found, transposed, config.image_size, channels)
 
     def load(self, split_seed: int) -> Parts:
         """Return the decoded images, all of one size."""
@@ -125,12 +125,12 @@ def _path(config: DataConfig) -> Path:
     return config.path
 
 
-def _known(digests: dict[str, str]) -> tuple[str, str]:
-    """Return name and title of the published set with these digests, or those of a folder."""
+def _known(digests: dict[str, str]) -> str:
+    """Return the name of the published set with these digests, or that of a folder."""
     for name, known in published.SETS.items():
         if known.sha256 == digests:
-            return name, known.title
-    return NAME, _TITLE
+            return name
+    return NAME
 
 
 def _short(path: Path) -> str:

@@ -101,7 +101,7 @@ class Published(Source):
     def identify(cls, config: DataConfig, downloads: Path) -> Self:
         """Return the source; it has no digests if none are pinned and nothing is fetched yet."""
         name = config.source
-        return cls(name, SETS[name].title, digests(name, downloads), downloads)
+        return cls(name, digests(name, downloads), downloads)
 
     def load(self, split_seed: int) -> Parts:
         """Return the images, fetched if necessary; also raises UnreachableError."""

@@ -38,7 +38,7 @@ def _bound(layer: Layer, sizes: list[Any], bound: float) -> float:
     """
     match type(layer).__name__:
         case "Rescaling":
-            scale, offset = (np.abs(layer.get_config()[name]).max() for name in ("scale", "offset"))
+            scale, offset = (np.abs(getattr(layer, name)).max() for name in ("scale", "offset"))
             return float(scale * bound + offset)
         case "Conv2D" | "Dense":
             kernel, *bias = sizes

@@ -10,7 +10,7 @@ all show the same pattern: they differ only in scale and in where the image's bo
 Each layer's transpose is TensorFlow's own gradient of the layer without its activation function.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from cnn.explain import activations, receptive_field
 from cnn.explain.views.base import Unit, View
 from cnn.model_io.keras_types import Layer, Model
 
-_CHUNK = 64  # units projected together
+_LARGEST_CHUNK = 64  # units projected together
 _UNCHANGED = ("Rescaling", "Dropout")
 _TRANSPOSED = ("Conv2D", "DepthwiseConv2D", "MaxPooling2D", "AveragePooling2D")
 _RECTIFYING = ("Activation", "ReLU")
@@ -38,14 +38,16 @@ def project(
     import keras
 
     layers = way_back(model, layer)
-    inputs = keras.Model(model.inputs[0], [item.input for item in layers])
+    pools = [item for item in layers if type(item).__name__ == "MaxPooling2D"]
+    pooled = keras.Model(model.inputs[0], [model.inputs[0], *(pool.input for pool in pools)])
+    n_at_once = min(_LARGEST_CHUNK, activations.batch_size(model, layer))
     projected = np.zeros((len(units), *images.shape[1:]), np.float32)
-    for start in range(0, len(units), _CHUNK):
-        chunk = units[start : start + _CHUNK]
+    for start in range(0, len(units), n_at_once):
+        chunk = units[start : start + n_at_once]
         pixels = images[[unit.image for unit in chunk]].astype(np.float32)
-        values = inputs(pixels, training=False)
-        values = values if isinstance(values, list) else [values]
-        projected[start : start + _CHUNK] = _down(layers, values, chunk)
+        _, *values = keras.tree.flatten(pooled(pixels, training=False))
+        won = dict(zip((pool.name for pool in pools), values, strict=True))
+        projected[start : start + n_at_once] = _down(layers, won, chunk)
     return projected
 
 
@@ -68,18 +70,21 @@ def way_back(model: Model, name: str) -> list[Layer]:
     return layers
 
 
-def _down(layers: Sequence[Layer], values: Sequence[Any], units: Sequence[Unit]) -> Any:
-    """Return the signal that reaches the pixels; values: each layer's input."""
+def _down(layers: Sequence[Layer], pooled: Mapping[str, Any], units: Sequence[Unit]) -> Any:
+    """Return the signal that reaches the pixels; pooled: each max-pool's input, by name."""
     import tensorflow as tf
 
     seed = np.zeros((len(units), *layers[-1].output.shape[1:]), np.float32)
     for i, unit in enumerate(units):
         seed[i, unit.y, unit.x, unit.filter] = unit.activation
     signal = tf.constant(seed)
-    for layer, value in zip(reversed(layers), reversed(values), strict=True):
+    for layer in reversed(layers):
         if type(layer).__name__ == "ReLU" or layer.get_config().get("activation") == "relu":
             signal = tf.nn.relu(signal)
         if type(layer).__name__ in _TRANSPOSED:
+            # Other layers are linear: their gradient is the same for every input.
+            shape = (len(units), *layer.input.shape[1:])
+            value = pooled[layer.name] if layer.name in pooled else tf.zeros(shape)
             signal = _through(activations.without_activation(layer), value, signal)
     return signal.numpy()
 

@@ -29,7 +29,7 @@ def test_what_is_written_is_read_back(tmp_path: Path, small: Dataset) -> None:
     dataset.write(tmp_path, small)
     read = dataset.read(tmp_path)
     assert read.image_shape == (2, 3, 1)
-    for field in ("name", "class_names", "origin", "files", "title"):
+    for field in ("name", "class_names", "origin", "files"):
         assert getattr(read, field) == getattr(small, field)
     for name in dataset.SPLITS:
         for part in ("images", "labels", "ids"):

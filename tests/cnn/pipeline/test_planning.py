@@ -164,17 +164,21 @@ def test_changed_code_is_named_after_the_settings(
     assert_runs(plan, {"train_model": f"train.learning_rate 0.008 -> 0.002; {code}"})
 
 
-def test_changed_versions_and_tables_are_named(
-    full: Store, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("package", ["tensorflow", "keras"])
+def test_a_changed_version_is_named(
+    full: Store, monkeypatch: pytest.MonkeyPatch, package: str
 ) -> None:
     """Only major and minor versions count, and only for steps that compute with TensorFlow."""
     version = steps.version
     monkeypatch.setattr(
-        steps, "version", lambda name: "99.1.3" if name == "keras" else version(name)
+        steps, "version", lambda name: "99.1.3" if name == package else version(name)
     )
-    keras = ".".join(version("keras").split(".")[:2])
-    assert_runs(planned(full, settings()), {"train_model": f"keras {keras} -> 99.1"})
-    monkeypatch.undo()
+    before = ".".join(version(package).split(".")[:2])
+    assert_runs(planned(full, settings()), {"train_model": f"{package} {before} -> 99.1"})
+
+
+def test_a_changed_table_is_named(full: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key holds the schemas of the tables that its step writes."""
     monkeypatch.setattr(steps.schemas, "digest", lambda name: f"new {name}")
     assert_runs(planned(full, settings()), {"train_model": "table history changed"})
 

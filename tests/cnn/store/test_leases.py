@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -169,6 +170,20 @@ def test_a_working_owner_sends_heartbeats(holders: Holders) -> None:
     for _ in range(3):
         before = leases._beat_of(holders.lease / leases.NAME)
         until(lambda before=before: leases._beat_of(holders.lease / leases.NAME) != before)
+
+
+def test_a_lease_removed_under_its_owner_does_not_end_the_work(holders: Holders) -> None:
+    """The next process takes a lease of its own, and the first leaves that one alone."""
+    first = holders.start(heartbeat=0.01)
+    holders.wait_for(first, "in")
+    shutil.rmtree(holders.lease)
+    time.sleep(0.05)
+    second = holders.start(seconds=1000)
+    holders.wait_for(second, "in")
+    holders.until.touch()
+    holders.wait_for(first, "out")
+    time.sleep(0.1)
+    assert json.loads((holders.lease / leases.NAME).read_bytes())["pid"] == second
 
 
 def test_processes_that_race_for_leases_of_dead_owners_hold_each_one_at_a_time(

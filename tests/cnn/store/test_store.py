@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -258,6 +259,14 @@ def test_a_ref_to_different_content_is_refused(store: Store) -> None:
         ArtifactError, match=f"is {ref.digest[:12]}, expected cccccccccccc; run again"
     ):
         store.open(other)
+
+
+def test_a_missing_artifact_is_named_with_the_remedy(store: Store) -> None:
+    """Somebody removed its folder."""
+    ref = store.publish(KEY, (), writes("weights")).ref
+    shutil.rmtree(folder_of(store))
+    with pytest.raises(ArtifactError, match=r"manifest\.json is missing; run again"):
+        store.open(ref)
 
 
 @pytest.mark.parametrize(
