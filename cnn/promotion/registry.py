@@ -89,9 +89,9 @@ class Incumbent:
     def image_hashes(self, split: str) -> NDArray[Any]:
         """Return the hashes of a split's images, (n,), see image_hashes; raises ArtifactError."""
         path = self.folder / "arrays" / f"{split}-image-hashes.npy"
-        if not path.exists():  # its name in older stores
-            path = path.with_name(f"{split}-imprints.npy")
+        older = path.with_name(f"{split}-imprints.npy")  # its name in older stores
         try:
+            path = older if older.exists() else path
             values: NDArray[Any] = np.load(path, allow_pickle=False)
             return values
         except (OSError, EOFError, ValueError) as error:
