@@ -20,7 +20,6 @@ from cnn.data.base import TEST_FRACTION, Parts, Source
 from cnn.data.dataset import Split
 from cnn.errors import DataError
 
-TITLE = "digits, 1,797 scans that ship with scikit-learn"
 _SIDE, _BOX = 28, 20
 
 

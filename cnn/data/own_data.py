@@ -19,7 +19,7 @@ from cnn.io.digest_cache import DigestCache
 
 log = logging.getLogger(__name__)
 
-NAME, TITLE = "folder", "a folder of your own images"
+NAME = "folder"
 _OF_IMAGES, _OF_IDX = ("image_size", "channels"), ("label_column",)
 
 

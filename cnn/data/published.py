@@ -26,12 +26,11 @@ FETCH_SECONDS = 90.0  # the whole run must fail within 120 s if no host works
 
 @dataclass(frozen=True)
 class PublishedSet:
-    """A published data set: title, addresses, class names, and digests of its files.
+    """A published data set: addresses, class names, and digests of its files.
 
     sha256: of the unpacked bytes, by role; only for files that were really fetched and hashed.
     """
 
-    title: str
     addresses: tuple[str, ...]
     class_names: tuple[str, ...] = ()
     sha256: Mapping[str, str] = field(default_factory=dict)
@@ -41,7 +40,6 @@ class PublishedSet:
 # edition of KMNIST (storage.googleapis.com/kuzushiji-mnist): same shapes, different images.
 SETS: dict[str, PublishedSet] = {
     "mnist": PublishedSet(
-        "MNIST, handwritten digits",
         (
             "https://storage.googleapis.com/cvdf-datasets/mnist/",
             "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -55,7 +53,6 @@ SETS: dict[str, PublishedSet] = {
         },
     ),
     "fashion-mnist": PublishedSet(
-        "Fashion-MNIST, articles of clothing",
         (
             "https://storage.googleapis.com/tensorflow/tf-keras-datasets/",
             "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
@@ -66,7 +63,6 @@ SETS: dict[str, PublishedSet] = {
         ),
     ),
     "kmnist": PublishedSet(
-        "Kuzushiji-MNIST, cursive hiragana",
         (
             "https://codh.rois.ac.jp/kmnist/dataset/kmnist/",
             "https://huggingface.co/datasets/tanganke/kmnist/resolve/"

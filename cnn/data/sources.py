@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 
 from cnn.config.run import DataConfig
-from cnn.data import checks, digits, own_data, published, splits
+from cnn.data import checks, own_data, published, splits
 from cnn.data.base import Source
 from cnn.data.dataset import Dataset
 from cnn.data.digits import Digits
@@ -15,17 +15,6 @@ log = logging.getLogger(__name__)
 
 OUT_OF_REACH = "MNIST could not be reached"  # starts the note of a run that uses digits instead
 AUTO_SECONDS = 20.0
-
-
-_TITLES = {name: known.title for name, known in published.SETS.items()} | {
-    "digits": digits.TITLE,
-    own_data.NAME: own_data.TITLE,
-}
-
-
-def title(name: str) -> str:
-    """Return a data set's name for people; another name than a source's is returned unchanged."""
-    return _TITLES.get(name, name)
 
 
 def identify(config: DataConfig, downloads: Path) -> Source:

@@ -31,7 +31,7 @@ SLOW_HOST = """
 import json, sys
 from cnn.data import published
 digests, addresses = json.loads(sys.argv[1])
-published.SETS["mnist"] = published.PublishedSet("MNIST", addresses, sha256=digests)
+published.SETS["mnist"] = published.PublishedSet(addresses, sha256=digests)
 from flows import cli
 cli.main(sys.argv[2:])
 """

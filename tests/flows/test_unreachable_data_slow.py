@@ -15,7 +15,7 @@ COMMAND = """
 import sys
 from cnn.data import published
 from flows import cli
-published.SETS["mnist"] = published.PublishedSet("MNIST", {addresses!r}, sha256={digests!r})
+published.SETS["mnist"] = published.PublishedSet({addresses!r}, sha256={digests!r})
 cli.main(sys.argv[1:])
 """
 

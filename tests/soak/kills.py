@@ -22,7 +22,7 @@ import sys
 from cnn.data import published
 from cnn.train import checkpoints
 known = published.SETS["mnist"].sha256
-published.SETS["mnist"] = published.PublishedSet("MNIST", (sys.argv[1],), sha256=known)
+published.SETS["mnist"] = published.PublishedSet((sys.argv[1],), sha256=known)
 checkpoints.LARGEST_SHARE = 1.0
 from flows import cli
 cli.main(sys.argv[2:])

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from cnn import progress
 from cnn.data import dataset as datasets
-from cnn.data import sources
+from cnn.data import titles
 from cnn.data.dataset import Dataset
 from cnn.explain.views import VIEWS
 from cnn.report import filter_status
@@ -136,7 +136,7 @@ def _values(material: Material, shown: Sequence[ExplainedLayer]) -> dict[str, An
     per_class = material.tables["per_class"]
     return {
         "dataset": dataset,
-        "title": sources.title(dataset.name),
+        "title": titles.of(dataset.name),
         "metrics": _metrics(material.tables["metrics"]),
         "confusions": _records(_worst_confusions(material.tables["confusion"])),
         "per_class": _records(per_class[per_class["split"] == "test"]),

@@ -19,7 +19,7 @@ import hashlib, sys
 from pathlib import Path
 from cnn.config.run import DataConfig
 from cnn.data import published, sources
-published.SETS["mnist"] = published.PublishedSet("MNIST", {addresses!r}, sha256={digests!r})
+published.SETS["mnist"] = published.PublishedSet({addresses!r}, sha256={digests!r})
 config, downloads = DataConfig(source="mnist"), Path(sys.argv[1])
 dataset = sources.load(sources.identify(config, downloads), config)
 sha256 = hashlib.sha256()

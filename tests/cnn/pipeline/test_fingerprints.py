@@ -213,7 +213,8 @@ COMPUTING = {"train_model", "evaluate_model", "export_filters", "mine_patches"}
 @pytest.mark.parametrize(
     ("file", "old", "new", "steps"),
     [
-        ("data/idx.py", "_CHUNK = 1 << 20", "_CHUNK = 1 << 21", {"load_dataset", "write_report"}),
+        ("data/idx.py", "_CHUNK = 1 << 20", "_CHUNK = 1 << 21", {"load_dataset"}),
+        ("data/titles.py", "handwritten digits", "digits", {"write_report"}),
         ("train/fit.py", "\n\n\ndef ", "\n\nNEW = 1\n\n\ndef ", {"train_model"}),
         ("train/loop.py", "_EVALUATION_BATCH = 1000", "_EVALUATION_BATCH = 999", {"train_model"}),
         ("train/device.py", "enable_op_determinism()", "disable()", COMPUTING),
